@@ -1,0 +1,279 @@
+"""The shape of what the API takes: types, sizes and characters. What it means is the service's part."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from sokovan.api.problems import invalid
+from sokovan.domain.errors import InvalidRequestError
+from sokovan.domain.quantities import DEVICE_SHARES
+from sokovan.domain.resources import Request
+from sokovan.domain.sessions import (
+    SESSION_PRIORITY_DEFAULT,
+    Dependency,
+    DependencyKind,
+    Limit,
+    SessionId,
+    SessionSpec,
+)
+
+STRING_BYTES_MAX = 128 * 1024 - 1
+"""Longest word of a command, or `NAME=value`: Linux starts no program with a longer one."""
+PROGRAM_BYTES_MAX = 2 * 1024 * 1024 - 64 * 1024
+"""Most that a command and its environment may take together; Linux allows 2 MiB in all."""
+NAME_LENGTH_MAX = 255
+PATH_BYTES_MAX = 4095
+AMOUNT_MAX = 2**53
+SECONDS_MAX = 1e9
+COUNT_MAX = 100_000
+
+
+def _word(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("contains a NUL byte, which no program can be given; remove it")
+    if len(text.encode()) > STRING_BYTES_MAX:
+        raise ValueError(f"is longer than {STRING_BYTES_MAX} bytes; put it into a file instead")
+    return text
+
+
+def _label(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("contains a control character, such as a line break; remove it")
+    return text
+
+
+def _directory(text: str) -> str:
+    if "\0" in text or len(text.encode()) > PATH_BYTES_MAX:
+        raise ValueError(f"must be a path of at most {PATH_BYTES_MAX} bytes, without NUL bytes")
+    if not text.startswith("/"):
+        raise ValueError("must be an absolute path, one that begins with /")
+    return text
+
+
+def _environment(env: dict[str, str]) -> dict[str, str]:
+    for name, value in env.items():
+        if not name or "=" in name or "\0" in name:
+            raise ValueError(f"{name!r} cannot name a variable: empty, or with = or a NUL byte")
+        if "\0" in value:
+            raise ValueError(f"the value of {name!r} contains a NUL byte; remove it")
+        if len(name.encode()) + len(value.encode()) + 1 > STRING_BYTES_MAX:
+            raise ValueError(
+                f"{name!r} and its value are longer than {STRING_BYTES_MAX} bytes;"
+                " put the value into a file instead"
+            )
+    return env
+
+
+Word = Annotated[str, AfterValidator(_word)]
+Label = Annotated[str, Field(max_length=NAME_LENGTH_MAX), AfterValidator(_label)]
+Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX), AfterValidator(_label)]
+Amount = Annotated[int, Field(ge=0, le=AMOUNT_MAX)]
+Seconds = Annotated[float, Field(le=SECONDS_MAX, ge=-SECONDS_MAX)]
+
+
+class Body(BaseModel):
+    """What every part of a request has in common: nothing is converted, nothing unknown is taken."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DependencyBody(Body):
+    """Another session to wait for."""
+
+    session_id: Name
+    kind: Literal["afterok", "afterany", "afternotok"] = "afterok"
+
+
+class LimitBody(Body):
+    """How often a stage tries, and how long one of its phases may last."""
+
+    attempts_max: Annotated[int, Field(ge=1, le=COUNT_MAX)] | None = None
+    phase_s_max: Annotated[float, Field(ge=0, le=SECONDS_MAX)] | None = None
+
+
+class SessionBody(Body):
+    """A session to run, in base units: milli-cores, bytes, shares of 1/1000 device, seconds."""
+
+    command: Annotated[list[Word], Field(min_length=1, max_length=COUNT_MAX)]
+    name: Label = ""
+    owner: Name | None = None
+    scaling_group: Name = "default"
+    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] = SESSION_PRIORITY_DEFAULT
+    cpu_milli: Amount = 1000
+    mem_bytes: Amount = 0
+    gpu_shares: Amount = 0
+    gpu_mem_bytes_min: Amount = 0
+    kernels: Annotated[int, Field(ge=1, le=COUNT_MAX)] = 1
+    env: Annotated[dict[str, str], AfterValidator(_environment)] = Field(default_factory=dict)
+    cwd: Annotated[str, AfterValidator(_directory)] = "/"
+    umask: Annotated[int, Field(ge=0, le=0o777)] = 0o022
+    walltime_s: Seconds | None = None
+    pending_timeout_s: Seconds | None = None
+    begin_at: Annotated[str, Field(max_length=64)] | None = None
+    held: bool = False
+    requeue: bool = False
+    retries: Annotated[int, Field(ge=0, le=COUNT_MAX)] = 0
+    grace_s: Annotated[float, Field(ge=0, le=SECONDS_MAX)] = 10.0
+    depends_on: Annotated[list[DependencyBody], Field(max_length=1000)] = Field(
+        default_factory=list
+    )
+    limits: Annotated[dict[str, LimitBody], Field(max_length=100)] = Field(default_factory=dict)
+    allow_infeasible: bool = False
+    creation_id: Name | None = None
+
+    def spec(self, owner: str, place: str) -> SessionSpec:
+        """Return what was submitted as a value.
+
+        Args:
+            owner: Whose session it is when the body does not say.
+            place: What to write before a field's name in an error: `sessions[3].`, or nothing.
+
+        Raises:
+            InvalidRequestError: A program larger than Linux starts, or an amount or a time that is none.
+        """
+        program = sum(len(word.encode()) + 9 for word in self.command) + sum(
+            len(name.encode()) + len(value.encode()) + 10 for name, value in self.env.items()
+        )
+        if program > PROGRAM_BYTES_MAX:
+            raise InvalidRequestError(
+                f"{place}command: with its environment it takes {program} bytes, and Linux starts"
+                f" nothing above {PROGRAM_BYTES_MAX}; put the long parts into a file",
+                field=f"{place}command",
+            )
+        if self.gpu_shares > DEVICE_SHARES and self.gpu_shares % DEVICE_SHARES:
+            raise InvalidRequestError(
+                f"{place}gpu_shares: {self.gpu_shares} is neither whole devices nor a part of one;"
+                f" ask for a multiple of {DEVICE_SHARES}, or for less than {DEVICE_SHARES}",
+                field=f"{place}gpu_shares",
+            )
+        return SessionSpec(
+            command=tuple(self.command),
+            name=self.name,
+            owner=self.owner or owner,
+            scaling_group=self.scaling_group,
+            priority=self.priority,
+            request=Request(
+                cpu_milli=self.cpu_milli,
+                mem_bytes=self.mem_bytes,
+                gpu_shares=self.gpu_shares,
+                gpu_mem_bytes_min=self.gpu_mem_bytes_min,
+            ),
+            kernel_count=self.kernels,
+            env=self.env,
+            cwd=self.cwd,
+            umask=self.umask,
+            walltime_s=self.walltime_s,
+            pending_timeout_s=self.pending_timeout_s,
+            begin_at=_epoch(self.begin_at, f"{place}begin_at"),
+            held=self.held,
+            requeue=self.requeue,
+            retries=self.retries,
+            grace_s=self.grace_s,
+            depends_on=tuple(
+                Dependency(SessionId(item.session_id), DependencyKind(item.kind))
+                for item in self.depends_on
+            ),
+            limits={
+                stage: Limit(attempts_max=limit.attempts_max, phase_s_max=limit.phase_s_max)
+                for stage, limit in self.limits.items()
+            },
+            allow_infeasible=self.allow_infeasible,
+            creation_id=self.creation_id,
+        )
+
+
+class SessionsBody(Body):
+    """Sessions that are accepted together or not at all."""
+
+    sessions: Annotated[list[SessionBody], Field(min_length=1)]
+
+
+class CancelBody(Body):
+    """How to end a session."""
+
+    force: bool = False
+    """Kill its kernels at once, without the grace."""
+
+
+def read_submission(
+    body: bytes, *, owner: str, sessions_max: int
+) -> tuple[list[SessionSpec], bool]:
+    """Read one session, or several under `sessions`.
+
+    Returns:
+        The sessions, and whether they came as a list.
+
+    Raises:
+        InvalidRequestError: The body is malformed, too long or out of shape.
+    """
+    data = read_json(body)
+    if not (isinstance(data, dict) and "sessions" in data):
+        return [_checked(SessionBody, data).spec(owner, "")], False
+    if isinstance(data["sessions"], list) and len(data["sessions"]) > sessions_max:
+        raise InvalidRequestError(
+            f"sessions: {len(data['sessions'])} are more than the {sessions_max} that one submission"
+            " may have; send several",
+            field="sessions",
+        )
+    parsed = _checked(SessionsBody, data).sessions
+    return [item.spec(owner, f"sessions[{n}].") for n, item in enumerate(parsed)], True
+
+
+def read_cancel(body: bytes) -> CancelBody:
+    """Read how to cancel; an empty body says nothing special.
+
+    Raises:
+        InvalidRequestError: The body is malformed.
+    """
+    return _checked(CancelBody, read_json(body)) if body else CancelBody()
+
+
+def read_json(body: bytes) -> Any:
+    """Read a JSON text.
+
+    Raises:
+        InvalidRequestError: It is not JSON in UTF-8, or it has NaN, infinities or lone surrogates.
+    """
+    try:
+        return from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequestError(f"the body is not JSON in UTF-8: {error}") from None
+
+
+def schemas(*models: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schemas of models by name, as OpenAPI wants them."""
+    found: dict[str, Any] = {}
+    for model in models:
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        found |= schema.pop("$defs", {})
+        found[model.__name__] = schema
+    return found
+
+
+def _checked[B: Body](kind: type[B], data: Any) -> B:
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise invalid(_details(error)) from None
+
+
+def _details(error: ValidationError) -> Sequence[dict[str, Any]]:
+    return [dict(item) for item in error.errors(include_url=False)]
+
+
+def _epoch(text: str | None, field: str) -> float | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment.timestamp()
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidRequestError(
+        f"{field}: {text!r} is not a time with its zone; write for example 2026-11-23T18:30:00Z",
+        field=field,
+    )

@@ -1,0 +1,128 @@
+"""What the server can do for its users, apart from how they ask for it.
+
+Every answer is JSON-able: the same object that the API sends and the command prints with `--json`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from sokovan.domain.sessions import SessionSpec
+from sokovan.scheduler.ports import OutputChunk
+
+View = dict[str, Any]
+
+
+class Service(Protocol):
+    """The requests that users may make. `ref` is a session id, or a prefix that only one has, or
+    `@` for the owner's last submitted session and `@~2` for the one two before.
+
+    Raises:
+        SokovanError: With a stable code, for everything that is the request's fault.
+    """
+
+    async def submit(self, specs: Sequence[SessionSpec]) -> list[View]:
+        """Accept sessions, all or none; they are on disk when this returns.
+
+        A dependency named `#0` means the first session of the same submission.
+        """
+        ...
+
+    async def sessions(
+        self,
+        *,
+        live_only: bool = True,
+        statuses: Sequence[str] = (),
+        owner: str | None = None,
+        name: str | None = None,
+        scaling_group: str | None = None,
+        limit: int = 1000,
+        cursor: str | None = None,
+    ) -> View:
+        """List sessions, newest first: `{"items": [...], "next_cursor": str | None}`."""
+        ...
+
+    async def session(self, ref: str, *, owner: str) -> View:
+        """Return one session."""
+        ...
+
+    async def history(self, ref: str, *, owner: str) -> list[View]:
+        """Return every recorded change of a session and its kernels, oldest first.
+
+        Items: `at, session_id, kernel_id, from_status, to_status, reason, detail, stage`.
+        """
+        ...
+
+    async def why(self, ref: str, *, owner: str) -> View:
+        """Explain where a session stands: `{"session": View, "sentence": str, "code": str, "facts": {}}`."""
+        ...
+
+    async def cancel(self, ref: str, *, owner: str, force: bool = False) -> View:
+        """Ask for a session's end: `{"session": View, "outcome": "cancelled" | "terminating" | "already-ended"}`."""
+        ...
+
+    async def set_held(self, ref: str, *, owner: str, held: bool) -> View:
+        """Hold a waiting session back, or release it; return the session."""
+        ...
+
+    async def wait(self, ref: str, *, owner: str, timeout_s: float) -> View:
+        """Return the session once it has ended, or as it is after `timeout_s`."""
+        ...
+
+    async def output(
+        self,
+        ref: str,
+        *,
+        owner: str,
+        kernel_index: int = 0,
+        stream: str = "stdout",
+        offset: int = 0,
+        bytes_max: int = 1 << 20,
+        wait_s: float = 0.0,
+    ) -> OutputChunk:
+        """Read a kernel's output; empty, with `ended` false, while there is no kernel yet.
+
+        A negative offset counts from the end. Waits up to `wait_s` for something to answer.
+        """
+        ...
+
+    async def status(self) -> View:
+        """Return pid, version, address, uptime and counts: `sessions` and `agents` by status."""
+        ...
+
+    async def agents(self) -> list[View]:
+        """Return every agent with capacity, what is held, what is free, and status."""
+        ...
+
+
+SESSION_FIELDS: Mapping[str, str] = {
+    "id": "session id",
+    "name": "name given by the user",
+    "owner": "user name",
+    "status": "session status",
+    "result": "UNDEFINED, SUCCESS or FAILURE",
+    "reason": "why it ended; while it waits, why it waits; otherwise null",
+    "priority": "0 to 100",
+    "scaling_group": "name of the group",
+    "agents": "names of the agents its kernels are on",
+    "exit_code": "of the main kernel; null until known",
+    "created_at": "RFC 3339 UTC",
+    "started_at": "RFC 3339 UTC or null",
+    "ended_at": "RFC 3339 UTC or null",
+    "kernels": "list of kernels: id, role, index, status, agent, token, exit_code, reason, error, "
+    "cpu_milli, mem_bytes, gpu_shares, gpu_mem_bytes_min, devices, started_at, ended_at",
+    "command": "list of strings",
+    "cwd": "working directory",
+    "status_since": "RFC 3339 UTC",
+    "number": "order of acceptance",
+    "walltime_s": "seconds or null",
+    "pending_timeout_s": "seconds or null",
+    "begin_at": "RFC 3339 UTC or null",
+    "held": "whether its user holds it back",
+    "requeue": "whether it goes back to PENDING when its agent is lost",
+    "requeues": "how often it went back to PENDING",
+    "retries": "how many new sessions may follow a failure by exit code",
+    "retry_of": "session id or null",
+    "depends_on": "list of {session_id, kind}, those not met yet",
+    "wait": "while it waits: {code, sentence, facts, since}; otherwise null",
+}
+"""The stable fields of a session, for the reference."""

@@ -1,0 +1,249 @@
+"""Settings: a tree of frozen dataclasses, read from `config.toml` in the home and the environment.
+
+A setting `scheduler.hint_cycle_s` is `hint_cycle_s` below `[scheduler]` in the file, and
+`SOKOVAN_SCHEDULER_HINT_CYCLE_S` in the environment, which wins.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from sokovan.domain.cluster import AgentRanking, QueueOrder, ScalingGroup
+from sokovan.domain.errors import ConfigError
+from sokovan.domain.sessions import Limit
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """When stages run, and how long agents may be silent."""
+
+    hint_coalesce_s: float = 0.002
+    """How long a hint waits for others before its stage runs."""
+    hint_cycle_s: float = 2.0
+    """How often a stage looks for a hint that it has work."""
+    full_cycle_s: float = 60.0
+    """How often a stage runs without a hint, so that a lost hint only delays."""
+    agent_silence_s: float = 40.0
+    """How long an agent may be silent before it is LOST."""
+    agent_call_timeout_s: float = 30.0
+    """How long one call to an agent may take."""
+    assertions: bool = False
+    """Check the invariants after every change; for tests, it costs time."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """Where and how safely things are remembered."""
+
+    synchronous: str = "FULL"
+    """SQLite's `synchronous`: FULL survives a power loss, NORMAL may lose the last moments of one."""
+    busy_timeout_s: float = 10.0
+    """How long to wait for another process that has the store locked."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiConfig:
+    """Where the server listens, and how much it takes at once."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; loopback unless you know better."""
+    port: int = 0
+    """Port to listen on; 0 takes a free one and writes it to `server.json`."""
+    body_bytes_max: int = 64 * 1024 * 1024
+    """Largest request body accepted."""
+    submit_sessions_max: int = 10_000
+    """Most sessions in one submission."""
+    page_sessions_max: int = 10_000
+    """Most sessions in one page of a list."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """One agent that the manager keeps on this machine."""
+
+    name: str = "local"
+    """Its name, and the name of its directory below `agents/` in the home."""
+    scaling_group: str = "default"
+    """The group it belongs to."""
+    cpu: str = ""
+    """Cores it offers, such as 4 or 0.5; empty means all of the machine's."""
+    mem: str = ""
+    """Memory it offers, such as 8G; empty means all of the machine's."""
+    gpus: str = "auto"
+    """Device indexes it offers, such as 0,1; `auto` means all found, `none` means none."""
+    cgroups: str = "auto"
+    """`auto` uses control groups when it may, `off` never."""
+    heartbeat_s: float = 5.0
+    """How often it says that it is alive, and which kernels are."""
+    cut_off_stop_s: float = 270.0
+    """After so long without a manager, it stops the kernels that are to be requeued elsewhere."""
+    output_keep_days: float = 30.0
+    """How long output is kept after a kernel's end; 0 keeps it for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupConfig:
+    """Policy of one scaling group."""
+
+    order: str = "fifo"
+    """Who is looked at first among equal priorities: `fifo`."""
+    ranking: str = "concentrated"
+    """Which agent is taken: `concentrated`, `dispersed` or `round_robin`."""
+    pending_timeout_s: float = 0.0
+    """How long a session may stay PENDING unless it says otherwise; 0 means for ever."""
+    requeues_max: int = 5
+    """How often a session goes back to PENDING before it is given up."""
+    kernels_max: int = 64
+    """Most kernels one session may have."""
+    agent_grace_s: float = 300.0
+    """How long after it is LOST an agent's kernels count as gone."""
+    limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By stage name: `attempts_max` and `phase_s_max`, where they differ from the stage table."""
+
+    def as_group(self, name: str) -> ScalingGroup:
+        """Return the scaling group that this describes.
+
+        Raises:
+            ConfigError: An order or a ranking that does not exist.
+        """
+        return ScalingGroup(
+            name=name,
+            order=_choice(QueueOrder, self.order, f"groups.{name}.order"),
+            ranking=_choice(AgentRanking, self.ranking, f"groups.{name}.ranking"),
+            limits={
+                stage: Limit(
+                    attempts_max=_whole(limit.get("attempts_max")),
+                    phase_s_max=limit.get("phase_s_max"),
+                )
+                for stage, limit in self.limits.items()
+            },
+            pending_timeout_s=self.pending_timeout_s or None,
+            requeues_max=self.requeues_max,
+            kernels_max=self.kernels_max,
+            agent_grace_s=self.agent_grace_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that can be set."""
+
+    home: Path = Path("~/.sokovan")
+    """Directory of all state; `--home`, or SOKOVAN_HOME."""
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    api: ApiConfig = field(default_factory=ApiConfig)
+    agents: tuple[AgentConfig, ...] = (AgentConfig(),)
+    """The agents on this machine: `[[agents]]`, once for each."""
+    groups: Mapping[str, GroupConfig] = field(default_factory=lambda: {"default": GroupConfig()})
+    """The scaling groups: `[groups.NAME]`."""
+
+    def scaling_groups(self) -> tuple[ScalingGroup, ...]:
+        """Return every group, with its policy."""
+        return tuple(group.as_group(name) for name, group in self.groups.items())
+
+
+def home_of(option: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the home directory: the option, else SOKOVAN_HOME, else `~/.sokovan`, absolute."""
+    chosen = option or Path(environ.get("SOKOVAN_HOME") or Config.home)
+    return chosen.expanduser().absolute()
+
+
+def load_config(home: Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read the settings of a home.
+
+    Raises:
+        ConfigError: The file is not TOML, or names a setting or a value that does not exist.
+    """
+    file = home / "config.toml"
+    try:
+        data = tomllib.loads(file.read_text()) if file.exists() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
+    config = replace(_build(Config, data, ""), home=home)
+    config = _with_environment(config, environ)
+    for agent in config.agents:
+        if agent.scaling_group not in config.groups:
+            raise ConfigError(
+                f"agents: {agent.name!r} is in the group {agent.scaling_group!r}, which has no"
+                f" [groups.{agent.scaling_group}] section; add one"
+            )
+    if len({agent.name for agent in config.agents}) < len(config.agents):
+        raise ConfigError("agents: two agents have the same name; give each its own")
+    config.scaling_groups()
+    return config
+
+
+def _build(kind: Any, data: Any, path: str) -> Any:
+    """Make `kind` from parsed TOML, checking every name and type."""
+    if is_dataclass(kind):
+        if not isinstance(data, dict):
+            raise ConfigError(f"{path or 'config'}: expected a table of settings")
+        hints = get_type_hints(kind)
+        known = {f.name for f in fields(kind)} - {"home"}
+        if unknown := sorted(set(data) - known):
+            raise ConfigError(
+                f"{_dotted(path, unknown[0])}: no such setting; there are {', '.join(sorted(known))}"
+            )
+        return kind(**{n: _build(hints[n], value, _dotted(path, n)) for n, value in data.items()})
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        if not isinstance(data, list):
+            raise ConfigError(f"{path}: expected a list of tables, written [[{path}]]")
+        return tuple(_build(args[0], item, path) for item in data)
+    if origin is not None and origin is not UnionType:  # Mapping[str, X]
+        if not isinstance(data, dict):
+            raise ConfigError(f"{path}: expected a table")
+        return {name: _build(args[1], item, _dotted(path, name)) for name, item in data.items()}
+    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+        data = float(data)
+    if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
+        raise ConfigError(f"{path}: expected {kind.__name__}, not {data!r}")
+    if isinstance(data, float) and not 0 <= data < float("inf"):
+        raise ConfigError(f"{path}: {data} is out of range; it must be a number from 0 up")
+    return data
+
+
+def _with_environment(config: Config, environ: Mapping[str, str]) -> Config:
+    for section in ("scheduler", "store", "api"):
+        part = getattr(config, section)
+        hints = get_type_hints(type(part))
+        for f in fields(part):
+            name = f"SOKOVAN_{section}_{f.name}".upper()
+            if name in environ:
+                part = replace(part, **{f.name: _from_text(hints[f.name], environ[name], name)})
+        config = replace(config, **{section: part})
+    return config
+
+
+def _from_text(kind: Any, text: str, name: str) -> Any:
+    if kind is bool:
+        if text.lower() not in {"true", "false", "1", "0"}:
+            raise ConfigError(f"{name}: expected true or false, not {text!r}")
+        return text.lower() in {"true", "1"}
+    try:
+        return _build(kind, kind(text), name)
+    except ValueError:
+        raise ConfigError(f"{name}: expected {kind.__name__}, not {text!r}") from None
+
+
+def _choice(kind: Any, text: str, path: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        known = ", ".join(kind)
+        raise ConfigError(f"{path}: {text!r} does not exist; choose one of {known}") from None
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(number)
+
+
+def _dotted(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

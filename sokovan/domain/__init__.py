@@ -1,0 +1,1 @@
+"""What the words mean: values only, standard library only."""

@@ -1,0 +1,34 @@
+"""Where ids and tokens come from."""
+
+import random
+
+from sokovan.domain.sessions import KernelId, SessionId
+
+_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
+"""No 0, 1, i, l, o: ids are read aloud and typed."""
+
+
+class IdSource:
+    """Mints names. Seeded in tests and the simulator, from the operating system otherwise.
+
+    Twelve characters of 31 carry 59 bits: with a million sessions, the chance that any two ids meet is
+    below one in a million, and the store refuses the second.
+    """
+
+    def __init__(self, rng: random.Random | None = None) -> None:
+        self._rng = rng or random.SystemRandom()
+
+    def session_id(self) -> SessionId:
+        """Return a new session id."""
+        return SessionId(self._name(12))
+
+    def kernel_id(self, session_id: SessionId, index: int) -> KernelId:
+        """Return the id of a session's kernel: readable, and unique because the session's is."""
+        return KernelId(f"{session_id}.{index}")
+
+    def token(self) -> str:
+        """Return a new token, the name of one attempt to run a kernel."""
+        return self._name(20)
+
+    def _name(self, length: int) -> str:
+        return "".join(self._rng.choices(_ALPHABET, k=length))

@@ -1,0 +1,446 @@
+"""What one transaction does to one session. Pure: the store loads, these rules change, the store saves.
+
+Moves, agents' reports and users' requests all come through here, and each is followed by termination,
+then promotion, until nothing more follows. Every status change appends its history line.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from sokovan.domain.reasons import EndReason, MoveReason
+from sokovan.domain.resources import Hold
+from sokovan.domain.sessions import AgentId, Assignment, Attempts, Kernel, SessionWithKernels
+from sokovan.domain.statuses import (
+    KERNEL_PATH,
+    KERNEL_RANK,
+    PRE_RUNNING,
+    SESSION_PATH,
+    WAITING,
+    KernelStatus,
+    SessionResult,
+    SessionStatus,
+)
+from sokovan.scheduler.moves import HistoryLine, Move, Outcome
+from sokovan.scheduler.promote import end_of, has_run, next_promotion
+from sokovan.scheduler.stages import (
+    DETECT_TERMINATION,
+    PROMOTE_TO_TERMINATED,
+    STAGES,
+    Stage,
+    limit_of,
+)
+
+_STAGE_NAMED = {stage.name: stage for stage in STAGES}
+_BY_AGENT = "agent-report"
+_BY_USER = "user-request"
+
+
+class SessionChange:
+    """The changes to one session within one transaction.
+
+    Attributes:
+        session: As it is after the changes so far.
+        lines: The history lines to append, in order.
+        added: Holds that begin.
+        released: Tokens whose hold ends: the kernel is confirmed gone.
+        left_over: Tokens whose hold becomes that of a leftover.
+    """
+
+    def __init__(self, session: SessionWithKernels, now: float) -> None:
+        self.before = session
+        self.session = session
+        self.lines: list[HistoryLine] = []
+        self.added: list[Hold] = []
+        self.released: list[str] = []
+        self.left_over: list[str] = []
+        self._now = now
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to save."""
+        return not self.lines and self.session is self.before and not self.released
+
+    def absorb(self, other: "SessionChange") -> None:
+        """Take over what `other` went on to do from where this one stands."""
+        self.session = other.session
+        self.lines += other.lines
+        self.added += other.added
+        self.released += other.released
+        self.left_over += other.left_over
+
+    # --- what a stage decided -----------------------------------------------------------------
+
+    def still_holds(self, move: Move) -> bool:
+        """Say whether the session is as it was when `move` was decided."""
+        return (
+            self.session.status is move.from_status and self.session.status_seq == move.status_seq
+        )
+
+    def move(self, move: Move, mint: Callable[[], str], requeues_max: int) -> None:
+        """Do what a stage decided; `mint` names the new attempts of a session that was placed."""
+        if move.to is None:
+            self._note(move)
+            return
+        to, reason, detail = move.to.session, move.reason, move.detail
+        if to is SessionStatus.TERMINATING:
+            self._begin_termination(reason, SessionResult.FAILURE, detail, move.stage)
+        elif to is SessionStatus.TERMINATED:
+            self._give_up_kernels(reason, move.stage)
+            self._set_session(to, reason, detail, move.stage)
+        elif to is SessionStatus.PENDING and self.session.status not in WAITING:
+            self.send_back(reason, detail, requeues_max, stage=move.stage, failed=True)
+        else:
+            if move.assignment is not None:
+                self._assign(move.assignment, mint)
+            self._set_session(to, reason, detail, move.stage)
+            if move.to.kernel is not None:
+                for index in range(len(self.session.kernels)):
+                    self._advance_kernel(index, move.to.kernel, reason, move.stage)
+        self.follow()
+
+    def _note(self, move: Move) -> None:
+        changes: dict[str, Any] = {}
+        if move.attempts is not None:
+            changes["attempts"] = {**self.session.attempts, move.stage: move.attempts}
+        if move.outcome is Outcome.SKIPPED:
+            changes["noted_reason"] = move.reason
+        self.session = replace(self.session, **changes)
+        self._line(move.reason, move.detail, move.stage)
+
+    def _assign(self, assignment: Assignment, mint: Callable[[], str]) -> None:
+        where = {kernel.kernel_id: kernel for kernel in assignment}
+        kernels = []
+        for kernel in self.session.kernels:
+            place = where[kernel.kernel_id]
+            token = mint()
+            kernels.append(
+                replace(kernel, agent_id=place.agent_id, devices=place.devices, token=token)
+            )
+            self.added.append(
+                Hold(
+                    token,
+                    self.session.session_id,
+                    kernel.kernel_id,
+                    place.agent_id,
+                    kernel.request.cpu_milli,
+                    kernel.request.mem_bytes,
+                    place.devices,
+                )
+            )
+        self.session = replace(self.session, kernels=tuple(kernels))
+
+    # --- what an agent reported -----------------------------------------------------------------
+
+    def kernel_prepared(self, index: int, status: KernelStatus) -> None:
+        """Record that the agent pulls, or has pulled, what the kernel needs."""
+        if self.session.kernels[index].status not in PRE_RUNNING:
+            return
+        self._advance_kernel(index, status, MoveReason.REPORTED_BY_AGENT, _BY_AGENT)
+        self.follow()
+
+    def kernel_running(self, index: int, error: str = "") -> None:
+        """Record that the kernel's command was started; `error` when it cannot be stopped either."""
+        kernel = self.session.kernels[index]
+        if kernel.status.is_final:
+            return
+        if error and error != kernel.error:
+            self._set_kernel(index, error=error)
+        if kernel.status in PRE_RUNNING:
+            self._advance_kernel(
+                index, KernelStatus.RUNNING, MoveReason.REPORTED_BY_AGENT, _BY_AGENT
+            )
+            self.follow()
+
+    def kernel_gone(
+        self, index: int, *, ran: bool, exit_code: int | None, reason: str | None, error: str = ""
+    ) -> None:
+        """Record that nothing is left of the kernel on its agent."""
+        kernel = self.session.kernels[index]
+        if kernel.status.is_final:
+            return
+        if ran and kernel.status in PRE_RUNNING:
+            self._advance_kernel(
+                index, KernelStatus.RUNNING, MoveReason.REPORTED_BY_AGENT, _BY_AGENT
+            )
+        self._set_kernel(index, exit_code=exit_code, reason=reason, error=error or kernel.error)
+        self._advance_kernel(
+            index, KernelStatus.TERMINATED, reason or MoveReason.REPORTED_BY_AGENT, _BY_AGENT
+        )
+        if kernel.token is not None:
+            self.released.append(kernel.token)
+        self.follow()
+
+    def kernel_failed(
+        self,
+        index: int,
+        stage: Stage,
+        *,
+        failures: int,
+        reason: str,
+        error: str,
+        group_limit: Any,
+        requeues_max: int,
+    ) -> None:
+        """Count failed pulls or starts that the agent goes on trying; too many end the phase."""
+        kernel, session = self.session.kernels[index], self.session
+        fresh = failures - kernel.failures
+        if fresh <= 0 or session.status not in stage.takes | stage.awaits:
+            return
+        self._set_kernel(index, failures=failures, error=error)
+        before = session.attempts.get(stage.name, Attempts())
+        attempts = replace(before, count=before.count + fresh, last_at=self._now)
+        self.session = replace(
+            self.session, attempts={**self.session.attempts, stage.name: attempts}
+        )
+        self._line(reason, error, stage.name)
+        limit = limit_of(stage, session.limits.get(stage.name), group_limit)
+        if limit.attempts_max is not None and attempts.count >= limit.attempts_max:
+            self.send_back(reason, error, requeues_max, stage=stage.name, failed=True)
+            self.follow()
+
+    # --- what became of an agent ----------------------------------------------------------------
+
+    def agent_given_up(self, agent_id: AgentId, requeues_max: int) -> None:
+        """Count the kernels of an agent that was lost for too long as gone; they stay leftovers."""
+        lost = [
+            index
+            for index, kernel in enumerate(self.session.kernels)
+            if kernel.agent_id == agent_id and not kernel.status.is_final
+        ]
+        if not lost:
+            return
+        if self.session.requeue and self.session.status is not SessionStatus.TERMINATING:
+            self.send_back(EndReason.AGENT_LOST, "", requeues_max, stage=_BY_AGENT, failed=True)
+        else:
+            for index in lost:
+                self._leave_over(index)
+                self._set_kernel(index, reason=EndReason.AGENT_LOST)
+                self._advance_kernel(
+                    index, KernelStatus.TERMINATED, EndReason.AGENT_LOST, _BY_AGENT
+                )
+        self.follow()
+
+    # --- what a user asked for ------------------------------------------------------------------
+
+    def request_termination(self, *, force: bool, reason: str, detail: str = "") -> bool:
+        """End the session; return whether that changed anything."""
+        status = self.session.status
+        if status.is_final or (
+            status is SessionStatus.TERMINATING and (self.session.force or not force)
+        ):
+            return False
+        if status in WAITING:
+            self._set_end(reason, SessionResult.UNDEFINED)
+            for index in range(len(self.session.kernels)):
+                self._advance_kernel(index, KernelStatus.CANCELLED, reason, _BY_USER)
+            self._set_session(SessionStatus.CANCELLED, reason, detail, _BY_USER)
+            return True
+        self.session = replace(self.session, force=force)
+        if status is SessionStatus.TERMINATING:
+            self._line(reason, "forced", _BY_USER)
+            return True
+        end = end_of(self.session.kernels)
+        result = end.result if end else SessionResult.FAILURE
+        self._begin_termination(reason, result, detail, _BY_USER)
+        self.follow()
+        return True
+
+    # --- the steps these are made of ------------------------------------------------------------
+
+    def send_back(
+        self, reason: str, detail: str, requeues_max: int, *, stage: str, failed: bool
+    ) -> None:
+        """Requeue: forget the assignment, remember who failed, leave over what may still exist."""
+        session = self.session
+        if session.requeues >= requeues_max:
+            self._begin_termination(
+                EndReason.REQUEUE_LIMIT_EXCEEDED,
+                SessionResult.FAILURE,
+                f"back to PENDING {session.requeues} times; the last cause: {reason} {detail}".strip(),
+                stage,
+            )
+            return
+        for index, kernel in enumerate(session.kernels):
+            if not kernel.status.is_final:
+                self._leave_over(index)
+            self._set_kernel(
+                index,
+                agent_id=None,
+                token=None,
+                devices=(),
+                failures=0,
+                exit_code=None,
+                reason=None,
+                started_at=None,
+                ended_at=None,
+            )
+            self._write_kernel_status(index, KernelStatus.PENDING, reason, stage)
+        avoid = (*session.avoid, *session.agent_ids) if failed else session.avoid
+        self.session = replace(
+            self.session,
+            requeues=session.requeues + 1,
+            pending_since=self._now,
+            avoid=tuple(dict.fromkeys(avoid)),
+        )
+        self._set_session(SessionStatus.PENDING, reason, detail, stage)
+
+    def follow(self) -> None:
+        """Do what follows from the kernels' statuses: termination first, then promotion."""
+        while (due := next_promotion(self.session)) is not None:
+            if due is DETECT_TERMINATION:
+                self._detect_termination()
+            else:
+                if due is PROMOTE_TO_TERMINATED and self.session.result is SessionResult.UNDEFINED:
+                    self._set_end(self.session.reason or due.reason, SessionResult.FAILURE)
+                self._set_session(due.to, due.reason, "", due.name)
+
+    def _detect_termination(self) -> None:
+        end = end_of(self.session.kernels)
+        assert end is not None, "next_promotion saw an end"
+        if any(has_run(kernel) for kernel in self.session.kernels):
+            started = not any(kernel.status in PRE_RUNNING for kernel in self.session.kernels)
+            self._walk_to(SessionStatus.RUNNING if started else SessionStatus.CREATING)
+        self._begin_termination(end.reason, end.result, end.detail, DETECT_TERMINATION.name)
+
+    def _walk_to(self, last: SessionStatus) -> None:
+        """Catch up with kernels that were faster than the moves: history shows every status."""
+        here, there = SESSION_PATH.index(self.session.status), SESSION_PATH.index(last)
+        for status in SESSION_PATH[here + 1 : there + 1]:
+            self._set_session(status, MoveReason.REPORTED_BY_AGENT, "", DETECT_TERMINATION.name)
+
+    def _begin_termination(
+        self, reason: str, result: SessionResult, detail: str, stage: str
+    ) -> None:
+        self._set_end(reason, result)
+        self._set_session(SessionStatus.TERMINATING, reason, detail, stage)
+        for index, kernel in enumerate(self.session.kernels):
+            self._advance_kernel(index, KernelStatus.TERMINATING, reason, stage)
+            if kernel.agent_id is None:
+                self._advance_kernel(
+                    index, KernelStatus.TERMINATED, MoveReason.NEVER_PLACED, stage
+                )
+
+    def _give_up_kernels(self, reason: str, stage: str) -> None:
+        for index, kernel in enumerate(self.session.kernels):
+            if not kernel.status.is_final:
+                self._leave_over(index)
+                self._set_kernel(index, reason=reason)
+                self._advance_kernel(index, KernelStatus.TERMINATED, reason, stage)
+
+    def _leave_over(self, index: int) -> None:
+        token = self.session.kernels[index].token
+        if token is not None:
+            self.left_over.append(token)
+
+    def _set_end(self, reason: str, result: SessionResult) -> None:
+        """The first reason and the first result stay."""
+        session = self.session
+        self.session = replace(
+            session,
+            reason=session.reason or reason,
+            result=result if session.result is SessionResult.UNDEFINED else session.result,
+        )
+
+    def _set_session(self, to: SessionStatus, reason: str, detail: str, stage: str) -> None:
+        session = self.session
+        assert not session.status.is_final, f"{session.session_id} is over"
+        kept = {
+            name: attempts
+            for name, attempts in session.attempts.items()
+            if (row := _STAGE_NAMED.get(name)) is not None
+            and session.status in row.takes
+            and to in row.awaits
+            and to is not session.status
+        }
+        self.session = replace(
+            session,
+            status=to,
+            status_seq=session.status_seq + 1,
+            status_since=self._now,
+            attempts=kept,
+            noted_reason=None,
+            started_at=self._now if to is SessionStatus.RUNNING else session.started_at,
+            ended_at=self._now if to.is_final else session.ended_at,
+        )
+        self._line(reason, detail, stage, from_status=session.status)
+
+    def _advance_kernel(self, index: int, to: KernelStatus, reason: str, stage: str) -> None:
+        """Take a kernel forward, through every status on the way; never backwards."""
+        kernel = self.session.kernels[index]
+        if kernel.status.is_final or KERNEL_RANK[to] <= KERNEL_RANK[kernel.status]:
+            return
+        if to in (KernelStatus.RUNNING, KernelStatus.PREPARED, KernelStatus.CREATING):
+            first = KERNEL_RANK[kernel.status] + 1
+            for status in KERNEL_PATH[first : KERNEL_RANK[to]]:
+                if status is not KernelStatus.PULLING:
+                    self._write_kernel_status(index, status, reason, stage)
+        elif to is KernelStatus.TERMINATED and kernel.status is KernelStatus.RUNNING:
+            self._write_kernel_status(index, KernelStatus.TERMINATING, reason, stage)
+        self._write_kernel_status(index, to, reason, stage)
+
+    def _write_kernel_status(self, index: int, to: KernelStatus, reason: str, stage: str) -> None:
+        kernel = self.session.kernels[index]
+        if kernel.status is to:
+            return
+        times: dict[str, Any] = {"status": to, "status_since": self._now}
+        if to is KernelStatus.RUNNING:
+            times["started_at"] = self._now
+        if to.is_final:
+            times["ended_at"] = self._now
+        self._set_kernel(index, **times)
+        self.lines.append(
+            HistoryLine(
+                self.session.session_id,
+                kernel.kernel_id,
+                self.session.status_seq,
+                kernel.status,
+                to,
+                str(reason),
+                "",
+                stage,
+                self._now,
+            )
+        )
+
+    def _set_kernel(self, index: int, **changes: Any) -> None:
+        kernels: list[Kernel] = list(self.session.kernels)
+        kernels[index] = replace(kernels[index], **changes)
+        self.session = replace(self.session, kernels=tuple(kernels))
+
+    def _line(
+        self, reason: str, detail: str, stage: str, *, from_status: SessionStatus | None = None
+    ) -> None:
+        session = self.session
+        self.lines.append(
+            HistoryLine(
+                session.session_id,
+                None,
+                session.status_seq,
+                from_status or session.status,
+                session.status,
+                str(reason),
+                detail,
+                stage,
+                self._now,
+            )
+        )
+
+
+def submission_lines(session: SessionWithKernels) -> Iterable[HistoryLine]:
+    """Return the first lines of a new session and its kernels."""
+    for kernel_id, status in (
+        (None, str(session.status)),
+        *((kernel.kernel_id, str(kernel.status)) for kernel in session.kernels),
+    ):
+        yield HistoryLine(
+            session.session_id,
+            kernel_id,
+            session.status_seq,
+            None,
+            status,
+            MoveReason.SUBMITTED,
+            "",
+            _BY_USER,
+            session.created_at,
+        )

@@ -1,0 +1,1 @@
+"""The handlers that look after kernels rather than sessions."""

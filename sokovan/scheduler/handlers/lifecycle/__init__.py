@@ -1,0 +1,1 @@
+"""The handlers that carry a session from PENDING to its end."""

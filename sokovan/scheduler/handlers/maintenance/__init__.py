@@ -1,0 +1,1 @@
+"""The handlers that clear away what has waited too long."""

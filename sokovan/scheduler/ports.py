@@ -1,0 +1,369 @@
+"""What the scheduler asks of the world: protocols, and the shapes of questions and answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from sokovan.domain.cluster import Agent, ScalingGroup
+from sokovan.domain.reasons import Wait
+from sokovan.domain.resources import Capacity, DeviceShares, Hold, Request
+from sokovan.domain.sessions import AgentId, Assignment, KernelId, SessionId, SessionWithKernels
+from sokovan.scheduler.results import SessionTransitionInfo
+
+# --- between the scheduler and the agents ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class KernelToPrepare:
+    """A kernel whose image, if any, its agent is to pull."""
+
+    token: str
+    session_id: SessionId
+    kernel_id: KernelId
+    agent_id: AgentId
+    image: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelToStart:
+    """All that an agent needs to run one kernel."""
+
+    token: str
+    session_id: SessionId
+    kernel_id: KernelId
+    agent_id: AgentId
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    """The complete environment, the variables that Sokovan adds apart."""
+    cwd: str = "/"
+    umask: int = 0o022
+    request: Request = Request()
+    devices: DeviceShares = ()
+    role: str = "main"
+    index: int = 0
+    kernel_count: int = 1
+    name: str = ""
+    owner: str = ""
+    requeue: bool = False
+    """An agent cut off for too long stops such a kernel itself: it will be started elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelToStop:
+    """A kernel to stop: SIGTERM, after `grace_s` SIGKILL; at once SIGKILL when `force`."""
+
+    token: str
+    grace_s: float = 10.0
+    force: bool = False
+
+
+class ReportState(StrEnum):
+    """What an agent says of a token."""
+
+    PULLING = "PULLING"
+    PREPARED = "PREPARED"
+    RUNNING = "RUNNING"
+    ENDED = "ENDED"
+    """Nothing of the kernel is left on the agent."""
+    PULL_FAILED = "PULL_FAILED"
+    """The agent tries again by itself, unless the error is permanent."""
+    START_FAILED = "START_FAILED"
+    """The agent tries again by itself, unless the error is permanent."""
+    UNKNOWN = "UNKNOWN"
+    """The agent has never heard of the token."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelReport:
+    """The latest state of one token on one agent. Repeating or reordering reports changes nothing."""
+
+    token: str
+    state: ReportState
+    exit_code: int | None = None
+    """With ENDED: the command's status, 128 + n for signal n; `None` when it is not known."""
+    reason: str | None = None
+    """With ENDED or a permanent failure: an `EndReason` when there is one to name."""
+    message: str = ""
+    """What went wrong, for people."""
+    failures: int = 0
+    """With a failure: how many times pulling or starting this token has failed so far."""
+    permanent: bool = False
+    """With a failure: trying again cannot help; nothing of the kernel is left on the agent."""
+    pids: tuple[int, ...] = ()
+    """Processes that could not be killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentHello:
+    """How an agent introduces itself when a connection is made."""
+
+    agent_id: AgentId
+    name: str
+    capacity: Capacity
+    architecture: str = ""
+    version: str = ""
+    boot_id: str = ""
+    scaling_group: str = "default"
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChunk:
+    """A piece of a kernel's output."""
+
+    data: bytes
+    offset: int
+    """Where `data` begins, in bytes from the start of the stream."""
+    size: int
+    """How long the stream is by now."""
+    ended: bool
+    """Whether the kernel is over, so that nothing will follow `size`."""
+
+
+class AgentGateway(Protocol):
+    """The way to the agents, wherever they live. Every call has a timeout of its own.
+
+    Raises:
+        AgentError: The agent is not connected, does not answer in time, or refuses the whole call.
+    """
+
+    async def prepare(
+        self, agent_id: AgentId, kernels: Sequence[KernelToPrepare]
+    ) -> Sequence[KernelReport]:
+        """Begin to pull what the kernels need; answer each one's present state."""
+        ...
+
+    async def start(
+        self, agent_id: AgentId, kernels: Sequence[KernelToStart]
+    ) -> Sequence[KernelReport]:
+        """Start kernels; a token known already is answered with its present state."""
+        ...
+
+    async def stop(
+        self, agent_id: AgentId, kernels: Sequence[KernelToStop]
+    ) -> Sequence[KernelReport]:
+        """Begin to stop kernels; a token not known is remembered and answered ENDED."""
+        ...
+
+    async def states(self, agent_id: AgentId, tokens: Sequence[str]) -> Sequence[KernelReport]:
+        """Answer the present state of each token, UNKNOWN included."""
+        ...
+
+    async def read_output(
+        self, agent_id: AgentId, token: str, stream: str, *, offset: int, bytes_max: int, wait_s: float
+    ) -> OutputChunk:
+        """Read from `stdout` or `stderr`; a negative offset counts from the end.
+
+        Waits up to `wait_s` for more when there is nothing after `offset` and the kernel lives.
+        """
+        ...
+
+
+# --- between the handlers and the store -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDataForPull:
+    """A session whose agents are to pull images."""
+
+    session_id: SessionId
+    kernels: tuple[KernelToPrepare, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsForPullResult:
+    """What the launcher needs to have images pulled."""
+
+    sessions: list[SessionDataForPull] = field(default_factory=list)
+    image_configs: dict[str, Any] = field(default_factory=dict)
+    """By image name; empty while kernels are plain processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionQuerier:
+    """Which sessions to load."""
+
+    session_ids: Sequence[SessionId]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDataForStart:
+    """A session whose kernels are to be started, with what its user submitted."""
+
+    session_id: SessionId
+    kernels: tuple[KernelToStart, ...] = ()
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsWithUserResult:
+    """What the launcher needs to have kernels started."""
+
+    sessions: list[SessionDataForStart] = field(default_factory=list)
+    image_configs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TerminatingKernelData:
+    """A kernel that is not confirmed gone."""
+
+    agent_id: AgentId
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class TerminatingSessionData:
+    """A session whose kernels are to be stopped."""
+
+    session_id: SessionId
+    kernels: tuple[TerminatingKernelData, ...] = ()
+    grace_s: float = 10.0
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PendingTimeoutSessionData:
+    """A session that has waited longer than it wanted to."""
+
+    session_id: SessionId
+    waited_s: float = 0.0
+    timeout_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulingData:
+    """All that decides a scheduling pass of one group."""
+
+    group: ScalingGroup = field(default_factory=ScalingGroup)
+    agents: tuple[Agent, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    """Of these agents, leftovers included."""
+    pending: tuple[SessionWithKernels, ...] = ()
+    """Those whose last failed attempt is long enough ago."""
+    waiting_for_old: frozenset[SessionId] = frozenset()
+    """Sessions with leftovers whose agent's grace has not passed."""
+    now: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledSessionData:
+    """A session that was placed."""
+
+    session_id: SessionId
+    assignment: Assignment = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleResult:
+    """What one scheduling pass decided."""
+
+    scheduled_sessions: list[ScheduledSessionData] = field(default_factory=list)
+    failures: list[SessionTransitionInfo] = field(default_factory=list)
+    """Sessions whose failure to be placed counts as an attempt."""
+    waits: Mapping[SessionId, Wait] = field(default_factory=dict)
+    """Why each session waits that was not placed."""
+
+
+class SchedulerRepository(Protocol):
+    """What the handlers ask of the store."""
+
+    async def get_sessions_for_pull_by_ids(
+        self, session_ids: list[SessionId]
+    ) -> SessionsForPullResult:
+        """Load what the launcher needs to have images pulled."""
+        ...
+
+    async def get_scheduling_data(self, scaling_group: str) -> SchedulingData | None:
+        """Load what decides a scheduling pass; `None` when there is no such group."""
+        ...
+
+    async def search_sessions_with_kernels_and_user(
+        self, querier: SessionQuerier
+    ) -> SessionsWithUserResult:
+        """Load what the launcher needs to start kernels."""
+        ...
+
+    async def get_terminating_sessions_by_ids(
+        self, session_ids: list[SessionId]
+    ) -> list[TerminatingSessionData]:
+        """Load the kernels that are not confirmed gone of the sessions still TERMINATING."""
+        ...
+
+    async def lower_session_priority(
+        self, session_ids: list[SessionId], amount: int, min_priority: int
+    ) -> None:
+        """Lower the priority of the sessions still DEPRIORITIZING, once per phase."""
+        ...
+
+    async def get_pending_timeout_sessions_by_ids(
+        self, session_ids: list[SessionId]
+    ) -> list[PendingTimeoutSessionData]:
+        """Find those that have waited longer than their pending timeout."""
+        ...
+
+
+class SessionLauncher(Protocol):
+    """Has images pulled and kernels started."""
+
+    async def trigger_image_pulling(
+        self, sessions: Sequence[SessionDataForPull], image_configs: Mapping[str, Any]
+    ) -> None:
+        """Ask every agent concerned to pull.
+
+        Raises:
+            AgentError: Some agents failed; names their sessions.
+        """
+        ...
+
+    async def start_sessions_for_handler(
+        self, sessions: Sequence[SessionDataForStart], image_configs: Mapping[str, Any]
+    ) -> None:
+        """Ask every agent concerned to start kernels.
+
+        Raises:
+            AgentError: Some agents failed; names their sessions.
+        """
+        ...
+
+
+class SessionTerminator(Protocol):
+    """Has kernels stopped."""
+
+    async def terminate_sessions_for_handler(
+        self, terminating_sessions: Sequence[TerminatingSessionData]
+    ) -> None:
+        """Ask every agent concerned to stop kernels; the agents report each one's end.
+
+        Raises:
+            AgentError: Some agents failed; names their sessions.
+        """
+        ...
+
+
+class SessionProvisioner(Protocol):
+    """Decides which sessions go where."""
+
+    async def schedule_scaling_group(
+        self, scaling_group: str, scheduling_data: SchedulingData
+    ) -> ScheduleResult:
+        """Place what can be placed; give a reason for everything that waits."""
+        ...
+
+
+class AgentEventSink(Protocol):
+    """Where the homes of agents bring what the agents say."""
+
+    async def connected(self, hello: AgentHello) -> int:
+        """Register an agent, durably; return the incarnation its reports must carry."""
+        ...
+
+    async def heartbeat(self, agent_id: AgentId, incarnation: int, tokens: Sequence[str]) -> None:
+        """Note that an agent is alive, and which tokens live on it."""
+        ...
+
+    async def reported(
+        self, agent_id: AgentId, incarnation: int, reports: Sequence[KernelReport]
+    ) -> None:
+        """Record reports; returns when they are durable, so that they may be acknowledged."""
+        ...

@@ -1,0 +1,187 @@
+"""From a handler's report to moves. Pure: no I/O, no clock.
+
+Every session that a stage takes or awaits is looked at once; first match wins:
+
+- in `successes`: the stage's success, if it has one.
+- in `failures`: one more attempt, then *give up* when the attempts are used up, *expired* when the
+  phase is as old as its limit, otherwise *need retry*: it stays, and the stage leaves it alone for a
+  while.
+- otherwise, skipped or not named: *expired* when the phase is as old as its limit.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sokovan.domain.cluster import ScalingGroup
+from sokovan.domain.sessions import Attempts, Limit, SessionId, SessionWithKernels
+from sokovan.scheduler.moves import Move, Outcome
+from sokovan.scheduler.results import SessionExecutionResult, SessionTransitionInfo
+from sokovan.scheduler.stages import Stage, TransitionStatus, limit_of
+
+BACKOFF_S_MAX = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """How far a session is with one stage: failed attempts, seconds in its present status, limits."""
+
+    attempts: int
+    age_s: float
+    limit: Limit = Limit()
+
+
+@dataclass(frozen=True, slots=True)
+class NotedWait:
+    """A waiting reason and since when it has held."""
+
+    code: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageLoad:
+    """The sessions that a stage takes and those it awaits, and what judges them.
+
+    Attributes:
+        taken: Given to the handler.
+        backing_off: In a status the stage takes, but left alone until their next attempt is due.
+        awaited: Watched by the clock alone.
+        now: Seconds since the epoch.
+        group: The policy they are under.
+        waits: The present waiting reason of those that were skipped before.
+        note_after_s: How long a waiting reason must hold before history has it.
+    """
+
+    taken: tuple[SessionWithKernels, ...] = ()
+    backing_off: tuple[SessionWithKernels, ...] = ()
+    awaited: tuple[SessionWithKernels, ...] = ()
+    now: float = 0.0
+    group: ScalingGroup = field(default_factory=ScalingGroup)
+    waits: Mapping[SessionId, NotedWait] = field(default_factory=dict)
+    note_after_s: float = 60.0
+
+    def __bool__(self) -> bool:
+        return bool(self.taken or self.backing_off or self.awaited)
+
+
+def phase_of(stage: Stage, session: SessionWithKernels, group: ScalingGroup, now: float) -> Phase:
+    """Return a session's phase with a stage.
+
+    The phase began when the session came into its present status; its attempts were reset then,
+    unless it came from what the same stage takes.
+    """
+    limit = limit_of(stage, session.limits.get(stage.name), group.limits.get(stage.name))
+    if stage.limit_is_walltime:
+        limit = Limit(limit.attempts_max, session.walltime_s)
+    attempts = session.attempts.get(stage.name)
+    age_s = now - session.status_since
+    return Phase(attempts.count if attempts else 0, age_s, limit)
+
+
+def expires_at(stage: Stage, session: SessionWithKernels, group: ScalingGroup) -> float | None:
+    """Return when the clock alone will expire the session, or `None` when it never will."""
+    limit_s = phase_of(stage, session, group, 0.0).limit.phase_s_max
+    return session.status_since + limit_s if limit_s else None
+
+
+def backoff_s(attempts: int) -> float:
+    """Return how long a stage leaves a session alone after so many failed attempts: 1, 2, 4 … 60."""
+    return min(2.0 ** (attempts - 1), BACKOFF_S_MAX)
+
+
+def settle(stage: Stage, load: StageLoad, report: SessionExecutionResult) -> Sequence[Move]:
+    """Decide what becomes of every loaded session."""
+    return list(_moves(stage, load, report))
+
+
+def _moves(stage: Stage, load: StageLoad, report: SessionExecutionResult) -> Iterator[Move]:
+    successes = {info.session_id: info for info in report.successes}
+    failures = {info.session_id: info for info in report.failures}
+    skipped = {info.session_id: info for info in report.skipped}
+    judged: set[SessionId] = set()
+    for session in (*load.taken, *load.backing_off, *load.awaited):
+        session_id = session.session_id
+        if session_id in judged:  # a stage may take and await the same status
+            continue
+        judged.add(session_id)
+        if info := successes.get(session_id):
+            if stage.success is not None:
+                yield _move(
+                    stage, session, Outcome.SUCCESS, stage.success, info.reason, info.detail, info
+                )
+        elif info := failures.get(session_id):
+            yield from _failed(stage, load, session, info)
+        elif _is_expired(phase_of(stage, session, load.group, load.now)):
+            yield _move(stage, session, Outcome.EXPIRED, stage.expired, stage.expired_reason)
+        elif info := skipped.get(session_id):
+            yield from _note(stage, load, session, info)
+
+
+def _failed(
+    stage: Stage, load: StageLoad, session: SessionWithKernels, info: SessionTransitionInfo
+) -> Iterator[Move]:
+    before = session.attempts.get(stage.name, Attempts())
+    if info.counted_every_s is not None and before.count:
+        if load.now - before.last_at < info.counted_every_s:
+            yield from _note(stage, load, session, info)
+            return
+    phase = phase_of(stage, session, load.group, load.now)
+    count = before.count + 1
+    limit = phase.limit
+    if limit.attempts_max is not None and count >= limit.attempts_max:
+        target = stage.give_up or stage.expired
+        outcome = Outcome.GIVE_UP if stage.give_up else Outcome.EXPIRED
+        yield _move(stage, session, outcome, target, info.reason, info.detail)
+    elif limit.phase_s_max is not None and phase.age_s >= limit.phase_s_max:
+        yield _move(stage, session, Outcome.EXPIRED, stage.expired, info.reason, info.detail)
+    else:
+        pause_s = 0.0 if info.counted_every_s is not None else backoff_s(count)
+        yield Move(
+            session.session_id,
+            session.status,
+            session.status_seq,
+            stage.name,
+            Outcome.NEED_RETRY,
+            None,
+            info.reason,
+            info.detail,
+            attempts=Attempts(count, last_at=load.now, retry_at=load.now + pause_s),
+        )
+
+
+def _note(
+    stage: Stage, load: StageLoad, session: SessionWithKernels, info: SessionTransitionInfo
+) -> Iterator[Move]:
+    """History hears of a waiting reason once per phase, when it has held for a full cycle."""
+    wait = load.waits.get(session.session_id)
+    if wait is None or wait.code == session.noted_reason:
+        return
+    if load.now - wait.since >= load.note_after_s:
+        yield _move(stage, session, Outcome.SKIPPED, None, wait.code, info.detail)
+
+
+def _is_expired(phase: Phase) -> bool:
+    """A limit of 0 is for reported failures; the clock alone expires nothing then."""
+    return bool(phase.limit.phase_s_max) and phase.age_s >= (phase.limit.phase_s_max or 0)
+
+
+def _move(
+    stage: Stage,
+    session: SessionWithKernels,
+    outcome: Outcome,
+    to: TransitionStatus | None,
+    reason: str,
+    detail: str = "",
+    info: SessionTransitionInfo | None = None,
+) -> Move:
+    return Move(
+        session.session_id,
+        session.status,
+        session.status_seq,
+        stage.name,
+        outcome,
+        to,
+        reason,
+        detail,
+        assignment=info.assignment if info else None,
+    )

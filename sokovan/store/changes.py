@@ -1,0 +1,378 @@
+"""One transaction's worth of changes to sessions: load, change by the rules, save together.
+
+The number of statements does not grow with the number of sessions: each table is read once and
+written once, whatever the changes are.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from sokovan.domain.cluster import ScalingGroup
+from sokovan.domain.reasons import EndReason
+from sokovan.domain.resources import Hold, over_held, used_by
+from sokovan.domain.sessions import AgentId, Dependency, Kernel, SessionId, SessionWithKernels
+from sokovan.domain.statuses import WAITING, SessionResult, SessionStatus
+from sokovan.identity import IdSource
+from sokovan.scheduler.change import SessionChange
+from sokovan.scheduler.moves import Move, Verdict
+from sokovan.store.engine import Transaction
+from sokovan.store.live import Live
+from sokovan.store.rows import (
+    agent_of,
+    hold_of,
+    hold_values,
+    kernel_of,
+    kernel_values,
+    line_values,
+    session_of,
+    session_values,
+    spec_of,
+)
+from sokovan.store.submissions import insert_sessions, new_session
+from sokovan.store.tables import agents, dependencies, history, holds, kernels, sessions, specs
+
+IDS_PER_STATEMENT_MAX = 5000
+"""Databases limit the parameters of one statement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A session whose status changed, or that freed something on an agent."""
+
+    session_id: SessionId
+    scaling_group: str
+    from_status: SessionStatus | None
+    to_status: SessionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a batch of moves, reports or requests."""
+
+    moved: tuple[Moved, ...] = ()
+    verdicts: tuple[tuple[Move, Verdict], ...] = ()
+    freed: frozenset[str] = frozenset()
+    """Scaling groups in which something was freed without a status change."""
+    left_over: bool = False
+    """Whether kernels were left over that are now to be stopped."""
+
+
+class ChangeSet:
+    """The changes of one transaction."""
+
+    def __init__(self, tx: Transaction, live: Live, ids: IdSource, now: float) -> None:
+        self._tx = tx
+        self._live = live
+        self._ids = ids
+        self._now = now
+        self._changes: dict[SessionId, SessionChange] = {}
+        self._released: list[Hold] = []
+        self._followers: list[SessionWithKernels] = []
+
+    def load(self, session_ids: Iterable[SessionId]) -> None:
+        """Read sessions as they are in this transaction."""
+        wanted = [i for i in dict.fromkeys(session_ids) if i not in self._changes]
+        for session in load_sessions(self._tx, wanted):
+            self._changes[session.session_id] = SessionChange(session, self._now)
+
+    def get(self, session_id: SessionId) -> SessionChange | None:
+        """Return the change of a loaded session."""
+        return self._changes.get(session_id)
+
+    def __iter__(self) -> Iterator[SessionChange]:
+        return iter(tuple(self._changes.values()))
+
+    def apply(
+        self, moves: Sequence[Move], group_of: Callable[[str], ScalingGroup]
+    ) -> list[tuple[Move, Verdict]]:
+        """Do what still holds of `moves`; say what became of each."""
+        self.load(move.session_id for move in moves)
+        room = _Room(self._tx, moves)
+        verdicts = []
+        for move in moves:
+            change = self._changes.get(move.session_id)
+            if change is None or not change.still_holds(move):
+                verdicts.append((move, Verdict.SUPERSEDED))
+                continue
+            group = group_of(change.session.scaling_group)
+            attempt = SessionChange(change.session, self._now)
+            attempt.move(move, self._ids.token, group.requeues_max)
+            if attempt.added and not room.take(attempt.added):
+                verdicts.append((move, Verdict.REJECTED))
+                continue
+            change.absorb(attempt)
+            verdicts.append((move, Verdict.APPLIED))
+        return verdicts
+
+    def release(self, hold: Hold) -> None:
+        """End the hold of a leftover that its agent has confirmed gone."""
+        self._released.append(hold)
+
+    def save(self, verdicts: Sequence[tuple[Move, Verdict]] = ()) -> Applied:
+        """Write everything, and move the shadow once it is durable."""
+        self._settle_dependents()
+        changed = [change for change in self._changes.values() if not change.is_empty]
+        self._save_sessions(changed)
+        self._save_holds(changed)
+        lines = [line_values(line) for change in changed for line in change.lines]
+        if lines:
+            self._tx.execute(insert(history), lines)
+        moved = [
+            Moved(
+                change.session.session_id,
+                change.session.scaling_group,
+                change.before.status,
+                change.session.status,
+            )
+            for change in changed
+            if change.session.status_seq != change.before.status_seq
+        ]
+        moved += [
+            Moved(session.session_id, session.scaling_group, None, session.status)
+            for session in self._followers
+        ]
+        now_live = [change.session for change in changed] + self._followers
+        self._tx.after_commit(lambda: self._live.put_sessions(now_live))
+        return Applied(
+            tuple(moved),
+            tuple(verdicts),
+            frozenset(self._groups_freed(changed)),
+            left_over=any(change.left_over for change in changed),
+        )
+
+    def _groups_freed(self, changed: Iterable[SessionChange]) -> Iterator[str]:
+        for change in changed:
+            if change.released:
+                yield change.session.scaling_group
+        for hold in self._released:
+            agent = self._live.agents.get(AgentId(hold.agent_id))
+            if agent is not None:
+                yield agent.scaling_group
+
+    # --- dependents and retries -----------------------------------------------------------------
+
+    def _settle_dependents(self) -> None:
+        """Tell those who wait for a session that has ended; some of them end in turn."""
+        told: set[SessionId] = set()
+        while ended := {
+            change.session.session_id: change.session
+            for change in self._changes.values()
+            if change.session.status.is_final
+            and not change.before.status.is_final
+            and change.session.session_id not in told
+        }:
+            told |= ended.keys()
+            followers = self._retry(ended.values())
+            rows = self._tx.execute(
+                select(dependencies.c.session_id, dependencies.c.depends_on).where(
+                    dependencies.c.depends_on.in_(list(ended))
+                )
+            ).all()
+            self.load(SessionId(row.session_id) for row in rows)
+            for row in rows:
+                self._tell(
+                    self._changes[row.session_id], ended[row.depends_on], followers.get(row.depends_on)
+                )
+
+    def _tell(
+        self, change: SessionChange, ended: SessionWithKernels, follower: SessionId | None
+    ) -> None:
+        session = change.session
+        if session.status not in WAITING:
+            return
+        unmet = []
+        for dependency in session.unmet:
+            if dependency.session_id != ended.session_id:
+                unmet.append(dependency)
+            elif follower is not None:
+                unmet.append(replace(dependency, session_id=follower))
+                self._tx.execute(
+                    update(dependencies)
+                    .where(dependencies.c.session_id == session.session_id)
+                    .where(dependencies.c.depends_on == ended.session_id)
+                    .values(depends_on=follower)
+                )
+            elif not dependency.kind.is_met_by(ended.result):
+                change.request_termination(
+                    force=False,
+                    reason=EndReason.DEPENDENCY_FAILED,
+                    detail=_why_failed(dependency, ended),
+                )
+                return
+        change.session = replace(session, unmet=tuple(unmet))
+
+    def _retry(self, ended: Iterable[SessionWithKernels]) -> dict[SessionId, SessionId]:
+        """Submit again what failed by exit code and asked for it; return new ids by old ones."""
+        failed = [
+            session
+            for session in ended
+            if session.retries
+            and session.result is SessionResult.FAILURE
+            and session.reason == EndReason.KERNEL_FAILED
+        ]
+        if not failed:
+            return {}
+        texts = load_specs(self._tx, [session.session_id for session in failed])
+        made = {}
+        entries = []
+        for session in failed:
+            spec = replace(
+                spec_of(texts[session.session_id]),
+                retries=session.retries - 1,
+                priority=session.priority,
+                depends_on=(),
+                begin_at=None,
+                creation_id=None,
+            )
+            follower = new_session(spec, self._ids, self._now, retry_of=session.session_id)
+            made[session.session_id] = follower.session_id
+            entries.append((spec, follower, ""))
+        self._followers += insert_sessions(self._tx, entries)
+        return made
+
+    # --- writing --------------------------------------------------------------------------------
+
+    def _save_sessions(self, changed: Sequence[SessionChange]) -> None:
+        rows = [
+            session_values(change.session)
+            | {"at_id": change.session.session_id, "at_seq": change.before.status_seq}
+            for change in changed
+            if change.session is not change.before
+        ]
+        if rows:
+            done = self._tx.execute(_UPDATE_SESSION, rows)
+            assert done.rowcount in (len(rows), -1), "a session changed under its own transaction"
+        kernel_rows = [
+            kernel_values(kernel) | {"at_id": kernel.kernel_id}
+            for change in changed
+            for kernel, before in zip(change.session.kernels, change.before.kernels, strict=True)
+            if kernel is not before
+        ]
+        if kernel_rows:
+            self._tx.execute(_UPDATE_KERNEL, kernel_rows)
+
+    def _save_holds(self, changed: Sequence[SessionChange]) -> None:
+        added = [hold for change in changed for hold in change.added]
+        released = [token for change in changed for token in change.released]
+        left_over = [token for change in changed for token in change.left_over]
+        released += [hold.token for hold in self._released]
+        before = load_holds(self._tx, [*released, *left_over])
+        begun = [replace(before[t], leftover_since=self._now) for t in left_over if t in before]
+        ended = [before[token] for token in released if token in before]
+        if added:
+            self._tx.execute(insert(holds), [hold_values(hold) for hold in added])
+        if begun:
+            self._tx.execute(
+                update(holds)
+                .where(holds.c.token.in_([hold.token for hold in begun]))
+                .values(leftover_since=self._now)
+            )
+        if ended:
+            self._tx.execute(delete(holds).where(holds.c.token.in_([h.token for h in ended])))
+
+        def shadow() -> None:
+            for hold in (*added, *begun):
+                self._live.put_hold(hold)
+            for hold in ended:
+                self._live.drop_hold(hold)
+
+        self._tx.after_commit(shadow)
+
+
+class _Room:
+    """What is free on the agents that a batch of moves assigns kernels to."""
+
+    def __init__(self, tx: Transaction, moves: Iterable[Move]) -> None:
+        wanted = {k.agent_id for move in moves for k in move.assignment or ()}
+        if not wanted:
+            return
+        self._capacity = {
+            row.agent_id: agent_of(row).capacity
+            for row in tx.execute(select(agents).where(agents.c.agent_id.in_(wanted)))
+        }
+        held: dict[str, list[Hold]] = {agent_id: [] for agent_id in wanted}
+        for row in tx.execute(select(holds).where(holds.c.agent_id.in_(wanted))):
+            held[row.agent_id].append(hold_of(row))
+        self._used = {agent_id: used_by(on_agent) for agent_id, on_agent in held.items()}
+
+    def take(self, added: Sequence[Hold]) -> bool:
+        """Take all of `added`, or nothing when some agent has no room for its part."""
+        used = dict(self._used)
+        for hold in added:
+            used[hold.agent_id] = used[hold.agent_id].plus(
+                hold.cpu_milli, hold.mem_bytes, hold.devices
+            )
+        for agent_id in {hold.agent_id for hold in added}:
+            capacity = self._capacity.get(agent_id)
+            if capacity is None or over_held(capacity, used[agent_id]) is not None:
+                return False
+        self._used = used
+        return True
+
+
+def _at(column: Any, name: str) -> Any:
+    return column == bindparam(name)
+
+
+def _update_by_id(table: Any, key: Any, columns: Iterable[str]) -> Any:
+    return update(table).where(_at(key, "at_id")).values({c: bindparam(c) for c in columns})
+
+
+_UPDATE_SESSION = _update_by_id(
+    sessions,
+    sessions.c.session_id,
+    session_values(SessionWithKernels(SessionId(""))),
+).where(_at(sessions.c.status_seq, "at_seq"))
+"""Compare-and-set: only where `status_seq` is still what was read."""
+
+
+_UPDATE_KERNEL = _update_by_id(kernels, kernels.c.kernel_id, kernel_values(Kernel()))
+
+
+def load_sessions(tx: Transaction, session_ids: Sequence[SessionId]) -> list[SessionWithKernels]:
+    """Read sessions by id, by ascending number; ids that do not exist are left out."""
+    found = []
+    for ids in _in_parts(session_ids):
+        parts = tx.execute(
+            select(kernels)
+            .where(kernels.c.session_id.in_(ids))
+            .order_by(kernels.c.session_id, kernels.c.kernel_index)
+        ).all()
+        by_session: dict[str, list[Any]] = {}
+        for row in parts:
+            by_session.setdefault(row.session_id, []).append(kernel_of(row))
+        rows = tx.execute(
+            select(sessions).where(sessions.c.session_id.in_(ids)).order_by(sessions.c.number)
+        )
+        found += [session_of(row, by_session.get(row.session_id, ())) for row in rows]
+    return found
+
+
+def load_holds(tx: Transaction, tokens: Sequence[str]) -> dict[str, Hold]:
+    """Read holds by token; tokens without one are left out."""
+    found = {}
+    for part in _in_parts(tokens):
+        for row in tx.execute(select(holds).where(holds.c.token.in_(part))):
+            found[row.token] = hold_of(row)
+    return found
+
+
+def load_specs(tx: Transaction, session_ids: Sequence[SessionId]) -> dict[SessionId, str]:
+    """Read what users submitted, as text, by session id."""
+    found = {}
+    for part in _in_parts(session_ids):
+        for row in tx.execute(select(specs).where(specs.c.session_id.in_(part))):
+            found[SessionId(row.session_id)] = row.spec
+    return found
+
+
+def _in_parts(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for first in range(0, len(ids), IDS_PER_STATEMENT_MAX):
+        yield ids[first : first + IDS_PER_STATEMENT_MAX]
+
+
+def _why_failed(dependency: Dependency, ended: SessionWithKernels) -> str:
+    return f"{dependency.kind} {ended.session_id}, which ended {ended.status} ({ended.reason})"

@@ -1,0 +1,265 @@
+"""How statements reach the database: one writer with group commit, readers beside it.
+
+All writing goes through one connection. A `Writer` takes what has queued up while the last commit was on
+its way to the disk and commits it together: each job in a savepoint of its own, one fsync for all.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import StaticPool
+
+from sokovan.config import StoreConfig
+from sokovan.domain.errors import StoreUnavailableError
+
+T = TypeVar("T")
+
+JOBS_PER_COMMIT_MAX = 256
+
+
+class Transaction:
+    """A connection inside a transaction, and what is to happen once it is durable."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.hooks: list[Callable[[], None]] = []
+
+    def execute(self, statement: Any, parameters: Any = None) -> Any:
+        """Execute a statement, once or for each of a list of parameters."""
+        return self.connection.execute(statement, parameters)
+
+    def after_commit(self, hook: Callable[[], None]) -> None:
+        """Have `hook` run after the commit, before anybody hears of it."""
+        self.hooks.append(hook)
+
+
+Job = Callable[[Transaction], T]
+
+
+class Database(Protocol):
+    """Runs jobs in transactions."""
+
+    async def write(self, job: Job[T]) -> T:
+        """Run `job`, commit it, and return its result."""
+        ...
+
+    async def read(self, job: Job[T]) -> T:
+        """Run `job`, which only reads, and return its result."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was begun, and let go of the database."""
+        ...
+
+
+def open_sqlite(path: Path | None, config: StoreConfig) -> Engine:
+    """Return an engine for a SQLite file, or for memory when `path` is None."""
+    url = "sqlite://" if path is None else f"sqlite:///{path}"
+    engine = create_engine(
+        url,
+        connect_args={"timeout": config.busy_timeout_s, "check_same_thread": False},
+        **({"poolclass": StaticPool} if path is None else {}),
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # BEGIN is ours to say
+        cursor = connection.cursor()
+        if path is not None:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute(f"PRAGMA synchronous={config.synchronous}")
+        cursor.execute("PRAGMA cache_size=-65536")
+        cursor.execute("PRAGMA temp_store=MEMORY")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        reads = connection.get_execution_options().get("reads_only", False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def as_unavailable(error: DBAPIError) -> StoreUnavailableError:
+    """Say what is wrong with the store in words a user can act on."""
+    text = str(error.orig)
+    advice = {
+        "disk is full": "the disk is full; make room, nothing was half-written",
+        "readonly": "the store is read-only; check the permissions of the home directory",
+        "locked": "another process has the store locked; try again",
+        "disk I/O error": "the disk does not answer properly; nothing was half-written",
+        "unable to open": "the store cannot be opened; check that the home directory still exists",
+    }
+    for sign, words in advice.items():
+        if sign in text:
+            return StoreUnavailableError(f"the store cannot be written: {words}")
+    return StoreUnavailableError(f"the store cannot be written: {text}")
+
+
+class InlineDatabase:
+    """Runs everything at once on the calling thread; for tests and the simulator."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    async def write(self, job: Job[T]) -> T:
+        """Run and commit `job`."""
+        return self.write_now(job)
+
+    async def read(self, job: Job[T]) -> T:
+        """Run `job`."""
+        return self.write_now(job)
+
+    def write_now(self, job: Job[T]) -> T:
+        """Run and commit `job` outside any event loop."""
+        try:
+            with self.engine.begin() as connection:
+                transaction = Transaction(connection)
+                result = job(transaction)
+        except OperationalError as error:
+            raise as_unavailable(error) from error
+        for hook in transaction.hooks:
+            hook()
+        return result
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.engine.dispose()
+
+
+class ThreadedDatabase:
+    """One thread writes, another reads; the event loop waits for neither.
+
+    Results and commit hooks come back on the event loop, in the order of the commits.
+    """
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        self.engine = engine
+        self._loop = loop
+        self._writes: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
+        self._reads: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._write_loop, name="store-writer"),
+            threading.Thread(target=self._read_loop, name="store-reader"),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def write(self, job: Job[T]) -> T:
+        """Run `job` on the writer, committed together with what else is waiting."""
+        return await self._put(self._writes, job)
+
+    async def read(self, job: Job[T]) -> T:
+        """Run `job` on the reader."""
+        return await self._put(self._reads, job)
+
+    def close(self) -> None:
+        """Finish the queued jobs and end both threads."""
+        self._writes.put(None)
+        self._reads.put(None)
+        for thread in self._threads:
+            thread.join()
+        self.engine.dispose()
+
+    async def _put(self, jobs: "queue.SimpleQueue[_Queued | None]", job: Job[T]) -> T:
+        queued = _Queued(job, self._loop.create_future())
+        jobs.put(queued)
+        result: T = await queued.future
+        return result
+
+    def _write_loop(self) -> None:
+        stopping = False
+        while not stopping:
+            first = self._writes.get()
+            batch = [] if first is None else [first]
+            stopping = first is None
+            while len(batch) < JOBS_PER_COMMIT_MAX and not stopping:
+                try:
+                    more = self._writes.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    stopping = True
+                else:
+                    batch.append(more)
+            if batch:
+                self._commit(batch)
+
+    def _commit(self, batch: "list[_Queued]") -> None:
+        try:
+            with self.engine.begin() as connection:
+                for queued in batch:
+                    queued.run(connection, alone=len(batch) == 1)
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            for queued in batch:
+                queued.fail(error)
+        self._deliver(batch)
+
+    def _read_loop(self) -> None:
+        with self.engine.connect().execution_options(reads_only=True) as connection:
+            while (queued := self._reads.get()) is not None:
+                try:
+                    with connection.begin():
+                        queued.run(connection, alone=True)
+                except Exception as error:  # noqa: BLE001 - whatever it is, the caller must hear of it
+                    queued.fail(error)
+                self._deliver([queued])
+
+    def _deliver(self, batch: "list[_Queued]") -> None:
+        def deliver() -> None:
+            for queued in batch:
+                queued.deliver()
+
+        self._loop.call_soon_threadsafe(deliver)
+
+
+class _Queued:
+    """A job on its way through a thread."""
+
+    def __init__(self, job: Job[Any], future: "asyncio.Future[Any]") -> None:
+        self._job = job
+        self.future = future
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._hooks: list[Callable[[], None]] = []
+
+    def run(self, connection: Connection, *, alone: bool) -> None:
+        """Run the job; when it shares a transaction, an error undoes only its own part."""
+        transaction = Transaction(connection)
+        if alone:
+            self._result = self._job(transaction)
+        else:
+            try:
+                with connection.begin_nested():
+                    self._result = self._job(transaction)
+            except OperationalError:
+                raise  # the database itself is in trouble, not this job
+            except Exception as error:  # noqa: BLE001 - reported to the one who waits
+                self._error = error
+        self._hooks = transaction.hooks
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing of the job was committed."""
+        self._error = self._error or (
+            as_unavailable(error) if isinstance(error, OperationalError) else error
+        )
+        self._hooks = []
+
+    def deliver(self) -> None:
+        """On the event loop: run the commit hooks, then let the caller go on."""
+        if self._error is None:
+            for hook in self._hooks:
+                hook()
+        if self.future.cancelled():
+            return
+        if self._error is not None:
+            self.future.set_exception(self._error)
+        else:
+            self.future.set_result(self._result)

@@ -1,0 +1,88 @@
+"""What is alive, in memory: sessions that are not final, holds, agents.
+
+The database is the truth; this is its shadow, moved after each commit by what was committed. Stages load
+from it, so that a cycle with nothing to do costs no query and a pass costs no more than it looks at.
+A shadow that has gone astray does no harm: a move decided on it no longer finds its `status_seq`, is
+dropped, and the session is read again.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from sokovan.domain.cluster import Agent
+from sokovan.domain.resources import Hold
+from sokovan.domain.sessions import AgentId, SessionId, SessionWithKernels
+from sokovan.domain.statuses import SessionStatus
+
+
+class Live:
+    """The live sessions by status, the holds by agent, and the agents."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[SessionId, SessionWithKernels] = {}
+        self.agents: dict[AgentId, Agent] = {}
+        self._by_status: dict[tuple[str, SessionStatus], dict[SessionId, None]] = defaultdict(dict)
+        self._holds: dict[AgentId, dict[str, Hold]] = defaultdict(dict)
+        self._leftovers: dict[str, Hold] = {}
+
+    def put_sessions(self, sessions: Iterable[SessionWithKernels]) -> None:
+        """Take over sessions as they are now; those that have ended are forgotten."""
+        for session in sessions:
+            session_id = session.session_id
+            before = self.sessions.get(session_id)
+            if before is not None and before.status is not session.status:
+                del self._by_status[before.scaling_group, before.status][session_id]
+            if session.status.is_final:
+                self.sessions.pop(session_id, None)
+            else:
+                self.sessions[session_id] = session
+                self._by_status[session.scaling_group, session.status][session_id] = None
+
+    def forget_session(self, session_id: SessionId) -> None:
+        """Forget a session that the database does not have as live."""
+        before = self.sessions.pop(session_id, None)
+        if before is not None:
+            del self._by_status[before.scaling_group, before.status][session_id]
+
+    def put_hold(self, hold: Hold) -> None:
+        """Take over a hold as it is now."""
+        self._holds[AgentId(hold.agent_id)][hold.token] = hold
+        if hold.is_leftover:
+            self._leftovers[hold.token] = hold
+
+    def drop_hold(self, hold: Hold) -> None:
+        """Forget a hold."""
+        self._holds[AgentId(hold.agent_id)].pop(hold.token, None)
+        self._leftovers.pop(hold.token, None)
+
+    def put_agents(self, agents: Iterable[Agent]) -> None:
+        """Take over agents as they are now."""
+        for agent in agents:
+            self.agents[agent.agent_id] = agent
+
+    def in_statuses(
+        self, scaling_group: str, statuses: Iterable[SessionStatus]
+    ) -> Iterator[SessionWithKernels]:
+        """Iterate over the sessions of a group in any of `statuses`."""
+        for status in sorted(statuses):
+            for session_id in self._by_status.get((scaling_group, status), ()):
+                yield self.sessions[session_id]
+
+    def any_in(self, scaling_group: str, statuses: Iterable[SessionStatus]) -> bool:
+        """Say whether the group has a session in any of `statuses`."""
+        return any(self._by_status.get((scaling_group, status)) for status in statuses)
+
+    def holds_on(self, agent_id: AgentId) -> Iterable[Hold]:
+        """Return the holds on an agent, leftovers included."""
+        return self._holds.get(agent_id, {}).values()
+
+    def leftovers(self) -> Iterable[Hold]:
+        """Return every leftover."""
+        return self._leftovers.values()
+
+    def agents_of(self, scaling_group: str) -> list[Agent]:
+        """Return the agents of a group by id."""
+        return sorted(
+            (agent for agent in self.agents.values() if agent.scaling_group == scaling_group),
+            key=lambda agent: agent.agent_id,
+        )

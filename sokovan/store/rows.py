@@ -1,0 +1,316 @@
+"""Rows to values and back. The only code that knows how a value lies in its table."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Row
+
+from sokovan.domain.cluster import Agent, AgentStatus
+from sokovan.domain.resources import Capacity, Device, DeviceShares, Hold, Request
+from sokovan.domain.sessions import (
+    AgentId,
+    Attempts,
+    Dependency,
+    DependencyKind,
+    Kernel,
+    KernelId,
+    KernelRole,
+    Limit,
+    SessionId,
+    SessionSpec,
+    SessionWithKernels,
+)
+from sokovan.domain.statuses import KernelStatus, SessionResult, SessionStatus
+from sokovan.scheduler.moves import HistoryLine
+
+Values = dict[str, Any]
+
+
+def dumps(value: Any) -> str:
+    """Write JSON without spaces."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def session_values(session: SessionWithKernels) -> Values:
+    """Return the columns of a session that change during its life."""
+    return {
+        "status": session.status.value,
+        "status_seq": session.status_seq,
+        "status_since": session.status_since,
+        "priority": session.priority,
+        "pending_since": session.pending_since,
+        "held": session.held,
+        "requeues": session.requeues,
+        "retries": session.retries,
+        "unmet": dumps([[d.session_id, d.kind] for d in session.unmet]) if session.unmet else None,
+        "avoid": dumps(session.avoid) if session.avoid else None,
+        "attempts": dumps(
+            {name: [a.count, a.last_at, a.retry_at] for name, a in session.attempts.items()}
+        )
+        if session.attempts
+        else None,
+        "noted_reason": session.noted_reason,
+        "lowered_seq": session.lowered_seq,
+        "force": session.force,
+        "result": session.result.value,
+        "reason": session.reason,
+        "started_at": session.started_at,
+        "ended_at": session.ended_at,
+    }
+
+
+def new_session_values(session: SessionWithKernels) -> Values:
+    """Return the columns of a new session."""
+    return session_values(session) | {
+        "session_id": session.session_id,
+        "name": session.name,
+        "owner": session.owner,
+        "scaling_group": session.scaling_group,
+        "created_at": session.created_at,
+        "begin_at": session.begin_at,
+        "walltime_s": session.walltime_s,
+        "pending_timeout_s": session.pending_timeout_s,
+        "requeue": session.requeue,
+        "retry_of": session.retry_of,
+        "limits": _limits_text(session.limits),
+        "grace_s": session.grace_s,
+    }
+
+
+def session_of(row: Row[Any], kernels: Iterable[Kernel]) -> SessionWithKernels:
+    """Return the session that a row of `sessions` and its kernels describe."""
+    return SessionWithKernels(
+        session_id=row.session_id,
+        kernels=tuple(kernels),
+        status=SessionStatus(row.status),
+        status_seq=row.status_seq,
+        status_since=row.status_since,
+        number=row.number,
+        name=row.name,
+        owner=row.owner,
+        scaling_group=row.scaling_group,
+        priority=row.priority,
+        created_at=row.created_at,
+        pending_since=row.pending_since,
+        begin_at=row.begin_at,
+        held=bool(row.held),
+        walltime_s=row.walltime_s,
+        pending_timeout_s=row.pending_timeout_s,
+        requeue=bool(row.requeue),
+        requeues=row.requeues,
+        retries=row.retries,
+        retry_of=row.retry_of,
+        unmet=tuple(
+            Dependency(SessionId(other), DependencyKind(kind))
+            for other, kind in json.loads(row.unmet)
+        )
+        if row.unmet
+        else (),
+        avoid=tuple(AgentId(name) for name in json.loads(row.avoid)) if row.avoid else (),
+        limits=_limits_of(row.limits),
+        attempts={name: Attempts(*parts) for name, parts in json.loads(row.attempts).items()}
+        if row.attempts
+        else {},
+        noted_reason=row.noted_reason,
+        lowered_seq=row.lowered_seq,
+        grace_s=row.grace_s,
+        force=bool(row.force),
+        result=SessionResult(row.result),
+        reason=row.reason,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+    )
+
+
+def kernel_values(kernel: Kernel) -> Values:
+    """Return the columns of a kernel that change during its life."""
+    return {
+        "status": kernel.status.value,
+        "status_since": kernel.status_since,
+        "agent_id": kernel.agent_id,
+        "token": kernel.token,
+        "devices": _devices_text(kernel.devices),
+        "failures": kernel.failures,
+        "exit_code": kernel.exit_code,
+        "reason": kernel.reason,
+        "error": kernel.error,
+        "started_at": kernel.started_at,
+        "ended_at": kernel.ended_at,
+    }
+
+
+def new_kernel_values(session_id: SessionId, kernel: Kernel) -> Values:
+    """Return the columns of a new kernel."""
+    return (
+        kernel_values(kernel)
+        | asdict(kernel.request)
+        | {
+            "kernel_id": kernel.kernel_id,
+            "session_id": session_id,
+            "role": kernel.role.value,
+            "kernel_index": kernel.index,
+        }
+    )
+
+
+def kernel_of(row: Row[Any]) -> Kernel:
+    """Return the kernel that a row of `kernels` describes."""
+    return Kernel(
+        kernel_id=row.kernel_id,
+        role=KernelRole(row.role),
+        index=row.kernel_index,
+        status=KernelStatus(row.status),
+        status_since=row.status_since,
+        request=Request(row.cpu_milli, row.mem_bytes, row.gpu_shares, row.gpu_mem_bytes_min),
+        agent_id=row.agent_id,
+        token=row.token,
+        devices=_devices_of(row.devices),
+        failures=row.failures,
+        exit_code=row.exit_code,
+        reason=row.reason,
+        error=row.error,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+    )
+
+
+def hold_values(hold: Hold) -> Values:
+    """Return the columns of a hold."""
+    return {
+        "token": hold.token,
+        "session_id": hold.session_id,
+        "kernel_id": hold.kernel_id,
+        "agent_id": hold.agent_id,
+        "cpu_milli": hold.cpu_milli,
+        "mem_bytes": hold.mem_bytes,
+        "devices": _devices_text(hold.devices),
+        "leftover_since": hold.leftover_since,
+    }
+
+
+def hold_of(row: Row[Any]) -> Hold:
+    """Return the hold that a row of `holds` describes."""
+    return Hold(
+        row.token,
+        row.session_id,
+        row.kernel_id,
+        row.agent_id,
+        row.cpu_milli,
+        row.mem_bytes,
+        _devices_of(row.devices),
+        row.leftover_since,
+    )
+
+
+def line_values(line: HistoryLine) -> Values:
+    """Return the columns of a history line."""
+    return {
+        "session_id": line.session_id,
+        "kernel_id": line.kernel_id,
+        "status_seq": line.status_seq,
+        "from_status": line.from_status,
+        "to_status": line.to_status,
+        "reason": line.reason,
+        "detail": line.detail,
+        "stage": line.stage,
+        "at": line.at,
+    }
+
+
+def line_of(row: Row[Any]) -> HistoryLine:
+    """Return the history line that a row of `history` describes."""
+    return HistoryLine(
+        SessionId(row.session_id),
+        None if row.kernel_id is None else KernelId(row.kernel_id),
+        row.status_seq,
+        row.from_status,
+        row.to_status,
+        row.reason,
+        row.detail,
+        row.stage,
+        row.at,
+    )
+
+
+def agent_values(agent: Agent) -> Values:
+    """Return the columns of an agent."""
+    return {
+        "agent_id": agent.agent_id,
+        "name": agent.name,
+        "scaling_group": agent.scaling_group,
+        "status": agent.status.value,
+        "incarnation": agent.incarnation,
+        "address": agent.address,
+        "architecture": agent.architecture,
+        "version": agent.version,
+        "boot_id": agent.boot_id,
+        "capacity": dumps(asdict(agent.capacity)),
+        "last_seen_at": agent.last_seen_at,
+        "lost_since": agent.lost_since,
+    }
+
+
+def agent_of(row: Row[Any]) -> Agent:
+    """Return the agent that a row of `agents` describes."""
+    capacity = json.loads(row.capacity)
+    return Agent(
+        agent_id=row.agent_id,
+        name=row.name,
+        scaling_group=row.scaling_group,
+        status=AgentStatus(row.status),
+        incarnation=row.incarnation,
+        address=row.address,
+        architecture=row.architecture,
+        version=row.version,
+        boot_id=row.boot_id,
+        capacity=Capacity(
+            capacity["cpu_milli"],
+            capacity["mem_bytes"],
+            tuple(Device(**device) for device in capacity["devices"]),
+        ),
+        last_seen_at=row.last_seen_at,
+        lost_since=row.lost_since,
+    )
+
+
+def spec_text(spec: SessionSpec) -> str:
+    """Write what the user submitted."""
+    return dumps(asdict(spec))
+
+
+def spec_of(text: str) -> SessionSpec:
+    """Read what the user submitted; keys that this version does not know are left out."""
+    data = json.loads(text)
+    known = {name: data[name] for name in SessionSpec.__dataclass_fields__ if name in data}
+    return SessionSpec(
+        **known
+        | {
+            "command": tuple(data["command"]),
+            "request": Request(**data["request"]),
+            "depends_on": tuple(
+                Dependency(SessionId(d["session_id"]), DependencyKind(d["kind"]))
+                for d in data["depends_on"]
+            ),
+            "limits": {name: Limit(**limit) for name, limit in data["limits"].items()},
+        }
+    )
+
+
+def _limits_text(limits: Mapping[str, Limit]) -> str | None:
+    if not limits:
+        return None
+    return dumps({name: [limit.attempts_max, limit.phase_s_max] for name, limit in limits.items()})
+
+
+def _limits_of(text: str | None) -> dict[str, Limit]:
+    return {name: Limit(*parts) for name, parts in json.loads(text).items()} if text else {}
+
+
+def _devices_text(devices: DeviceShares) -> str | None:
+    return dumps(devices) if devices else None
+
+
+def _devices_of(text: str | None) -> DeviceShares:
+    return tuple((index, shares) for index, shares in json.loads(text)) if text else ()

@@ -1,0 +1,241 @@
+"""Accepting sessions: all of a submission or none, once for each creation id."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import insert, select, tuple_
+
+from sokovan.domain.errors import CreationConflictError, InvalidRequestError
+from sokovan.domain.sessions import (
+    Dependency,
+    Kernel,
+    KernelRole,
+    SessionId,
+    SessionSpec,
+    SessionWithKernels,
+)
+from sokovan.domain.statuses import SessionResult, SessionStatus
+from sokovan.identity import IdSource
+from sokovan.scheduler.change import submission_lines
+from sokovan.store.engine import Transaction
+from sokovan.store.rows import (
+    line_values,
+    new_kernel_values,
+    new_session_values,
+    spec_text,
+)
+from sokovan.store.tables import dependencies, history, kernels, sessions, specs
+
+Entry = tuple[SessionSpec, SessionWithKernels, str]
+"""What was submitted, the session it becomes, and the digest of the submission."""
+
+
+def new_session(
+    spec: SessionSpec, ids: IdSource, now: float, *, retry_of: SessionId | None = None
+) -> SessionWithKernels:
+    """Return the session that a submission becomes, without its number."""
+    session_id = ids.session_id()
+    return SessionWithKernels(
+        session_id,
+        kernels=tuple(
+            Kernel(
+                ids.kernel_id(session_id, index),
+                role=KernelRole.SUB if index else KernelRole.MAIN,
+                index=index,
+                status_since=now,
+                request=spec.request,
+            )
+            for index in range(spec.kernel_count)
+        ),
+        status_since=now,
+        name=spec.name,
+        owner=spec.owner,
+        scaling_group=spec.scaling_group,
+        priority=spec.priority,
+        created_at=now,
+        pending_since=max(now, spec.begin_at or now),
+        begin_at=spec.begin_at,
+        held=spec.held,
+        walltime_s=spec.walltime_s,
+        pending_timeout_s=spec.pending_timeout_s,
+        requeue=spec.requeue,
+        retries=spec.retries,
+        retry_of=retry_of,
+        limits=spec.limits,
+        grace_s=spec.grace_s,
+    )
+
+
+def accept(
+    tx: Transaction, submitted: Sequence[SessionSpec], ids: IdSource, now: float
+) -> tuple[list[SessionId], list[SessionWithKernels], set[SessionId]]:
+    """Write a submission.
+
+    Returns:
+        The session id for each spec, known ones included; the new sessions; and those of them that
+        a dependency has failed already.
+
+    Raises:
+        CreationConflictError: A creation id was used before for something else.
+        InvalidRequestError: A dependency does not exist, or leads back to its own session.
+    """
+    known = _known_creations(tx, submitted)
+    made: list[SessionWithKernels | None] = []
+    answer: list[SessionId] = []
+    entries: list[Entry] = []
+    for spec in submitted:
+        digest = hashlib.sha256(spec_text(spec).encode()).hexdigest()
+        key = (spec.owner, spec.creation_id)
+        if spec.creation_id is not None and key in known:
+            session_id, digest_before = known[key]
+            if digest_before != digest:
+                raise CreationConflictError(
+                    f"creation_id {spec.creation_id!r} was used for session {session_id}, which was"
+                    " submitted differently; use another one for a new session",
+                    field="creation_id",
+                )
+            made.append(None)
+            answer.append(session_id)
+            continue
+        session = new_session(spec, ids, now)
+        if spec.creation_id is not None:
+            known[key] = (session.session_id, digest)
+        made.append(session)
+        answer.append(session.session_id)
+        entries.append((spec, session, digest))
+    entries, failed = _with_dependencies(tx, submitted, answer, entries)
+    return answer, insert_sessions(tx, entries), failed
+
+
+def insert_sessions(tx: Transaction, entries: Sequence[Entry]) -> list[SessionWithKernels]:
+    """Write new sessions with all that belongs to them; return them with their numbers."""
+    if not entries:
+        return []
+    numbers = tx.execute(
+        insert(sessions).returning(sessions.c.number, sort_by_parameter_order=True),
+        [
+            new_session_values(session)
+            | {"creation_id": spec.creation_id, "body_digest": digest or None}
+            for spec, session, digest in entries
+        ],
+    ).scalars()
+    made = [
+        replace(session, number=number)
+        for (_, session, _), number in zip(entries, numbers, strict=True)
+    ]
+    tx.execute(
+        insert(specs),
+        [{"session_id": s.session_id, "spec": spec_text(spec)} for spec, s, _ in entries],
+    )
+    tx.execute(
+        insert(kernels),
+        [new_kernel_values(s.session_id, kernel) for s in made for kernel in s.kernels],
+    )
+    tx.execute(
+        insert(history), [line_values(line) for s in made for line in submission_lines(s)]
+    )
+    rows = [
+        {"session_id": s.session_id, "depends_on": d.session_id, "kind": d.kind.value}
+        for s in made
+        for d in s.unmet
+    ]
+    if rows:
+        tx.execute(insert(dependencies), rows)
+    return made
+
+
+def _known_creations(
+    tx: Transaction, submitted: Sequence[SessionSpec]
+) -> dict[tuple[str, str | None], tuple[SessionId, str]]:
+    keys = [(spec.owner, spec.creation_id) for spec in submitted if spec.creation_id is not None]
+    if not keys:
+        return {}
+    rows = tx.execute(
+        select(
+            sessions.c.owner,
+            sessions.c.creation_id,
+            sessions.c.session_id,
+            sessions.c.body_digest,
+        ).where(tuple_(sessions.c.owner, sessions.c.creation_id).in_(keys))
+    )
+    return {
+        (row.owner, row.creation_id): (SessionId(row.session_id), row.body_digest) for row in rows
+    }
+
+
+def _with_dependencies(
+    tx: Transaction,
+    submitted: Sequence[SessionSpec],
+    answer: Sequence[SessionId],
+    entries: Sequence[Entry],
+) -> tuple[list[Entry], set[SessionId]]:
+    """Resolve `#n`, check that the others exist, and leave only what is not met yet."""
+    wanted = {
+        d.session_id
+        for spec, _, _ in entries
+        for d in spec.depends_on
+        if not d.session_id.startswith("#")
+    }
+    found = _states_of(tx, wanted) if wanted else {}
+    own = {session.session_id for _, session, _ in entries}
+    resolved: list[Entry] = []
+    failed: set[SessionId] = set()
+    for spec, session, digest in entries:
+        unmet: dict[SessionId, Dependency] = {}
+        for dependency in spec.depends_on:
+            other = _resolve(dependency.session_id, answer, found, own)
+            status, result = found.get(other, (None, SessionResult.UNDEFINED))
+            if status is None or not SessionStatus(status).is_final:
+                unmet[other] = replace(dependency, session_id=other)
+            elif not dependency.kind.is_met_by(SessionResult(result)):
+                failed.add(session.session_id)
+        resolved.append((spec, replace(session, unmet=tuple(unmet.values())), digest))
+    _refuse_cycles({s.session_id: [d.session_id for d in s.unmet] for _, s, _ in resolved})
+    return resolved, failed
+
+
+def _resolve(
+    name: str,
+    answer: Sequence[SessionId],
+    found: Mapping[str, Any],
+    own: set[SessionId],
+) -> SessionId:
+    if name.startswith("#"):
+        index = int(name[1:]) if name[1:].isdecimal() and name.isascii() else len(answer)
+        if index >= len(answer):
+            raise InvalidRequestError(
+                f"depends_on: {name} is not in this submission, which has #0 to #{len(answer) - 1}",
+                field="depends_on",
+            )
+        return answer[index]
+    if name not in found and name not in own:
+        raise InvalidRequestError(
+            f"depends_on: there is no session {name}; `sokovan ls -a` lists those there are",
+            field="depends_on",
+        )
+    return SessionId(name)
+
+
+def _states_of(tx: Transaction, wanted: set[SessionId]) -> dict[str, tuple[str, str]]:
+    rows = tx.execute(
+        select(sessions.c.session_id, sessions.c.status, sessions.c.result).where(
+            sessions.c.session_id.in_(wanted)
+        )
+    )
+    return {row.session_id: (row.status, row.result) for row in rows}
+
+
+def _refuse_cycles(waits_for: Mapping[SessionId, Sequence[SessionId]]) -> None:
+    """Sessions can only wait in a circle within one submission: older ones know nothing of it."""
+    left = dict(waits_for)
+    while free := [s for s, others in left.items() if not any(o in left for o in others)]:
+        for session_id in free:
+            del left[session_id]
+    if left:
+        positions = [f"#{i}" for i, session_id in enumerate(waits_for) if session_id in left]
+        raise InvalidRequestError(
+            f"depends_on: {', '.join(positions)} wait for each other in a circle; break it",
+            field="depends_on",
+        )

@@ -1,0 +1,169 @@
+"""The tables. One definition for every database; the migrations build the same, and a test says so.
+
+Times are seconds since the epoch. Small structures that are only ever read and written whole are JSON
+text. What changes often is kept apart from what is written once: `specs` holds what the user submitted.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData()
+
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite numbers rows by itself only in an INTEGER key."""
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("number", _NUMBER, primary_key=True, autoincrement=True),
+    Column("session_id", String(32), nullable=False, unique=True),
+    Column("name", String(200), nullable=False),
+    Column("owner", String(200), nullable=False),
+    Column("scaling_group", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("status_seq", Integer, nullable=False),
+    Column("status_since", Float, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("pending_since", Float, nullable=False),
+    Column("begin_at", Float),
+    Column("held", Boolean, nullable=False),
+    Column("walltime_s", Float),
+    Column("pending_timeout_s", Float),
+    Column("requeue", Boolean, nullable=False),
+    Column("requeues", Integer, nullable=False),
+    Column("retries", Integer, nullable=False),
+    Column("retry_of", String(32)),
+    Column("unmet", Text),
+    Column("avoid", Text),
+    Column("limits", Text),
+    Column("attempts", Text),
+    Column("noted_reason", String(64)),
+    Column("lowered_seq", Integer, nullable=False),
+    Column("grace_s", Float, nullable=False),
+    Column("force", Boolean, nullable=False),
+    Column("result", String(16), nullable=False),
+    Column("reason", String(64)),
+    Column("started_at", Float),
+    Column("ended_at", Float),
+    Column("creation_id", String(200)),
+    Column("body_digest", String(64)),
+    UniqueConstraint("owner", "creation_id", name="uq_sessions_owner_creation_id"),
+)
+_LIVE = text("status NOT IN ('TERMINATED', 'CANCELLED')")
+Index(
+    "ix_sessions_live",
+    sessions.c.scaling_group,
+    sessions.c.status,
+    sqlite_where=_LIVE,
+    postgresql_where=_LIVE,
+)
+
+specs = Table(
+    "specs",
+    metadata,
+    Column("session_id", String(32), primary_key=True),
+    Column("spec", Text, nullable=False),
+)
+
+kernels = Table(
+    "kernels",
+    metadata,
+    Column("kernel_id", String(48), primary_key=True),
+    Column("session_id", String(32), nullable=False, index=True),
+    Column("role", String(8), nullable=False),
+    Column("kernel_index", Integer, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("status_since", Float, nullable=False),
+    Column("cpu_milli", BigInteger, nullable=False),
+    Column("mem_bytes", BigInteger, nullable=False),
+    Column("gpu_shares", BigInteger, nullable=False),
+    Column("gpu_mem_bytes_min", BigInteger, nullable=False),
+    Column("agent_id", String(64)),
+    Column("token", String(64)),
+    Column("devices", Text),
+    Column("failures", Integer, nullable=False),
+    Column("exit_code", Integer),
+    Column("reason", String(64)),
+    Column("error", Text),
+    Column("started_at", Float),
+    Column("ended_at", Float),
+)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("token", String(64), primary_key=True),
+    Column("session_id", String(32), nullable=False, index=True),
+    Column("kernel_id", String(48), nullable=False),
+    Column("agent_id", String(64), nullable=False, index=True),
+    Column("cpu_milli", BigInteger, nullable=False),
+    Column("mem_bytes", BigInteger, nullable=False),
+    Column("devices", Text),
+    Column("leftover_since", Float),
+)
+
+dependencies = Table(
+    "dependencies",
+    metadata,
+    Column("session_id", String(32), primary_key=True),
+    Column("depends_on", String(32), primary_key=True, index=True),
+    Column("kind", String(16), nullable=False),
+)
+
+history = Table(
+    "history",
+    metadata,
+    Column("line", _NUMBER, primary_key=True, autoincrement=True),
+    Column("session_id", String(32), nullable=False, index=True),
+    Column("kernel_id", String(48)),
+    Column("status_seq", Integer, nullable=False),
+    Column("from_status", String(16)),
+    Column("to_status", String(16), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("stage", String(32), nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+agents = Table(
+    "agents",
+    metadata,
+    Column("agent_id", String(64), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("scaling_group", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("incarnation", Integer, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("architecture", String(32), nullable=False),
+    Column("version", String(32), nullable=False),
+    Column("boot_id", String(64), nullable=False),
+    Column("capacity", Text, nullable=False),
+    Column("last_seen_at", Float, nullable=False),
+    Column("lost_since", Float),
+)
+
+scaling_groups = Table(
+    "scaling_groups",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("last_agent_id", String(64)),
+    Column("lease_holder", String(200)),
+    Column("fencing_token", Integer, nullable=False),
+)
+"""A group's state, as opposed to its policy, which is configuration.
+
+Whoever holds the lease raises `fencing_token` when it takes over and names it in every apply.
+"""

@@ -1,0 +1,45 @@
+"""What every test gets: Hypothesis profiles, and no network beyond this machine."""
+
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# No deadline anywhere: how fast the machine is today must not decide what is correct.
+ALWAYS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("dev", ALWAYS, max_examples=50)
+settings.register_profile("ci", ALWAYS, max_examples=200, print_blob=True)
+settings.register_profile("nightly", ALWAYS, max_examples=5_000, derandomize=False, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _only_this_machine() -> Iterator[None]:
+    """Refuse connections that leave this machine: a test that needs one is broken elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", _guarded(socket.socket.connect))
+        patch.setattr(socket.socket, "connect_ex", _guarded(socket.socket.connect_ex))
+        yield
+
+
+def _guarded(connect):
+    def connect_here(self, address):
+        if self.family in {socket.AF_INET, socket.AF_INET6} and not _is_loopback(address[0]):
+            message = (
+                f"a test tried to reach {address[0]}:{address[1]}; tests may only use 127.0.0.1, "
+                "::1 and Unix sockets, so start what you need on this machine instead"
+            )
+            raise AssertionError(message)
+        return connect(self, address)
+
+    return connect_here
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
