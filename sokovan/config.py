@@ -21,15 +21,15 @@ from sokovan.domain.sessions import Limit
 class SchedulerConfig:
     """When stages run, and how long agents may be silent."""
 
-    hint_coalesce_s: float = 0.002
-    """How long a hint waits for others before its stage runs."""
     hint_cycle_s: float = 2.0
     """How often a stage looks for a hint that it has work."""
     full_cycle_s: float = 60.0
     """How often a stage runs without a hint, so that a lost hint only delays."""
     agent_silence_s: float = 40.0
     """How long an agent may be silent before it is LOST."""
-    agent_call_timeout_s: float = 30.0
+    refresh_cycle_s: float = 600.0
+    """How often the picture of what is alive is read again from the store."""
+    agent_call_timeout_s: float = 10.0
     """How long one call to an agent may take."""
     assertions: bool = False
     """Check the invariants after every change; for tests, it costs time."""

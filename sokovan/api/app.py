@@ -1,7 +1,7 @@
 """The HTTP interface: `/v1`, JSON, one token.
 
-Requests are checked for their shape here and for their meaning by the service. Answers are sent as the
-service gives them.
+Requests are checked for their shape here and for their meaning by the service. Answers are sent as
+the service gives them.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import os
 import pwd
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -41,6 +41,8 @@ FOLLOW_WAIT_S = 15.0
 CHUNK_BYTES_MAX = 1 << 20
 CANCEL_BODY_BYTES_MAX = 64 * 1024
 
+T = TypeVar("T")
+
 Owner = Annotated[str | None, Query(max_length=255)]
 WaitS = Annotated[float, Query(ge=0, le=WAIT_S_MAX)]
 Offset = Annotated[int, Query(ge=-(2**53), le=2**53)]
@@ -55,7 +57,8 @@ def build_app(
 ) -> FastAPI:
     """Build the API in front of `service`.
 
-    Whoever stops the server sets `app.state.stopping`, an `asyncio.Event`: requests that wait end then.
+    Whoever stops the server sets `app.state.stopping`, an `asyncio.Event`: requests that wait then
+    end at once.
 
     Args:
         service: What does the work.
@@ -105,7 +108,7 @@ class Api:
         return Response("ok\n", media_type="text/plain")
 
     async def submit(self, request: Request) -> Response:
-        """Accept one session, or several under `sessions`: all or none, on disk when this answers."""
+        """Accept one session, or several under `sessions`: all or none; answers when on disk."""
         body = await _read(request, self._config.body_bytes_max)
         specs, many = read_submission(
             body, owner=self._owner, sessions_max=self._config.submit_sessions_max
@@ -123,7 +126,7 @@ class Api:
         limit: Annotated[int, Query(ge=1)] = 1000,
         cursor: Annotated[str | None, Query(max_length=255)] = None,
     ) -> Response:
-        """List sessions, newest first; the live ones, unless `status` or `live_only=false` says else."""
+        """List sessions, newest first; only live ones, unless `status` or `live_only` says else."""
         if limit > self._config.page_sessions_max:
             raise InvalidRequestError(
                 f"limit: {limit} is more than a page may have, which is"
@@ -164,6 +167,7 @@ class Api:
         self,
         request: Request,
         ref: str,
+        *,
         owner: Owner = None,
         kernel: Annotated[int, Query(ge=0, le=2**31)] = 0,
         stream: Literal["stdout", "stderr"] = "stdout",
@@ -172,7 +176,7 @@ class Api:
         wait_s: WaitS = 0.0,
         follow: bool = False,
     ) -> Response:
-        """Return a piece of a kernel's output, or with `follow` all of it until the kernel is over."""
+        """Return a piece of a kernel's output; with `follow`, all until the kernel is over."""
 
         async def read(offset: int, wait_s: float) -> OutputChunk:
             return await self._unless_stopping(
@@ -234,7 +238,7 @@ class Api:
     async def _stop(self) -> None:
         self._shutdown()
 
-    async def _unless_stopping[T](self, asked: Awaitable[T]) -> T:
+    async def _unless_stopping(self, asked: Awaitable[T]) -> T:
         """Await `asked`, but not beyond the moment at which the server is told to stop."""
         work = asyncio.ensure_future(asked)
         stop = asyncio.ensure_future(self._stopping.wait())

@@ -16,7 +16,7 @@ OPEN_PATHS = frozenset({"/healthz"})
 
 
 class Guard:
-    """Lets a request through when it carries the token; turns what goes wrong behind it into a problem."""
+    """Lets a request through with the token; turns what goes wrong behind it into a problem."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         assert token, "an empty token would let everyone in"
@@ -54,7 +54,7 @@ class Guard:
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
             if begun:
-                raise  # the server cuts the connection, so that nobody takes this for the whole answer
+                raise  # the connection is cut: nobody is to take this for the whole answer
             failed = problem_response(
                 InternalError("the server failed at this; its log, server.log, says why")
             )

@@ -1,8 +1,8 @@
-"""The shape of what the API takes: types, sizes and characters. What it means is the service's part."""
+"""The shape of what the API takes: types, sizes, characters. The service checks what it means."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
@@ -75,9 +75,12 @@ Seconds = Annotated[float, Field(le=SECONDS_MAX, ge=-SECONDS_MAX)]
 
 
 class Body(BaseModel):
-    """What every part of a request has in common: nothing is converted, nothing unknown is taken."""
+    """What every part of a request has in common: nothing is converted, nothing unknown taken."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+B = TypeVar("B", bound=Body)
 
 
 class DependencyBody(Body):
@@ -132,7 +135,8 @@ class SessionBody(Body):
             place: What to write before a field's name in an error: `sessions[3].`, or nothing.
 
         Raises:
-            InvalidRequestError: A program larger than Linux starts, or an amount or a time that is none.
+            InvalidRequestError: A program larger than Linux starts, or an amount or time that is
+                none.
         """
         program = sum(len(word.encode()) + 9 for word in self.command) + sum(
             len(name.encode()) + len(value.encode()) + 10 for name, value in self.env.items()
@@ -214,8 +218,8 @@ def read_submission(
         return [_checked(SessionBody, data).spec(owner, "")], False
     if isinstance(data["sessions"], list) and len(data["sessions"]) > sessions_max:
         raise InvalidRequestError(
-            f"sessions: {len(data['sessions'])} are more than the {sessions_max} that one submission"
-            " may have; send several",
+            f"sessions: {len(data['sessions'])} are more than the {sessions_max} that one"
+            " submission may have; send several",
             field="sessions",
         )
     parsed = _checked(SessionsBody, data).sessions
@@ -253,7 +257,7 @@ def schemas(*models: type[BaseModel]) -> dict[str, Any]:
     return found
 
 
-def _checked[B: Body](kind: type[B], data: Any) -> B:
+def _checked(kind: type[B], data: Any) -> B:
     try:
         return kind.model_validate(data)
     except ValidationError as error:

@@ -58,7 +58,7 @@ def problem_response(
 
 
 def invalid(errors: Sequence[Mapping[str, Any]]) -> InvalidRequestError:
-    """Say in a sentence what the first of pydantic's `errors` complains about, and how many more."""
+    """Say in a sentence what the first of pydantic's `errors` is, and how many more there are."""
     first = errors[0]
     field = _field(first["loc"])
     sentence = f"{field}: {_sentence(first)}" if field else _sentence(first)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from sokovan.domain.cluster import Agent, AgentStatus
 from sokovan.domain.reasons import WaitReason
@@ -9,6 +10,9 @@ from sokovan.domain.resources import DEVICE_SHARES, Device, DeviceShares, Reques
 from sokovan.domain.sessions import AgentId
 from sokovan.placement.rank import Preference
 from sokovan.placement.snapshot import free_on
+
+amounts_of = attrgetter("gpu_shares", "cpu_milli", "mem_bytes", "gpu_mem_bytes_min")
+"""All that a request asks for, the scarcest first: its size when requests are sorted, and its shape."""
 
 # --- one kernel on one agent ----------------------------------------------------------------------
 
@@ -178,7 +182,9 @@ def pack(
     given = _pack(range(len(requests)), requests, agents, free, preference)
     if given.lacking is None or len(set(requests)) == 1:
         return given
-    largest_first = sorted(range(len(requests)), key=lambda i: _size(requests[i]), reverse=True)
+    largest_first = sorted(
+        range(len(requests)), key=lambda i: amounts_of(requests[i]), reverse=True
+    )
     second = _pack(largest_first, requests, agents, free, preference)
     return second if second.lacking is None else given
 
@@ -225,7 +231,3 @@ def _pack(
         places[position] = agent.agent_id, devices
         last = agent.agent_id
     return Packing(places, next(iter(lacking), None), left, last)
-
-
-def _size(request: Request) -> tuple[int, ...]:
-    return request.gpu_shares, request.cpu_milli, request.mem_bytes, request.gpu_mem_bytes_min

@@ -317,9 +317,7 @@ class SessionChange:
         for index, kernel in enumerate(self.session.kernels):
             self._advance_kernel(index, KernelStatus.TERMINATING, reason, stage)
             if kernel.agent_id is None:
-                self._advance_kernel(
-                    index, KernelStatus.TERMINATED, MoveReason.NEVER_PLACED, stage
-                )
+                self._advance_kernel(index, KernelStatus.TERMINATED, MoveReason.NEVER_PLACED, stage)
 
     def _give_up_kernels(self, reason: str, stage: str) -> None:
         for index, kernel in enumerate(self.session.kernels):
@@ -351,7 +349,6 @@ class SessionChange:
             if (row := _STAGE_NAMED.get(name)) is not None
             and session.status in row.takes
             and to in row.awaits
-            and to is not session.status
         }
         self.session = replace(
             session,

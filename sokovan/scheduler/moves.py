@@ -70,3 +70,25 @@ class Verdict(StrEnum):
     """The session had moved on: the move was dropped."""
     REJECTED = "rejected"
     """The agents chosen have no room for it any more: counted as a failed attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A session whose status changed, or that freed something on an agent."""
+
+    session_id: SessionId
+    scaling_group: str
+    from_status: SessionStatus | None
+    to_status: SessionStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a batch of moves, reports or requests."""
+
+    moved: tuple[Moved, ...] = ()
+    verdicts: tuple[tuple[Move, Verdict], ...] = ()
+    freed: frozenset[str] = frozenset()
+    """Scaling groups in which something was freed without a status change."""
+    left_over: bool = False
+    """Whether kernels were left over that are now to be stopped."""

@@ -1,15 +1,19 @@
 """What the scheduler asks of the world: protocols, and the shapes of questions and answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from sokovan.domain.cluster import Agent, ScalingGroup
+from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
 from sokovan.domain.reasons import Wait
 from sokovan.domain.resources import Capacity, DeviceShares, Hold, Request
 from sokovan.domain.sessions import AgentId, Assignment, KernelId, SessionId, SessionWithKernels
+from sokovan.domain.statuses import SessionStatus
+from sokovan.scheduler.moves import Applied, Move
 from sokovan.scheduler.results import SessionTransitionInfo
+from sokovan.scheduler.settle import StageLoad
+from sokovan.scheduler.stages import Stage
 
 # --- between the scheduler and the agents ---------------------------------------------------------
 
@@ -151,7 +155,14 @@ class AgentGateway(Protocol):
         ...
 
     async def read_output(
-        self, agent_id: AgentId, token: str, stream: str, *, offset: int, bytes_max: int, wait_s: float
+        self,
+        agent_id: AgentId,
+        token: str,
+        stream: str,
+        *,
+        offset: int,
+        bytes_max: int,
+        wait_s: float,
     ) -> OutputChunk:
         """Read from `stdout` or `stderr`; a negative offset counts from the end.
 
@@ -367,3 +378,76 @@ class AgentEventSink(Protocol):
     ) -> None:
         """Record reports; returns when they are durable, so that they may be acknowledged."""
         ...
+
+
+# --- between the coordinator and the store --------------------------------------------------------
+
+
+class SchedulerStore(SchedulerRepository, Protocol):
+    """What the coordinator and the agents' events ask of the store, beyond what the handlers do."""
+
+    @property
+    def groups(self) -> Mapping[str, ScalingGroup]:
+        """The scaling groups by name."""
+        ...
+
+    @property
+    def live(self) -> "LiveView":
+        """What is alive."""
+        ...
+
+    def load_for_stage(self, scaling_group: str, stage: Stage, note_after_s: float) -> StageLoad:
+        """Return the sessions a stage takes and those it awaits. Costs no query."""
+        ...
+
+    def note_waits(self, waits: Mapping[SessionId, Wait | str]) -> None:
+        """Keep the present waiting reason of each session that was left alone."""
+        ...
+
+    def pending_timeout_of(self, session: SessionWithKernels) -> float | None:
+        """Return how long a session may stay PENDING."""
+        ...
+
+    async def apply(self, moves: Sequence[Move]) -> Applied:
+        """Make moves, each only where it still holds."""
+        ...
+
+    async def record_reports(
+        self, agent_id: AgentId, incarnation: int, reports: Sequence[KernelReport]
+    ) -> Applied:
+        """Record what an agent says of its kernels."""
+        ...
+
+    async def register_agent(self, hello: AgentHello) -> Agent:
+        """Take an agent in, with a new incarnation."""
+        ...
+
+    async def set_agent_status(self, agent_id: AgentId, status: AgentStatus) -> Applied:
+        """Note that an agent is back, lost or given up, and do what follows."""
+        ...
+
+    def heard_of(self, agent_id: AgentId) -> None:
+        """Note that an agent is alive."""
+        ...
+
+    async def refresh(self) -> None:
+        """Read what is alive again."""
+        ...
+
+
+class LiveView(Protocol):
+    """What is alive, to look at."""
+
+    @property
+    def sessions(self) -> Mapping[SessionId, SessionWithKernels]: ...
+
+    @property
+    def agents(self) -> Mapping[AgentId, Agent]: ...
+
+    def in_statuses(
+        self, scaling_group: str, statuses: Iterable[SessionStatus]
+    ) -> Iterable[SessionWithKernels]: ...
+
+    def holds_on(self, agent_id: AgentId) -> Iterable[Hold]: ...
+
+    def leftovers(self) -> Iterable[Hold]: ...

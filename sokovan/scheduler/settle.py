@@ -11,6 +11,7 @@ Every session that a stage takes or awaits is looked at once; first match wins:
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.sessions import Attempts, Limit, SessionId, SessionWithKernels
@@ -32,10 +33,11 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class NotedWait:
-    """A waiting reason and since when it has held."""
+    """A waiting reason, since when it has held, and the numbers behind it."""
 
     code: str
     since: float
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,13 @@ ENFORCE_WALLTIME = Stage(
     limit_is_walltime=True,
 )
 
+STALE_SWEPT = frozenset({KernelStatus.CREATING, KernelStatus.RUNNING, KernelStatus.TERMINATING})
+SWEEP_STALE_KERNELS = Stage(
+    name="sweep-stale-kernels",
+    takes=frozenset(S(status.value) for status in STALE_SWEPT),
+)
+"""Asks the agents after the kernels in `STALE_SWEPT`; their answers are reports like any other."""
+
 STAGES = (
     CHECK_PRECONDITION,
     SCHEDULE_SESSIONS,
@@ -110,13 +117,9 @@ STAGES = (
     DEPRIORITIZE_SESSIONS,
     SWEEP_SESSIONS,
     ENFORCE_WALLTIME,
+    SWEEP_STALE_KERNELS,
 )
 """The stages with sessions to take or await."""
-
-SWEEP_STALE_KERNELS = Stage(name="sweep-stale-kernels")
-"""Looks at kernels, not sessions: asks the agents for the state of those that should be alive."""
-
-STALE_SWEPT = frozenset({KernelStatus.CREATING, KernelStatus.RUNNING, KernelStatus.TERMINATING})
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ written once, whatever the changes are.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
@@ -14,10 +14,10 @@ from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Hold, over_held, used_by
 from sokovan.domain.sessions import AgentId, Dependency, Kernel, SessionId, SessionWithKernels
-from sokovan.domain.statuses import WAITING, SessionResult, SessionStatus
+from sokovan.domain.statuses import WAITING, SessionResult
 from sokovan.identity import IdSource
 from sokovan.scheduler.change import SessionChange
-from sokovan.scheduler.moves import Move, Verdict
+from sokovan.scheduler.moves import Applied, Move, Moved, Verdict
 from sokovan.store.engine import Transaction
 from sokovan.store.live import Live
 from sokovan.store.rows import (
@@ -36,28 +36,6 @@ from sokovan.store.tables import agents, dependencies, history, holds, kernels, 
 
 IDS_PER_STATEMENT_MAX = 5000
 """Databases limit the parameters of one statement."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """A session whose status changed, or that freed something on an agent."""
-
-    session_id: SessionId
-    scaling_group: str
-    from_status: SessionStatus | None
-    to_status: SessionStatus
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What became of a batch of moves, reports or requests."""
-
-    moved: tuple[Moved, ...] = ()
-    verdicts: tuple[tuple[Move, Verdict], ...] = ()
-    freed: frozenset[str] = frozenset()
-    """Scaling groups in which something was freed without a status change."""
-    left_over: bool = False
-    """Whether kernels were left over that are now to be stopped."""
 
 
 class ChangeSet:
@@ -96,6 +74,7 @@ class ChangeSet:
             change = self._changes.get(move.session_id)
             if change is None or not change.still_holds(move):
                 verdicts.append((move, Verdict.SUPERSEDED))
+                self._put_right(move.session_id, change)
                 continue
             group = group_of(change.session.scaling_group)
             attempt = SessionChange(change.session, self._now)
@@ -106,6 +85,14 @@ class ChangeSet:
             change.absorb(attempt)
             verdicts.append((move, Verdict.APPLIED))
         return verdicts
+
+    def _put_right(self, session_id: SessionId, change: SessionChange | None) -> None:
+        """The move was decided on a shadow that may have gone astray: show it what is true."""
+        if change is None:
+            self._tx.after_commit(lambda: self._live.forget_session(session_id))
+        else:
+            true = change.before
+            self._tx.after_commit(lambda: self._live.put_sessions([true]))
 
     def release(self, hold: Hold) -> None:
         """End the hold of a leftover that its agent has confirmed gone."""
@@ -174,7 +161,9 @@ class ChangeSet:
             self.load(SessionId(row.session_id) for row in rows)
             for row in rows:
                 self._tell(
-                    self._changes[row.session_id], ended[row.depends_on], followers.get(row.depends_on)
+                    self._changes[row.session_id],
+                    ended[row.depends_on],
+                    followers.get(row.depends_on),
                 )
 
     def _tell(

@@ -13,6 +13,7 @@ from sokovan.domain.cluster import Agent
 from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import AgentId, SessionId, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
+from sokovan.scheduler.settle import NotedWait
 
 
 class Live:
@@ -21,6 +22,8 @@ class Live:
     def __init__(self) -> None:
         self.sessions: dict[SessionId, SessionWithKernels] = {}
         self.agents: dict[AgentId, Agent] = {}
+        self.waits: dict[SessionId, NotedWait] = {}
+        """Why each session waits that was left alone in its present phase."""
         self._by_status: dict[tuple[str, SessionStatus], dict[SessionId, None]] = defaultdict(dict)
         self._holds: dict[AgentId, dict[str, Hold]] = defaultdict(dict)
         self._leftovers: dict[str, Hold] = {}
@@ -32,6 +35,7 @@ class Live:
             before = self.sessions.get(session_id)
             if before is not None and before.status is not session.status:
                 del self._by_status[before.scaling_group, before.status][session_id]
+                self.waits.pop(session_id, None)
             if session.status.is_final:
                 self.sessions.pop(session_id, None)
             else:
@@ -43,6 +47,7 @@ class Live:
         before = self.sessions.pop(session_id, None)
         if before is not None:
             del self._by_status[before.scaling_group, before.status][session_id]
+            self.waits.pop(session_id, None)
 
     def put_hold(self, hold: Hold) -> None:
         """Take over a hold as it is now."""

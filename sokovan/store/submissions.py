@@ -133,9 +133,7 @@ def insert_sessions(tx: Transaction, entries: Sequence[Entry]) -> list[SessionWi
         insert(kernels),
         [new_kernel_values(s.session_id, kernel) for s in made for kernel in s.kernels],
     )
-    tx.execute(
-        insert(history), [line_values(line) for s in made for line in submission_lines(s)]
-    )
+    tx.execute(insert(history), [line_values(line) for s in made for line in submission_lines(s)])
     rows = [
         {"session_id": s.session_id, "depends_on": d.session_id, "kind": d.kind.value}
         for s in made

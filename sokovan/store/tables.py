@@ -70,6 +70,7 @@ Index(
     sqlite_where=_LIVE,
     postgresql_where=_LIVE,
 )
+Index("ix_sessions_owner", sessions.c.owner, sessions.c.number)
 
 specs = Table(
     "specs",

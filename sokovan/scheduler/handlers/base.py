@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sokovan.domain.sessions import SessionWithKernels
-from sokovan.scheduler.results import SessionExecutionResult
+from sokovan.scheduler.results import NOTHING, SessionExecutionResult
 from sokovan.scheduler.stages import Stage
 
 
@@ -22,3 +22,15 @@ class LifecycleHandler(Protocol):
     ) -> SessionExecutionResult:
         """Act on `sessions`, all in a status that the stage takes."""
         ...
+
+
+class ClockOnlyHandler(LifecycleHandler):
+    """For a stage that only the clock drives: there is nothing to do but to wait."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    async def execute(
+        self, scaling_group: str, sessions: Sequence[SessionWithKernels]
+    ) -> SessionExecutionResult:
+        return NOTHING

@@ -1,0 +1,313 @@
+"""Control groups: what keeps a kernel within its request, and finds everything that is left of it.
+
+Version 2 is used where it has the controllers, else version 1; both below the agent's own group,
+so that whatever limits the agent limits its kernels. The wrapper of a kernel stays outside and lets
+only the command in: nothing that befalls the group can lose the command's status.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sokovan.domain.resources import Request
+
+CPU_PERIOD_US = 100_000
+CPU_QUOTA_US_MIN = 1_000
+_PROBE = 'for f; do echo 0 >"$f" || exit 1; done'
+_SUBGROUPS_FROM = 3  # links of a directory that has one below it
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The control groups of one kernel, made or not.
+
+    Attributes:
+        paths: Directories; the first one tells what belongs to the kernel.
+    """
+
+    paths: tuple[str, ...]
+
+    def gates(self) -> list[str]:
+        """Return the files through which a process joins, by writing 0."""
+        return [f"{path}/cgroup.procs" for path in self.paths]
+
+    def pids(self) -> set[int]:
+        """Return every process in it, those in groups that it made below its own included."""
+        return {int(pid) for path in self._all() for pid in _read(f"{path}/cgroup.procs").split()}
+
+    def kill(self) -> None:
+        """Send SIGKILL to everything in it; forks that are under way may need another call."""
+        if _write(f"{self.paths[0]}/cgroup.kill", "1"):
+            return
+        self._freeze(frozen=True)
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        self.thaw()
+
+    def thaw(self) -> None:
+        """Let everything run that an earlier agent may have left frozen."""
+        self._freeze(frozen=False)
+
+    def oom_killed(self) -> bool:
+        """Say whether a process was killed because the group was at its memory limit."""
+        for path in self.paths:
+            for name in ("memory.events", "memory.oom_control"):
+                for line in _read(f"{path}/{name}").splitlines():
+                    key, _, count = line.partition(" ")
+                    if key == "oom_kill" and count not in ("", "0"):
+                        return True
+        return False
+
+    def remove(self) -> bool:
+        """Remove the directories; say whether none is left."""
+        return all(_remove(path) for path in self.paths)
+
+    def _freeze(self, *, frozen: bool) -> None:
+        path = self.paths[0]
+        if not _write(f"{path}/freezer.state", "FROZEN" if frozen else "THAWED"):
+            _write(f"{path}/cgroup.freeze", "1" if frozen else "0")
+
+    def _all(self) -> Iterator[str]:
+        path = self.paths[0]
+        try:
+            flat = os.stat(path).st_nlink < _SUBGROUPS_FROM
+        except OSError:
+            return
+        yield path
+        if not flat:
+            yield from _below(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroups:
+    """Where this agent makes groups, and which limits they can carry.
+
+    Attributes:
+        version: 1 or 2.
+        bases: The directory for our groups by controller; in version 2 it is always the same one.
+        tracker: The directory whose groups tell what belongs to a kernel.
+    """
+
+    version: int
+    tracker: str
+    bases: Mapping[str, str] = field(default_factory=dict)
+
+    def group_of(self, token: str, request: Request) -> Group:
+        """Name the groups that a kernel needs."""
+        wanted = [self.tracker]
+        if request.mem_bytes and "memory" in self.bases:
+            wanted.append(self.bases["memory"])
+        if request.cpu_milli and "cpu" in self.bases:
+            wanted.append(self.bases["cpu"])
+        return Group(tuple(f"{base}/k-{token}" for base in dict.fromkeys(wanted)))
+
+    def make(self, group: Group, request: Request) -> None:
+        """Make the groups of a kernel and set their limits.
+
+        Raises:
+            OSError: The system refuses.
+        """
+        for path in group.paths:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path)
+        name = group.paths[0].rpartition("/")[2]
+        if request.mem_bytes and "memory" in self.bases:
+            self._limit_memory(f"{self.bases['memory']}/{name}", request.mem_bytes)
+        if request.cpu_milli and "cpu" in self.bases:
+            self._limit_cpu(f"{self.bases['cpu']}/{name}", request.cpu_milli)
+
+    def _limit_memory(self, path: str, mem_bytes: int) -> None:
+        first, with_swap, swap = (
+            ("memory.max", "memory.swap.max", "0")
+            if self.version == 2  # noqa: PLR2004
+            else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", str(mem_bytes))
+        )
+        _must_write(f"{path}/{first}", str(mem_bytes))
+        _write(f"{path}/{with_swap}", swap)  # a kernel without swap accounting does not have it
+
+    def _limit_cpu(self, path: str, cpu_milli: int) -> None:
+        quota = max(CPU_QUOTA_US_MIN, cpu_milli * CPU_PERIOD_US // 1000)
+        try:
+            if self.version == 2:  # noqa: PLR2004
+                _must_write(f"{path}/cpu.max", f"{quota} {CPU_PERIOD_US}")
+            else:
+                _must_write(f"{path}/cpu.cfs_period_us", str(CPU_PERIOD_US))
+                _must_write(f"{path}/cpu.cfs_quota_us", str(quota))
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # more than the agent itself may use: that limit holds
+                raise
+
+    def sweep(self, keep: set[str]) -> None:
+        """Remove empty groups that no kernel of ours needs: an earlier agent left them."""
+        for base in {self.tracker, *self.bases.values()}:
+            for path in _subdirectories(base):
+                if path.rpartition("/k-")[2] not in keep:
+                    _remove(path)
+
+    def description(self) -> str:
+        """Say what is enforced, for the log."""
+        limits = [name for name in ("cpu", "memory") if name in self.bases]
+        return f"control groups v{self.version}: limits of {', '.join(limits) or 'nothing'}"
+
+
+def detect(directory: Path, *, mount: str = "/sys/fs/cgroup") -> Cgroups | None:
+    """Find out where groups can be made and joined, by doing it.
+
+    Args:
+        directory: The agent's directory, which the name of our groups is derived from.
+        mount: Where control groups are mounted.
+
+    Returns:
+        `None` when this user may not make groups.
+    """
+    name = f"sokovan-{hashlib.sha256(str(directory).encode()).hexdigest()[:12]}"
+    if os.path.exists(f"{mount}/cgroup.controllers"):
+        found = [c for parent in _candidates_v2(mount) if (c := _try_v2(parent, name))]
+        return max(found, key=lambda c: len(c.bases), default=None)
+    return _try_v1(mount, name)
+
+
+def _own_paths() -> dict[str, str]:
+    """Return the groups this process is in: path by controller, "" for version 2."""
+    paths = {}
+    for line in _read("/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            paths[controller] = "" if path == "/" else path
+    return paths
+
+
+def _try_v1(mount: str, name: str) -> Cgroups | None:
+    own = _own_paths()
+    bases = {}
+    for controller in ("freezer", "pids", "memory", "cpu"):
+        root = f"{mount}/{controller}"
+        if not os.path.exists(f"{root}/cgroup.procs"):
+            continue
+        inside = f"{root}{own.get(controller, '')}"  # not visible from inside some containers
+        base = f"{inside if os.path.isdir(inside) else root}/{name}"
+        if _can_join(base, [base]):
+            bases[controller] = base
+    tracker = next(iter(bases.values()), None)
+    return tracker and Cgroups(1, tracker, bases) or None
+
+
+def _candidates_v2(mount: str) -> list[str]:
+    own = f"{mount}{_own_paths().get('', '')}"
+    parents = [own if own == mount else os.path.dirname(own), own]
+    if os.geteuid() == 0:
+        parents.insert(0, mount)
+    return [path for path in dict.fromkeys(parents) if os.access(path, os.W_OK)]
+
+
+def _try_v2(parent: str, name: str) -> Cgroups | None:
+    base = f"{parent}/{name}"
+    _enable(parent)
+    with contextlib.suppress(OSError):
+        os.makedirs(base, exist_ok=True)
+        _enable(base)
+    enabled = _read(f"{base}/cgroup.subtree_control").split()
+    if not _can_join(base, [f"{base}/probe"]):
+        return None
+    return Cgroups(2, base, {c: base for c in ("memory", "cpu") if c in enabled})
+
+
+def _enable(path: str) -> None:
+    """Give the groups below `path` the controllers that they can have."""
+    there = set(_read(f"{path}/cgroup.controllers").split())
+    there -= set(_read(f"{path}/cgroup.subtree_control").split())
+    for controller in ("cpu", "memory"):
+        if controller in there:
+            _write(f"{path}/cgroup.subtree_control", f"+{controller}")
+
+
+def _can_join(base: str, paths: list[str]) -> bool:
+    """Try whether a process of ours can enter groups at `paths`; leave only `base` behind."""
+    try:
+        for path in (base, *paths):
+            os.makedirs(path, exist_ok=True)
+        gates = [f"{path}/cgroup.procs" for path in paths]
+        quiet = [
+            (os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0)
+            for fd in (0, 1, 2)  # it complains where it may not
+        ]
+        pid = os.posix_spawn(
+            "/bin/sh", ["sh", "-c", _PROBE, "sh", *gates], os.environ, file_actions=quiet
+        )
+        works = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    except OSError:
+        works = False
+    for path in paths:
+        if path != base or not works:
+            _remove(path)
+    if not works:
+        _remove(base)
+    return works
+
+
+def _subdirectories(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _below(path: str) -> Iterator[str]:
+    for subdirectory in _subdirectories(path):
+        yield from _below(subdirectory)
+        yield subdirectory
+
+
+def _remove(path: str) -> bool:
+    """Remove a group and those below it; say whether it is gone."""
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        below = _subdirectories(path)
+        if not below or not all([_remove(subdirectory) for subdirectory in below]):
+            return False
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
+        return not os.path.exists(path)
+    return True
+
+
+def _read(path: str) -> str:
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        pieces = []
+        while piece := os.read(fd, 1 << 16):
+            pieces.append(piece)
+        return b"".join(pieces).decode()
+    except OSError:  # the group went away meanwhile
+        return ""
+    finally:
+        os.close(fd)
+
+
+def _write(path: str, text: str) -> bool:
+    try:
+        _must_write(path, text)
+    except OSError:
+        return False
+    return True
+
+
+def _must_write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)

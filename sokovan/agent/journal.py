@@ -1,0 +1,283 @@
+"""What an agent remembers on disk, so that it and its kernels may die in any order.
+
+Below the agent's directory:
+
+    kernels/TOKEN/      a kernel that runs, or whose last report nobody has acknowledged
+        kernel.json     the order, written before anything is started
+        run             three lines of the wrapper: who it is, `started`, the command's status
+        stdout, stderr  the output
+        ended.json      the last report, once nothing of the kernel is left
+    done/TOKEN/         a kernel whose last report was acknowledged: ended.json, and output if any
+    stopped/TOKEN       an empty file: stopped before it was started, so it never may be
+
+A restarted agent reads `kernels` only, so that a million finished kernels cost it nothing. Nothing is
+written twice or renamed over: a file counts once it is complete, and the files of one kernel are
+written in this order. Only `stopped` is synchronised to the disk; a machine that loses its power
+loses its kernels with it.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sokovan.agent.procfs import Process, parse_stat
+from sokovan.agent.wire import WireError, decode_report, decode_start, encode_report
+from sokovan.domain.reasons import EndReason
+from sokovan.scheduler.ports import KernelReport, KernelToStart, OutputChunk, ReportState
+
+CHUNK_BYTES_MAX = 4 * 1024 * 1024
+"""Most output in one answer, whatever was asked for."""
+STREAMS = ("stdout", "stderr")
+_PRUNE_SLICE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order as it was accepted."""
+
+    kernel: KernelToStart
+    accepted_at: float
+    boot_id: str
+    groups: tuple[str, ...] = ()
+    """Control groups made for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a wrapper has written so far."""
+
+    wrapper: Process | None = None
+    started: bool = False
+    """Whether the command may have run."""
+    status: int | None = None
+
+
+class Journal:
+    """The memory of one agent.
+
+    Args:
+        directory: The agent's own directory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._kernels = str(directory / "kernels")
+        self._done = str(directory / "done")
+        self._stopped = str(directory / "stopped")
+        for path in (self._kernels, self._done, self._stopped):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+
+    def folder(self, token: str) -> str:
+        """Return the directory of a kernel that is not over and acknowledged."""
+        return f"{self._kernels}/{token}"
+
+    def begin(self, order: Order, encoded: Mapping[str, Any]) -> None:
+        """Write an order down, unless that was done before.
+
+        Raises:
+            OSError: It cannot be written; nothing may be started.
+        """
+        folder = self.folder(order.kernel.token)
+        record = {
+            "order": encoded,
+            "accepted_at": order.accepted_at,
+            "boot_id": order.boot_id,
+            "groups": order.groups,
+        }
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        try:
+            _write(f"{folder}/kernel.json", json.dumps(record))
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def orders(self) -> Iterator[tuple[Order, KernelReport | None]]:
+        """Yield every kernel that is not over and acknowledged, and its last report if there is one.
+
+        A directory without a complete order was never started and is removed.
+        """
+        for token in sorted(os.listdir(self._kernels)):
+            order = self.order(token)
+            if order is None:
+                self.forget(token)
+            else:
+                yield order, _read_report(f"{self.folder(token)}/ended.json", token)
+
+    def order(self, token: str) -> Order | None:
+        """Read an order, or `None` when it was not written to its end."""
+        try:
+            record = json.loads(_read(f"{self.folder(token)}/kernel.json"))
+            kernel = decode_start(record["order"])
+            if kernel.token != token:
+                return None
+            return Order(
+                kernel,
+                float(record["accepted_at"]),
+                str(record["boot_id"]),
+                tuple(str(group) for group in record["groups"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def run(self, token: str) -> Run:
+        """Read what the wrapper has written; a line without its end does not count."""
+        try:
+            lines = _read(f"{self.folder(token)}/run").split("\n")[:-1]
+            wrapper = parse_stat(lines[0])
+        except (OSError, ValueError, IndexError):
+            return Run()
+        started = len(lines) > 1 and lines[1] == "started"
+        status = lines[2] if started and len(lines) > 2 else ""
+        return Run(wrapper, started, int(status) if status.isdecimal() else None)
+
+    def why_not_started(self, token: str) -> str:
+        """Return the last line that the wrapper complained with, and make room for another try."""
+        folder = self.folder(token)
+        complaint = ""
+        with contextlib.suppress(OSError):
+            complaint = _read(f"{folder}/stderr").strip().rpartition("\n")[2][-500:]
+        self.clear_run(token)
+        return complaint
+
+    def clear_run(self, token: str) -> None:
+        """Remove the traces of a start that did not come about."""
+        for name in ("run", *STREAMS):
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self.folder(token)}/{name}")
+
+    def conclude(self, report: KernelReport) -> None:
+        """Write the last report of a kernel.
+
+        Raises:
+            OSError: It cannot be written; after a restart it would be worked out again.
+        """
+        _write(f"{self.folder(report.token)}/ended.json", json.dumps(encode_report(report)))
+
+    def file_away(self, token: str) -> None:
+        """Keep of an acknowledged kernel its last report and its output, and nothing else."""
+        folder = self.folder(token)
+        for name in ("kernel.json", "run"):
+            with contextlib.suppress(OSError):
+                os.unlink(f"{folder}/{name}")
+        for name in STREAMS:
+            with contextlib.suppress(OSError):
+                if os.stat(f"{folder}/{name}").st_size == 0:
+                    os.unlink(f"{folder}/{name}")
+        with contextlib.suppress(OSError):
+            os.rename(folder, f"{self._done}/{token}")
+
+    def forget(self, token: str) -> None:
+        """Remove a kernel that never ran."""
+        shutil.rmtree(self.folder(token), ignore_errors=True)
+
+    def refuse(self, tokens: Sequence[str]) -> None:
+        """Remember that these were stopped before they were started; durable on return.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        for token in tokens:
+            os.close(os.open(f"{self._stopped}/{token}", os.O_WRONLY | os.O_CREAT, 0o600))
+        fd = os.open(self._stopped, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def recall(self, token: str) -> KernelReport | None:
+        """Return the last report of a kernel that was acknowledged or refused."""
+        if os.path.lexists(f"{self._stopped}/{token}"):
+            return stopped_before_start(token)
+        if not os.path.lexists(f"{self._done}/{token}"):
+            return None
+        report = _read_report(f"{self._done}/{token}/ended.json", token)
+        return report or KernelReport(
+            token,
+            ReportState.ENDED,
+            reason=EndReason.EXIT_STATUS_LOST,
+            message="its last report can no longer be read",
+        )
+
+    def read(self, token: str, stream: str, offset: int, bytes_max: int) -> OutputChunk:
+        """Read output; a negative offset counts from the end."""
+        fd = -1
+        for base in (self._kernels, self._done):
+            with contextlib.suppress(OSError):
+                fd = os.open(f"{base}/{token}/{stream}", os.O_RDONLY)
+                break
+        if fd < 0:
+            return OutputChunk(b"", 0, 0, ended=False)
+        try:
+            size = os.fstat(fd).st_size
+            begin = max(0, size + offset) if offset < 0 else offset
+            data = os.pread(fd, max(0, min(bytes_max, CHUNK_BYTES_MAX)), begin)
+            if data:
+                size = max(size, begin + len(data))
+            return OutputChunk(data, begin, size, ended=False)
+        finally:
+            os.close(fd)
+
+    def prune(self, before: float) -> Iterator[None]:
+        """Remove what was acknowledged or refused before then, a slice at each step."""
+        looked_at = 0
+        for base in (self._done, self._stopped):
+            with contextlib.suppress(OSError), os.scandir(base) as entries:
+                for entry in entries:
+                    with contextlib.suppress(OSError):
+                        if entry.stat(follow_symlinks=False).st_mtime < before:
+                            _remove(entry)
+                    looked_at += 1
+                    if looked_at % _PRUNE_SLICE == 0:
+                        yield
+
+
+def stopped_before_start(token: str, message: str = "") -> KernelReport:
+    """Return the report of a token that was stopped before its command ran."""
+    return KernelReport(
+        token,
+        ReportState.ENDED,
+        reason=EndReason.STOPPED_BEFORE_START,
+        message=message or "it was stopped before it was started",
+    )
+
+
+def _remove(entry: "os.DirEntry[str]") -> None:
+    if entry.is_dir(follow_symlinks=False):
+        shutil.rmtree(entry.path, ignore_errors=True)
+    else:
+        os.unlink(entry.path)
+
+
+def _read_report(path: str, token: str) -> KernelReport | None:
+    try:
+        report = decode_report(json.loads(_read(path)))
+    except (OSError, ValueError, WireError):
+        return None
+    return report if report.token == token else None
+
+
+def _read(path: str) -> str:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        pieces = []
+        while piece := os.read(fd, 1 << 16):
+            pieces.append(piece)
+    finally:
+        os.close(fd)
+    return b"".join(pieces).decode(errors="replace")
+
+
+def _write(path: str, text: str) -> None:
+    """Write a whole file, in the one order of steps that costs three calls."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        data = text.encode()
+        while data:
+            data = data[os.write(fd, data) :]
+    finally:
+        os.close(fd)

@@ -1,0 +1,141 @@
+"""What the kernel of the operating system says of processes, in /proc.
+
+A process is named by its pid *and* its start time: pids are used again, both together are not.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+TOKEN_VARIABLE = "SOKOVAN_TOKEN"  # noqa: S105 (the name of a variable, not a secret)
+_GONE = frozenset("ZXx")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One line of the process table."""
+
+    pid: int
+    state: str
+    parent: int
+    group: int
+    session: int
+    start: int
+    """When it started, in clock ticks since the machine did."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended, and only its parent has not noticed."""
+        return self.state in _GONE
+
+
+def parse_stat(line: str) -> Process:
+    """Read a line of /proc/PID/stat, whatever characters the program's name has.
+
+    Raises:
+        ValueError: It is not such a line.
+    """
+    pid, _, rest = line.partition(" (")
+    fields = rest.rpartition(")")[2].split()
+    if len(fields) < 20:
+        raise ValueError(f"not a line of /proc/PID/stat: {line[:80]!r}")
+    parent, group, session = (int(field) for field in fields[1:4])
+    return Process(int(pid), fields[0], parent, group, session, int(fields[19]))
+
+
+def process(pid: int) -> Process | None:
+    """Return the process that has this pid now, if one does."""
+    try:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:  # noqa: PTH123 (half the time)
+            return parse_stat(file.read())
+    except (OSError, ValueError):
+        return None
+
+
+def is_alive(pid: int, start: int) -> bool:
+    """Say whether this very process has not ended."""
+    found = process(pid)
+    return found is not None and found.start == start and not found.is_gone
+
+
+def processes() -> dict[int, Process]:
+    """Return every process that has not ended, by pid."""
+    found = (process(int(name)) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208
+    return {p.pid: p for p in found if p is not None and not p.is_gone}
+
+
+def carries(pid: int, token: str) -> bool:
+    """Say whether a process was started with SOKOVAN_TOKEN set to `token`."""
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # gone, or not ours to look at
+        return False
+    return f"\0{TOKEN_VARIABLE}={token}\0".encode() in b"\0" + environ
+
+
+def wrapper_carrying(token: str, table: Iterable[Process]) -> Process | None:
+    """Find the wrapper of a token: of all that carry it, the one that leads their session."""
+    return next((p for p in table if p.pid == p.session and carries(p.pid, token)), None)
+
+
+def members(
+    wrapper: int, token: str, table: dict[int, Process], reapers: Iterable[int] | None
+) -> list[Process]:
+    """Find what belongs to a kernel, its wrapper apart, without the help of control groups.
+
+    Args:
+        wrapper: Pid of the kernel's wrapper, which leads its session and its process group.
+        token: The kernel's token.
+        table: A look at all processes.
+        reapers: Parents that are given the children of those that ended, where to look for ones that
+            left the session; `None` looks everywhere.
+    """
+    adopted = None if reapers is None else set(reapers)
+    leader_is_other = wrapper in table and not carries(wrapper, token)
+    found = {
+        p.pid
+        for p in table.values()
+        if (not leader_is_other and wrapper in (p.session, p.group))
+        or ((adopted is None or p.parent in adopted) and carries(p.pid, token))
+    }
+    found.add(wrapper)
+    children: dict[int, list[int]] = {}
+    for p in table.values():
+        children.setdefault(p.parent, []).append(p.pid)
+    unseen = [] if leader_is_other else [wrapper]
+    unseen.extend(found - {wrapper})
+    while unseen:
+        for child in children.get(unseen.pop(), ()):
+            if child not in found:
+                found.add(child)
+                unseen.append(child)
+    return [table[pid] for pid in found - {wrapper} if pid in table]
+
+
+def send(target: Process, number: signal.Signals) -> None:
+    """Send a signal to this very process, and to none that has its pid by now."""
+    with contextlib.suppress(OSError):
+        fd = os.pidfd_open(target.pid)
+        try:
+            now = process(target.pid)
+            if now is not None and now.start == target.start:
+                signal.pidfd_send_signal(fd, number)
+        finally:
+            os.close(fd)
+
+
+def send_group(group: int, number: signal.Signals) -> None:
+    """Send a signal to a process group; harmless when nothing of it is left."""
+    with contextlib.suppress(OSError):
+        os.killpg(group, number)
+
+
+def boot_id() -> str:
+    """Return what changes whenever the machine is started."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

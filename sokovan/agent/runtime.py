@@ -1,0 +1,125 @@
+"""What an agent asks of whatever really runs kernels: processes, containers, or a script in tests.
+
+A runtime starts, stops and remembers; the agent decides, retries and reports. Everything here is
+synchronous and quick; what takes time ends in a call of `RuntimeEvents`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from sokovan.domain.errors import AgentError
+from sokovan.domain.resources import Capacity
+from sokovan.scheduler.ports import KernelReport, KernelToStart, OutputChunk, ReportState
+
+
+class StartFailedError(AgentError):
+    """A kernel could not be started; nothing of it is left.
+
+    Args:
+        message: What happened, for people.
+        permanent: Trying again cannot help.
+        reason: An `EndReason`, when there is one to name.
+    """
+
+    def __init__(self, message: str, *, permanent: bool = False, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a kernel ended, once nothing of it is left."""
+
+    exit_code: int | None = None
+    """128 + n for signal n; `None` when it is not known."""
+    reason: str | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A kernel that a runtime remembers from before the agent was started."""
+
+    order: KernelToStart
+    accepted_at: float
+    final: KernelReport | None = None
+    """Its last report, when that was made already and nobody has acknowledged it."""
+    alive: bool = False
+    """Whether it runs, or its end is being cleared up; neither this nor `final`: it never ran."""
+
+
+class RuntimeEvents(Protocol):
+    """What a runtime tells its agent, between two calls and never during one."""
+
+    def ended(self, token: str, end: Ended) -> None:
+        """Nothing of the kernel is left."""
+        ...
+
+    def start_failed(self, order: KernelToStart, error: StartFailedError) -> None:
+        """A kernel that was started turned out never to have run its command."""
+        ...
+
+    def stuck(self, token: str, pids: tuple[int, ...], message: str) -> None:
+        """These processes of the kernel cannot be killed; the runtime goes on trying."""
+        ...
+
+
+class Runtime(Protocol):
+    """Runs kernels and remembers them, also beyond the end of the agent's process."""
+
+    def capacity(self) -> Capacity:
+        """Return what there is to hand out."""
+        ...
+
+    def recover(self, events: RuntimeEvents) -> Sequence[Recovered]:
+        """Return what is remembered and not acknowledged. Called once, before anything else."""
+        ...
+
+    def recall(self, token: str) -> KernelReport | None:
+        """Return the last report of a token that was acknowledged or refused, if it was."""
+        ...
+
+    def start(self, order: KernelToStart) -> None:
+        """Run a kernel.
+
+        Raises:
+            StartFailedError: It does not run.
+        """
+        ...
+
+    def stop(self, token: str, grace_s: float, *, force: bool) -> None:
+        """Begin to stop a running kernel; a second call may only hasten it."""
+        ...
+
+    def refuse(self, tokens: Sequence[str]) -> None:
+        """Remember, durably, that these tokens must never be started."""
+        ...
+
+    def conclude(self, report: KernelReport) -> None:
+        """Remember the last report of a token that it was asked to start."""
+        ...
+
+    def acknowledged(self, token: str) -> None:
+        """The last report arrived: it need not be repeated, only recalled."""
+        ...
+
+    def forget(self, token: str) -> None:
+        """Drop a token that never ran, as if it had never been heard of."""
+        ...
+
+    def read(self, token: str, stream: str, offset: int, bytes_max: int) -> OutputChunk:
+        """Read output; a negative offset counts from the end. `ended` is for the agent to say."""
+        ...
+
+    def prune(self, before: float) -> None:
+        """Remove the output and the memory of what was acknowledged before then."""
+        ...
+
+
+def is_final(report: KernelReport) -> bool:
+    """Say whether nothing can follow `report`, and nothing of the kernel is left."""
+    return report.state is ReportState.ENDED or (
+        report.permanent and report.state in {ReportState.START_FAILED, ReportState.PULL_FAILED}
+    )

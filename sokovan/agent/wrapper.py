@@ -1,0 +1,190 @@
+"""The shell text that runs every kernel, and what it is started with.
+
+The wrapper is the parent of the command, leads its session, and outlives the agent. Its file `run`
+gets three lines, each of them one `echo`: its own line of /proc (so that a later agent knows this
+very process again), `started` once nothing can keep the command from being run, and the command's
+status. A file with fewer lines says exactly how far it came. The file is made only where there is
+none, so that one token never runs twice, whatever two agents may do.
+"""
+
+import errno
+import os
+import signal
+import stat
+from collections.abc import Iterable, Mapping
+from typing import NoReturn
+
+from sokovan.agent.procfs import TOKEN_VARIABLE
+from sokovan.agent.runtime import StartFailedError
+from sokovan.domain.reasons import EndReason
+from sokovan.domain.resources import Device
+from sokovan.scheduler.ports import KernelToStart
+
+WRAPPER = """\
+sokovan_dir=$1 sokovan_mask=$2 sokovan_cwd=$3 sokovan_data=$4 sokovan_gates=$5
+shift 5
+set -C
+exec 3>"$sokovan_dir/run" || exit 125
+read -r sokovan_line </proc/$$/stat && echo "$sokovan_line" >&3 || exit 125
+trap : TERM INT HUP QUIT
+sokovan_status=0
+(
+    while [ "$sokovan_gates" -gt 0 ]; do
+        echo 0 >|"$1" || exit 125
+        shift
+        sokovan_gates=$((sokovan_gates - 1))
+    done
+    cd "$sokovan_cwd" || exit 125
+    unset OLDPWD
+    if [ "$sokovan_data" -gt 0 ]; then ulimit -d "$sokovan_data" || exit 125; fi
+    umask "$sokovan_mask"
+    echo started >&3 || exit 125
+    exec "$@" 3>&-
+) || sokovan_status=$?
+echo "$sokovan_status" >&3
+exit "$sokovan_status"
+"""
+"""Its variables have names that no environment has: one that was exported would reach the command."""
+SHELL = "/bin/sh"
+DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+_RESET = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
+_RESET += [signal.SIGPIPE, signal.SIGXFSZ]
+_PERMANENT = {
+    errno.E2BIG: "its command line and environment are too long for this machine",
+    errno.EINVAL: "its command line or environment cannot be passed on",
+}
+
+
+def find(command: tuple[str, ...], path: str, cwd: str) -> str:
+    """Find what a command runs, so that an error is exact and comes before the start.
+
+    Args:
+        command: The program, as a name or a path, and its arguments.
+        path: The PATH it is looked for on.
+        cwd: The absolute directory it will run in.
+
+    Returns:
+        The program's absolute path.
+
+    Raises:
+        StartFailedError: The directory or the command is not there, or may not be used.
+    """
+    try:
+        is_directory = stat.S_ISDIR(os.stat(cwd).st_mode)
+    except OSError as error:
+        _refuse(f"{cwd}: {error.strerror}", EndReason.DIRECTORY_NOT_FOUND)
+    except ValueError:
+        _refuse(f"{cwd!r}: not the name of a directory", EndReason.DIRECTORY_NOT_FOUND)
+    if not is_directory or not os.access(cwd, os.X_OK):
+        what = "may not be entered" if is_directory else "is not a directory"
+        _refuse(f"{cwd}: {what}", EndReason.DIRECTORY_NOT_FOUND)
+    if not command or not command[0]:
+        _refuse("no command was given", EndReason.COMMAND_NOT_FOUND)
+    name = command[0]
+    places = [""] if "/" in name else path.split(":")
+    found = ""
+    for place in places:
+        candidate = os.path.join(cwd, place, name)
+        try:
+            if not stat.S_ISREG(os.stat(candidate).st_mode):
+                found = found or f"{candidate}: not a file that can be run"
+            elif os.access(candidate, os.X_OK):
+                return candidate
+            else:
+                found = f"{candidate}: permission to execute it is missing"
+        except (OSError, ValueError):
+            continue
+    if found:
+        _refuse(found, EndReason.COMMAND_NOT_EXECUTABLE)
+    where = "" if "/" in name else " on the PATH of the session"
+    _refuse(f"{name}: not found{where}", EndReason.COMMAND_NOT_FOUND)
+
+
+def environment(order: KernelToStart, devices: Iterable[Device]) -> dict[str, str]:
+    """Return all that a kernel finds in its environment.
+
+    Args:
+        order: Its order; its variables come first, ours win.
+        devices: What the agent has. With none, CUDA_VISIBLE_DEVICES is left as submitted.
+    """
+    env = dict(order.env)
+    env["SOKOVAN_SESSION_ID"] = order.session_id
+    env["SOKOVAN_KERNEL_ID"] = order.kernel_id
+    env[TOKEN_VARIABLE] = order.token
+    env["SOKOVAN_KERNEL_INDEX"] = str(order.index)
+    env["SOKOVAN_KERNEL_ROLE"] = order.role
+    env["SOKOVAN_KERNEL_COUNT"] = str(order.kernel_count)
+    env["SOKOVAN_SESSION_NAME"] = order.name
+    env.setdefault("PATH", DEFAULT_PATH)  # else every shell would have an idea of its own
+    names = {device.index: device.uuid or str(device.index) for device in devices}
+    if names:
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(
+            names.get(index, str(index)) for index, _ in order.devices
+        )
+    return env
+
+
+def directory(order: KernelToStart) -> str:
+    """Return the absolute directory a kernel runs in."""
+    return os.path.join("/", order.cwd)
+
+
+def spawn(
+    order: KernelToStart,
+    *,
+    folder: str,
+    env: Mapping[str, str],
+    gates: list[str],
+    data_bytes_max: int = 0,
+) -> int:
+    """Start the wrapper of a kernel.
+
+    Args:
+        order: What to run.
+        folder: The kernel's directory, where `run`, `stdout` and `stderr` go.
+        env: The complete environment.
+        gates: Files of control groups to join.
+        data_bytes_max: Most private memory of each process; 0 means no limit.
+
+    Returns:
+        The wrapper's pid.
+
+    Raises:
+        StartFailedError: It does not run.
+    """
+    cwd = directory(order)
+    program = find(order.command, env["PATH"], cwd)
+    name, *arguments = order.command
+    if name.startswith("-"):  # `exec` would take it for an option
+        name = program
+    output = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    argv = [SHELL, "-c", WRAPPER, "sokovan", folder, f"{order.umask:04o}", cwd]
+    argv += [str(data_bytes_max // 1024), str(len(gates)), *gates, name, *arguments]
+    try:
+        # Twice as fast as subprocess; everything it lacks (umask, directory) the wrapper does.
+        return os.posix_spawn(
+            SHELL,
+            argv,
+            env,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, f"{folder}/stdout", output, 0o600),
+                (os.POSIX_SPAWN_OPEN, 2, f"{folder}/stderr", output, 0o600),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=_RESET,
+        )
+    except OSError as error:
+        if error.errno in _PERMANENT:
+            _refuse(_PERMANENT[error.errno], EndReason.COMMAND_NOT_EXECUTABLE)
+        raise StartFailedError(f"it could not be started: {error.strerror}") from error
+    except ValueError as error:  # a NUL, or a name with `=`
+        _refuse(
+            f"its command or environment cannot be passed on: {error}",
+            EndReason.COMMAND_NOT_EXECUTABLE,
+        )
+
+
+def _refuse(message: str, reason: EndReason) -> NoReturn:
+    raise StartFailedError(message, permanent=True, reason=reason)

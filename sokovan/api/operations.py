@@ -1,0 +1,353 @@
+"""`Operations`: the service itself, on the store, the coordinator and the agents of this process."""
+
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from sokovan import __version__
+from sokovan.api.acceptance import check
+from sokovan.api.service import View
+from sokovan.clock import Clock
+from sokovan.domain.errors import (
+    AgentError,
+    IllegalStateError,
+    InvalidRequestError,
+    OutputUnavailableError,
+)
+from sokovan.domain.reasons import Wait, WaitReason
+from sokovan.domain.sessions import SessionId, SessionSpec, SessionWithKernels
+from sokovan.domain.statuses import PRE_RUNNING, SessionStatus
+from sokovan.placement.explain import explain, sentence
+from sokovan.placement.snapshot import snapshot_of
+from sokovan.scheduler.moves import Applied
+from sokovan.scheduler.ports import AgentGateway, OutputChunk
+from sokovan.scheduler.settle import NotedWait
+from sokovan.store.engine import Database
+from sokovan.store.queries import (
+    Filter,
+    agent_view,
+    counts_by_status,
+    history_of,
+    page,
+    resolve,
+    session_view,
+    sessions_with_specs,
+    stamp,
+)
+from sokovan.store.repository import SqlRepository
+
+STREAMS = ("stdout", "stderr")
+RECHECK_S = 30.0
+"""A waiter looks again after so long, so that a lost notice only delays it."""
+
+
+class Notices:
+    """Wakes those who wait for a session to change. A post-processor of the coordinator."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[SessionId, list[asyncio.Event]] = defaultdict(list)
+
+    def __call__(self, applied: Applied) -> None:
+        for moved in applied.moved:
+            for event in self._waiters.get(moved.session_id, ()):
+                event.set()
+
+    @asynccontextmanager
+    async def of(self, session_id: SessionId) -> AsyncIterator[asyncio.Event]:
+        """Give an event that is set whenever the session changes."""
+        event = asyncio.Event()
+        self._waiters[session_id].append(event)
+        try:
+            yield event
+        finally:
+            self._waiters[session_id].remove(event)
+            if not self._waiters[session_id]:
+                del self._waiters[session_id]
+
+
+class Operations:
+    """The `Service` of a running manager.
+
+    Args:
+        repository: Writes, and knows what is alive.
+        database: Reads.
+        gateway: The way to the agents, for output.
+        clock: The time.
+        tell: Takes what a request has changed.
+        notices: Wakes those who wait.
+    """
+
+    def __init__(
+        self,
+        repository: SqlRepository,
+        database: Database,
+        gateway: AgentGateway,
+        clock: Clock,
+        tell: Callable[[Applied], None],
+        notices: Notices,
+    ) -> None:
+        self._repository = repository
+        self._database = database
+        self._gateway = gateway
+        self._clock = clock
+        self._tell = tell
+        self._notices = notices
+        self._started_at = clock.now()
+        self.address = ""
+
+    # --- requests -------------------------------------------------------------------------------
+
+    async def submit(self, specs: Sequence[SessionSpec]) -> list[View]:
+        agents = {
+            name: self._repository.live.agents_of(name) for name in {s.scaling_group for s in specs}
+        }
+        for spec in specs:
+            check(spec, self._repository.groups, agents[spec.scaling_group])
+        ids, applied = await self._repository.submit(specs)
+        self._tell(applied)
+        by_id = dict(zip(ids, specs, strict=True))
+        made = {i: s for i in ids if (s := self._repository.live.sessions.get(i)) is not None}
+        if len(made) < len(by_id):  # known before, or cancelled at once
+            return await self._views(ids)
+        return [self._view(made[session_id], by_id[session_id]) for session_id in ids]
+
+    async def cancel(self, ref: str, *, owner: str, force: bool = False) -> View:
+        session_id = await self._resolve(ref, owner)
+        applied = await self._repository.request_termination(
+            [session_id], force=force, detail=f"by {owner}"
+        )
+        self._tell(applied)
+        (view,) = await self._views([session_id])
+        moved = {moved.session_id: moved.to_status for moved in applied.moved}
+        if view["status"] == SessionStatus.TERMINATING:
+            outcome = "terminating"
+        elif moved.get(session_id) is SessionStatus.CANCELLED:
+            outcome = "cancelled"
+        else:
+            outcome = "terminating" if session_id in moved else "already-ended"
+        return {"session": view, "outcome": outcome}
+
+    async def set_held(self, ref: str, *, owner: str, held: bool) -> View:
+        session_id = await self._resolve(ref, owner)
+        applied = await self._repository.set_held(session_id, held=held)
+        (view,) = await self._views([session_id])
+        if applied is None:
+            raise IllegalStateError(
+                f"session {session_id} is {view['status']}; only a PENDING one can be held"
+                " back or released"
+            )
+        self._tell(applied)
+        return view
+
+    # --- looks ----------------------------------------------------------------------------------
+
+    async def sessions(
+        self,
+        *,
+        live_only: bool = True,
+        statuses: Sequence[str] = (),
+        owner: str | None = None,
+        name: str | None = None,
+        scaling_group: str | None = None,
+        limit: int = 1000,
+        cursor: str | None = None,
+    ) -> View:
+        for status in statuses:
+            if status not in SessionStatus.__members__:
+                raise InvalidRequestError(
+                    f"status: there is no {status!r}; choose of {', '.join(SessionStatus)}",
+                    field="status",
+                )
+        asked = Filter(live_only, statuses, owner, name, scaling_group, limit, cursor)
+        ids, following = await self._database.read(lambda tx: page(tx, asked))
+        return {"items": await self._views(ids), "next_cursor": following}
+
+    async def session(self, ref: str, *, owner: str) -> View:
+        (view,) = await self._views([await self._resolve(ref, owner)])
+        return view
+
+    async def history(self, ref: str, *, owner: str) -> list[View]:
+        session_id = await self._resolve(ref, owner)
+        return await self._database.read(lambda tx: history_of(tx, session_id))
+
+    async def why(self, ref: str, *, owner: str) -> View:
+        session_id = await self._resolve(ref, owner)
+        (view,) = await self._views([session_id])
+        if view["status"] != SessionStatus.PENDING:
+            code = view["reason"] or view["status"]
+            return {"session": view, "sentence": _standing(view), "code": code, "facts": {}}
+        data = await self._repository.get_scheduling_data(view["scaling_group"])
+        if data is None or all(s.session_id != session_id for s in data.pending):
+            return {"session": view, **{k: view["wait"][k] for k in ("sentence", "code", "facts")}}
+        snapshot = snapshot_of(
+            data.group,
+            data.agents,
+            data.holds,
+            data.pending,
+            waiting_for_old=data.waiting_for_old,
+            now=data.now,
+        )
+        facts = explain(snapshot, session_id)
+        return {
+            "session": view,
+            "sentence": facts.pop("sentence"),
+            "code": facts.pop("code"),
+            "facts": facts,
+        }
+
+    async def wait(self, ref: str, *, owner: str, timeout_s: float) -> View:
+        session_id = await self._resolve(ref, owner)
+        deadline = self._clock.now() + timeout_s
+        async with self._notices.of(session_id) as changed:
+            while True:
+                changed.clear()
+                if session_id not in self._repository.live.sessions:
+                    (view,) = await self._views([session_id])
+                    if view["ended_at"] is not None:
+                        return view
+                left_s = deadline - self._clock.now()
+                if left_s <= 0:
+                    return (await self._views([session_id]))[0]
+                await _for(changed, min(left_s, RECHECK_S))
+
+    async def output(
+        self,
+        ref: str,
+        *,
+        owner: str,
+        kernel_index: int = 0,
+        stream: str = "stdout",
+        offset: int = 0,
+        bytes_max: int = 1 << 20,
+        wait_s: float = 0.0,
+    ) -> OutputChunk:
+        if stream not in STREAMS:
+            raise InvalidRequestError(
+                f"stream: there is no {stream!r}; choose stdout or stderr", field="stream"
+            )
+        session_id = await self._resolve(ref, owner)
+        deadline = self._clock.now() + wait_s
+        async with self._notices.of(session_id) as changed:
+            while True:
+                changed.clear()
+                session = await self._session(session_id)
+                if not 0 <= kernel_index < len(session.kernels):
+                    raise InvalidRequestError(
+                        f"kernel: session {session_id} has kernels 0 to {len(session.kernels) - 1}",
+                        field="kernel",
+                    )
+                kernel = session.kernels[kernel_index]
+                if kernel.agent_id is None or kernel.token is None:
+                    never = session.status.is_final
+                elif kernel.status in PRE_RUNNING:
+                    never = False
+                elif kernel.started_at is None:
+                    never = True
+                else:
+                    break
+                left_s = deadline - self._clock.now()
+                if never or left_s <= 0:
+                    return OutputChunk(b"", 0, 0, ended=never)
+                await _for(changed, min(left_s, RECHECK_S))
+        try:
+            return await self._gateway.read_output(
+                kernel.agent_id,
+                kernel.token,
+                stream,
+                offset=offset,
+                bytes_max=bytes_max,
+                wait_s=max(0.0, deadline - self._clock.now()),
+            )
+        except AgentError as error:
+            raise OutputUnavailableError(
+                f"the output of session {session_id} cannot be read now: {error}"
+            ) from error
+
+    async def status(self) -> View:
+        counts = await self._database.read(counts_by_status)
+        live = self._repository.live
+        agents: dict[str, int] = defaultdict(int)
+        for agent in live.agents.values():
+            agents[agent.status.value] += 1
+        return {
+            "pid": os.getpid(),
+            "version": __version__,
+            "address": self.address,
+            "started_at": stamp(self._started_at),
+            "uptime_s": round(self._clock.now() - self._started_at, 3),
+            "sessions": counts,
+            "agents": dict(agents),
+            "leftovers": sum(1 for _ in live.leftovers()),
+        }
+
+    async def agents(self) -> list[View]:
+        live = self._repository.live
+        return [
+            agent_view(agent, live.holds_on(agent.agent_id))
+            for agent in sorted(live.agents.values(), key=lambda a: (a.name, a.agent_id))
+        ]
+
+    # --- how they are made ----------------------------------------------------------------------
+
+    async def _resolve(self, ref: str, owner: str) -> SessionId:
+        if ref in self._repository.live.sessions:
+            return SessionId(ref)
+        return await self._database.read(lambda tx: resolve(tx, ref, owner))
+
+    async def _session(self, session_id: SessionId) -> SessionWithKernels:
+        live = self._repository.live.sessions.get(session_id)
+        if live is not None:
+            return live
+        found = await self._database.read(lambda tx: sessions_with_specs(tx, [session_id]))
+        return found[0][0]
+
+    async def _views(self, ids: Sequence[SessionId]) -> list[View]:
+        found = await self._database.read(lambda tx: sessions_with_specs(tx, ids))
+        return [self._view(session, spec) for session, spec in found]
+
+    def _view(self, session: SessionWithKernels, spec: SessionSpec) -> View:
+        names = {a: agent.name for a, agent in self._repository.live.agents.items()}
+        wait = None
+        if session.status is SessionStatus.PENDING:
+            noted = self._repository.live.waits.get(session.session_id)
+            wait = self._wait_view(noted or NotedWait("NOT_EXAMINED_YET", session.status_since))
+        return session_view(session, spec, names, wait)
+
+    def _wait_view(self, noted: NotedWait) -> View:
+        known = noted.code in WaitReason.__members__
+        return {
+            "code": noted.code,
+            "sentence": sentence(Wait(WaitReason(noted.code), dict(noted.facts)))
+            if known
+            else noted.code,
+            "facts": dict(noted.facts),
+            "since": stamp(noted.since),
+        }
+
+
+async def _for(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+def _standing(view: View) -> str:
+    """Say in one sentence where a session stands that does not wait to be placed."""
+    status, on = view["status"], ", ".join(view["agents"]) or "no agent"
+    match status:
+        case "TERMINATED" | "CANCELLED":
+            code = "" if view["exit_code"] is None else f", exit code {view['exit_code']}"
+            return f"it has ended: {view['reason']} ({view['result']}{code})"
+        case "RUNNING":
+            return f"it runs on {on}"
+        case "TERMINATING":
+            return f"it is being stopped on {on}: {view['reason']}"
+        case "DEPRIORITIZING":
+            return "its priority is being lowered, as no agent could ever fit it so far"
+        case _:
+            errors = [k["error"] for k in view["kernels"] if k["error"]]
+            trouble = f"; the last error: {errors[0]}" if errors else ""
+            return f"it is {status.lower()} on {on}{trouble}"

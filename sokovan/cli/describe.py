@@ -1,0 +1,209 @@
+"""Sessions, history, reasons and agents in words and columns, from what the API says of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from shlex import join
+from typing import Any
+
+from sokovan.cli.text import Cell, Row, epoch, local_time
+from sokovan.domain.quantities import format_duration, format_milli, format_size
+from sokovan.domain.statuses import FINAL, SessionResult
+
+View = Mapping[str, Any]
+
+SESSION_HEADERS = ("ID", "NAME", "STATUS", "REASON", "GROUP", "CPU", "MEM", "GPU", "AGENT", "AGE")
+AGENT_HEADERS = ("AGENT", "STATUS", "GROUP", "CPU HELD", "MEM HELD", "GPU HELD", "KERNELS")
+HISTORY_HEADERS = ("TIME", "WHAT", "FROM", "TO", "REASON", "DETAIL")
+SHORT_ID = 8
+"""Characters of an id in a table: a prefix that is unique among a million sessions, nearly always."""
+STYLES = {
+    "PENDING": "yellow",
+    "DEPRIORITIZING": "yellow",
+    "SCHEDULED": "cyan",
+    "PREPARING": "cyan",
+    "PREPARED": "cyan",
+    "CREATING": "cyan",
+    "RUNNING": "green",
+    "TERMINATING": "magenta",
+    "CANCELLED": "dim",
+    "ALIVE": "green",
+    "LOST": "red",
+    "GONE": "dim",
+}
+
+
+def short(session_id: str) -> str:
+    """Return the part of an id that is shown in tables and may be typed."""
+    return session_id[:SHORT_ID]
+
+
+def status_cell(session: View) -> Cell:
+    """Return a session's status with its colour; an ended one has that of its result."""
+    status = session["status"]
+    if status == "TERMINATED":
+        return Cell(status, "" if session["result"] == SessionResult.SUCCESS else "red")
+    return Cell(status, STYLES.get(status, ""))
+
+
+def session_row(session: View, now: float) -> Row:
+    """Return one line of `sokovan ls`; amounts are those of all kernels together."""
+    totals = {
+        slot: sum(kernel[slot] for kernel in session["kernels"])
+        for slot in ("cpu_milli", "mem_bytes", "gpu_shares")
+    }
+    return (
+        short(session["id"]),
+        session["name"] or "-",
+        status_cell(session),
+        outcome(session) or "-",
+        session["scaling_group"],
+        format_milli(totals["cpu_milli"]),
+        format_size(totals["mem_bytes"]) if totals["mem_bytes"] else "-",
+        format_milli(totals["gpu_shares"]) if totals["gpu_shares"] else "-",
+        ",".join(session["agents"]) or "-",
+        format_duration(max(0, int(now - epoch(session["created_at"])))),
+    )
+
+
+def outcome(session: View) -> str:
+    """Say why a session waits, or how it ended."""
+    reason = session["reason"] or ""
+    if session["status"] in FINAL and session["exit_code"]:
+        return f"{reason} (exit {session['exit_code']})"
+    return reason
+
+
+def session_lines(session: View, now: float) -> Iterator[Row]:
+    """Yield what `sokovan show` says, name and value."""
+    yield "id", session["id"]
+    if session["name"]:
+        yield "name", session["name"]
+    yield "status", Cell(f"{session['status']}", status_cell(session).style)
+    if session["wait"]:
+        yield "waits", session["wait"]["sentence"]
+    elif session["reason"]:
+        yield "reason", session["reason"]
+    if session["status"] in FINAL:
+        yield "result", session["result"]
+    if session["exit_code"] is not None:
+        yield "exit code", str(session["exit_code"])
+    yield "command", join(session["command"])
+    yield "directory", session["cwd"]
+    yield "owner", session["owner"]
+    yield "group", session["scaling_group"]
+    yield "priority", str(session["priority"])
+    for name in ("created_at", "begin_at", "started_at", "ended_at"):
+        if session.get(name):
+            ago = format_duration(abs(int(now - epoch(session[name]))))
+            when = f"in {ago}" if epoch(session[name]) > now + 1 else f"{ago} ago"
+            yield name.removesuffix("_at"), f"{local_time(session[name])} ({when})"
+    for name in ("walltime_s", "pending_timeout_s"):
+        if session.get(name):
+            yield name.removesuffix("_s").replace("_", " "), format_duration(session[name])
+    yield from _special(session)
+    for kernel in session["kernels"]:
+        yield f"kernel {kernel['index']}", kernel_sentence(kernel)
+
+
+def _special(session: View) -> Iterator[Row]:
+    """Yield what few sessions have."""
+    if session.get("held"):
+        yield "held", f"yes; sokovan release {short(session['id'])} lets it go"
+    if session.get("requeue"):
+        yield "requeue", "when its agent is lost"
+    if session.get("requeues"):
+        yield "requeued", f"{session['requeues']} times"
+    if session.get("retries"):
+        yield "retries left", str(session["retries"])
+    if session.get("retry_of"):
+        yield "retry of", session["retry_of"]
+    for dependency in session.get("depends_on", ()):
+        yield "depends on", f"{dependency['session_id']} ({dependency['kind']})"
+
+
+def kernel_sentence(kernel: View) -> str:
+    """Describe one kernel: status, place, what it was given, how it ended."""
+    words = [f"{kernel['status']}, {kernel['role']}"]
+    if kernel["agent"]:
+        words.append(f"on {kernel['agent']}")
+    words.append(amounts(kernel))
+    if kernel["devices"]:
+        words.append("devices " + ",".join(str(index) for index, _ in kernel["devices"]))
+    if kernel["exit_code"] is not None:
+        words.append(f"exit {kernel['exit_code']}")
+    if kernel["error"]:
+        words.append(kernel["error"])
+    return "; ".join(words)
+
+
+def amounts(view: View) -> str:
+    """Write the amounts of a kernel: `1 cpu, 4G mem, 0.5 gpu`."""
+    parts = [f"{format_milli(view['cpu_milli'])} cpu"]
+    if view["mem_bytes"]:
+        parts.append(f"{format_size(view['mem_bytes'])} mem")
+    if view["gpu_shares"]:
+        parts.append(f"{format_milli(view['gpu_shares'])} gpu")
+    return ", ".join(parts)
+
+
+def history_row(item: View) -> Row:
+    """Return one line of `sokovan history`."""
+    kernel = item["kernel_id"]
+    return (
+        local_time(item["at"]),
+        "session" if kernel is None else f"kernel {kernel.rpartition('.')[2]}",
+        item["from_status"] or "-",
+        Cell(item["to_status"] or "-", STYLES.get(item["to_status"] or "", "")),
+        item["reason"] or "-",
+        item["detail"] or "",
+    )
+
+
+def fact_lines(facts: View, indent: str = "  ") -> Iterator[str]:
+    """Yield facts, one on a line, with units that people read."""
+    for name, value in facts.items():
+        label = _label(name)
+        if isinstance(value, Mapping):
+            yield f"{indent}{label}:"
+            yield from fact_lines(value, indent + "  ")
+        elif _is_table(value):
+            yield f"{indent}{label}:"
+            for row in value:
+                inner = (f"{_label(key)} {fact(key, item)}" for key, item in row.items())
+                yield f"{indent}  - " + ", ".join(inner)
+        else:
+            yield f"{indent}{label}: {fact(name, value)}"
+
+
+def fact(name: str, value: Any) -> str:
+    """Write the value of a fact; the end of its name says its unit."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_label(key)} {fact(key, item)}" for key, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(fact(name, item) for item in value) or "none"
+    if isinstance(value, int | float):
+        if name.endswith(("_milli", "_shares")):
+            return format_milli(int(value))
+        if "_bytes" in name:
+            return format_size(int(value))
+        if name.endswith("_s"):
+            return format_duration(value)
+    if name.endswith("_at") and isinstance(value, str):
+        return local_time(value)
+    return str(value)
+
+
+def _label(name: str) -> str:
+    """Turn a field's name into words, without the unit that its value shows."""
+    for unit in ("_milli", "_shares", "_bytes_min", "_bytes", "_s"):
+        if name.endswith(unit) and name != unit:
+            name = name.removesuffix(unit)
+            break
+    return name.replace("_", " ")
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)

@@ -1,0 +1,121 @@
+"""The `sokovan` command: its subcommands, and what becomes of errors.
+
+A command's module imports what it needs inside its functions: `sokovan ls` is typed often, and must
+not wait for what only the server needs.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from sokovan import __version__
+from sokovan.cli import exits, machine, outputs, sessions, submit
+from sokovan.cli.options import Home, Said, call_of
+from sokovan.domain.errors import SokovanError
+
+app = typer.Typer(
+    name="sokovan",
+    help="Run sessions on shared machines: submit them, see why they wait, read what they say.",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+COMMAND_FOLLOWS = {"allow_interspersed_args": False}
+"""Options end where the session's own command begins."""
+
+app.command("run", context_settings=COMMAND_FOLLOWS)(submit.run)
+app.command("submit", context_settings=COMMAND_FOLLOWS)(submit.submit)
+app.command("ls")(sessions.ls)
+app.command("show")(sessions.show)
+app.command("history")(sessions.history)
+app.command("why")(sessions.why)
+app.command("logs")(outputs.logs)
+app.command("wait")(sessions.wait)
+app.command("cancel")(sessions.cancel)
+app.command("hold")(sessions.hold)
+app.command("release")(sessions.release)
+app.command("status")(machine.status)
+app.command("agents")(machine.agents)
+app.command("up")(machine.up)
+app.command("down")(machine.down)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"sokovan {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def before(
+    ctx: typer.Context,
+    home: Home = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Take what is said before the command's name."""
+    call_of(ctx, home)
+
+
+def main() -> None:
+    """Run the command line, and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command and return its exit code; errors are one line on stderr."""
+    said = Said()
+    try:
+        code = app(
+            args=[*argv] or ["--help"], prog_name="sokovan", standalone_mode=False, obj=said
+        )
+        sys.stdout.flush()
+    except SokovanError as error:
+        _say(error, as_json=said.json)
+        return exits.of_error(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return exits.SIGNAL_BASE + 2
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.SIGNAL_BASE + 13
+    except Exception as error:  # noqa: BLE001 - the last line of defence: never a traceback
+        return _unexpected(error, argv, said)
+    return code if isinstance(code, int) else exits.SUCCESS
+
+
+def _unexpected(error: Exception, argv: Sequence[str], said: Said) -> int:
+    """Handle what the option parser complains about, and our own bugs."""
+    message = getattr(error, "format_message", None)
+    if message is not None:
+        command = getattr(getattr(error, "ctx", None), "info_name", None) or "sokovan"
+        line = " ".join(str(message()).split())
+        path = "sokovan" if command == "sokovan" else f"sokovan {command}"
+        if line[-1:] not in {"", ".", "?", "!"}:
+            line += ";"
+        usage = exits.UsageError(f"{line} see `{path} --help`")
+        _say(usage, as_json=said.json or "--json" in argv)
+        return exits.RUN_FAILED if command == "run" else exits.USAGE
+    if os.environ.get("SOKOVAN_DEBUG") == "1":
+        raise error
+    bug = SokovanError(
+        f"{type(error).__name__}: {error} (this is a bug; SOKOVAN_DEBUG=1 shows where, and the"
+        " server's side is in server.log)"
+    )
+    _say(bug, as_json=said.json)
+    return exits.INTERNAL
+
+
+def _say(error: SokovanError, *, as_json: bool) -> None:
+    """Write an error to stderr: one line, or its problem object."""
+    from sokovan.cli.text import on_one_line, problem
+
+    if as_json:
+        print(problem(error), file=sys.stderr)
+    else:
+        print(f"error: {on_one_line(error.message)}", file=sys.stderr)

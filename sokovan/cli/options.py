@@ -1,0 +1,78 @@
+"""Options that many commands share, and what they say about one call."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sokovan.client import Client
+
+
+@dataclass(slots=True)
+class Call:
+    """One use of the command."""
+
+    home: Path
+    json: bool
+
+    def client(self) -> "Client":
+        """Return a client that starts the server where none answers."""
+        from sokovan.cli.server import ensure_server
+        from sokovan.client import Client
+
+        return Client(self.home, revive=partial(ensure_server, self.home))
+
+    def quiet_client(self) -> "Client":
+        """Return a client that starts nothing."""
+        from sokovan.client import Client
+
+        return Client(self.home)
+
+
+@dataclass(slots=True)
+class Said:
+    """What was said before the command's name, and how errors are to be shown."""
+
+    home: Path | None = None
+    json: bool = False
+
+
+def call_of(ctx: typer.Context, home: Path | None, json: bool = False) -> Call:
+    """Return what the options say: `--home` behind the command's name wins."""
+    from sokovan.config import home_of
+
+    said: Said = ctx.obj
+    said.json = said.json or json
+    said.home = home or said.home
+    return Call(home_of(said.home), said.json)
+
+
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        metavar="DIR",
+        help="Directory of all state; else SOKOVAN_HOME, else ~/.sokovan.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Ref = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="Session id, or its first characters; @ is the last submitted, @~2 two before it.",
+        show_default=False,
+    ),
+]
+Refs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ID...",
+        help="Session ids, or their first characters; @ is the last submitted, @~2 two before it.",
+        show_default=False,
+    ),
+]

@@ -1,0 +1,107 @@
+"""What people type for a session's options, read into the API's fields."""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, time, timedelta
+
+from sokovan.client.fields import LimitFields
+from sokovan.domain.errors import InvalidRequestError
+from sokovan.domain.quantities import parse_duration
+from sokovan.domain.sessions import DependencyKind
+
+DURATION_S_MAX = 1e9
+KINDS = ", ".join(DependencyKind)
+
+
+def parse_env(pairs: Iterable[str]) -> dict[str, str]:
+    """Read `NAME=value` pairs.
+
+    Raises:
+        InvalidRequestError: One has no `=`, or nothing before it.
+    """
+    env = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise InvalidRequestError(
+                f"env: {pair!r} is not a variable; write NAME=value", field="env"
+            )
+        env[name] = value
+    return env
+
+
+def parse_begin(text: str, now: float) -> str:
+    """Read a time to begin at, and write it as RFC 3339 in UTC.
+
+    Args:
+        text: `2026-11-23T18:30:00+01:00`; the same without a zone, as this machine's clock shows it;
+            `18:30`, the next time its clock shows that; `now`, `now+1h30m`, or `+30m`.
+        now: The present time, in seconds since the epoch.
+
+    Raises:
+        InvalidRequestError: It is none of these.
+    """
+    plain = text.strip()
+    present = datetime.fromtimestamp(now, UTC)
+    relative = re.fullmatch(r"(?:now)?\s*\+\s*(.+)", plain)
+    try:
+        if plain == "now":
+            moment = present
+        elif relative:
+            moment = present + timedelta(seconds=parse_duration(relative[1], field="begin"))
+        elif re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", plain, re.ASCII):
+            moment = _next_time_of_day(time.fromisoformat(plain if plain[2] == ":" else f"0{plain}"), present)
+        else:
+            moment = datetime.fromisoformat(plain)
+        # A time without a zone is taken for this machine's, summer time included.
+        return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except (ValueError, OverflowError):
+        raise InvalidRequestError(
+            f"begin: {text!r} is not a time; write 18:30, +30m, now+1h, 2026-11-23T18:30 or"
+            " 2026-11-23T18:30:00Z",
+            field="begin",
+        ) from None
+
+
+def parse_limits(pairs: Iterable[str]) -> dict[str, LimitFields]:
+    """Read `STAGE=DURATION` pairs: how long one phase of a stage may last.
+
+    Raises:
+        InvalidRequestError: One is not such a pair.
+    """
+    limits: dict[str, LimitFields] = {}
+    for pair in pairs:
+        stage, equals, duration = pair.partition("=")
+        if not (stage and equals):
+            raise InvalidRequestError(
+                f"limit: {pair!r} is not a limit; write STAGE=DURATION, such as"
+                " start-sessions=10m",
+                field="limit",
+            )
+        limits[stage] = {"phase_s_max": parse_duration(duration, field="limit")}
+    return limits
+
+
+def parse_dependencies(texts: Iterable[str]) -> Sequence[tuple[DependencyKind, str]]:
+    """Read `ID`, `afterany:ID` and the like, separated by commas, as kinds and references.
+
+    Raises:
+        InvalidRequestError: A kind that does not exist, or no id.
+    """
+    found = []
+    for item in (item.strip() for text in texts for item in text.split(",")):
+        kind, colon, ref = item.rpartition(":")
+        if not ref or (colon and kind not in set(DependencyKind)):
+            raise InvalidRequestError(
+                f"depends-on: {item!r} is no dependency; write ID or KIND:ID, where KIND is one of"
+                f" {KINDS}",
+                field="depends-on",
+            )
+        found.append((DependencyKind(kind) if colon else DependencyKind.AFTER_OK, ref))
+    return found
+
+
+def _next_time_of_day(wanted: time, now: datetime) -> datetime:
+    """Return the first moment from `now` on at which this machine's clock shows `wanted`."""
+    today = datetime.combine(now.astimezone().date(), wanted)
+    return today if today.astimezone() >= now else today + timedelta(days=1)

@@ -1,0 +1,175 @@
+"""The server of a home: look whether it answers, start it in the background, make its directory."""
+
+import fcntl
+import json
+import os
+import select
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sokovan.client import Client, error_from
+from sokovan.domain.errors import AlreadyRunningError, HomeError, ServerUnreachableError
+
+START_S_MAX = 60.0
+"""How long a server may take to answer after it was started."""
+PING_S_MAX = 5.0
+LOG_LINES_SHOWN = 5
+
+
+def ensure_server(home: Path) -> None:
+    """Start a server for `home` in the background, unless one answers.
+
+    Raises:
+        HomeError: The home cannot be used.
+        ServerUnreachableError: The server did not start.
+    """
+    if answers(home):
+        return
+    prepare_home(home)
+    with _only_one_starts(home):
+        if not answers(home):
+            _start(home)
+
+
+def answers(home: Path) -> bool:
+    """Say whether a server of this home answers."""
+    try:
+        with Client(home, timeout_s=PING_S_MAX) as client:
+            client.ping()
+    except ServerUnreachableError:
+        return False
+    return True
+
+
+def prepare_home(home: Path) -> None:
+    """Make the home, for its owner alone, unless it is there.
+
+    Raises:
+        HomeError: It cannot be made or written, is not a directory, or is open to others.
+    """
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = home.stat()
+    except FileExistsError:
+        raise HomeError(
+            f"{home} is not a directory; name another with --home or SOKOVAN_HOME"
+        ) from None
+    except OSError as error:
+        raise HomeError(
+            f"{home} cannot be made: {error.strerror}; name another with --home or SOKOVAN_HOME"
+        ) from None
+    if found.st_uid != os.geteuid():
+        raise HomeError(
+            f"{home} belongs to another user (uid {found.st_uid}); name your own with --home or"
+            " SOKOVAN_HOME"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise HomeError(f"{home} can be written by others; run: chmod 700 {home}")
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise HomeError(f"{home} cannot be written; name another with --home or SOKOVAN_HOME")
+
+
+@contextmanager
+def _only_one_starts(home: Path) -> Iterator[None]:
+    """Let one process at a time start the server of a home."""
+    with _open(home, "start.lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _open(home: Path, name: str) -> Iterator[int]:
+    """Open a file of the home for appending."""
+    try:
+        fd = os.open(home / name, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HomeError(f"{home / name} cannot be written: {error.strerror}") from None
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _start(home: Path) -> None:
+    """Start a server, and return when it answers; the other end of the pipe is `tell_parent`."""
+    ours, its = os.pipe()
+    with os.fdopen(ours, "rb", buffering=0) as ready, _open(home, "server.log") as log:
+        try:
+            child = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "sokovan",
+                    "--home",
+                    str(home),
+                    "up",
+                    "--background-child",
+                    str(its),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
+                pass_fds=[its],
+            )
+        finally:
+            os.close(its)
+        said = _read_word(ready)
+    if said is None:
+        raise ServerUnreachableError(
+            f"the server (pid {child.pid}) has not answered within {START_S_MAX:.0f} s;"
+            f" see {home / 'server.log'}"
+        )
+    if "url" in said:
+        child.returncode = 0  # it is to outlive this process: nobody waits for it here
+        return
+    child.wait()
+    if said.get("code") == AlreadyRunningError.code and _answers_soon(home):
+        return
+    if not said:
+        said = {"detail": _last_lines(home), "code": "it died"}
+    raise ServerUnreachableError(
+        f"the server did not start: {error_from(said).message} [{said['code']}];"
+        f" see {home / 'server.log'}"
+    )
+
+
+def tell_parent(fd: int, word: dict[str, Any]) -> None:
+    """Tell the process that started this server how it went: `url`, or a problem object."""
+    with os.fdopen(fd, "wb") as pipe:
+        pipe.write(json.dumps(word).encode() + b"\n")
+
+
+def _read_word(pipe: Any) -> dict[str, Any] | None:
+    """Read what the server says of its start: empty when it died, `None` when it says nothing."""
+    heard = b""
+    while not heard.endswith(b"\n"):
+        if not select.select([pipe], [], [], START_S_MAX)[0]:
+            return None
+        part = pipe.read(65536)
+        if not part:
+            return {}
+        heard += part
+    word: dict[str, Any] = json.loads(heard)
+    return word
+
+
+def _answers_soon(home: Path) -> bool:
+    """Say whether a server that someone else is starting just now answers within some seconds."""
+    for _ in range(50):
+        if answers(home):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _last_lines(home: Path) -> str:
+    text = (home / "server.log").read_bytes()[-65536:].decode(errors="replace")
+    return " | ".join(text.strip().splitlines()[-LOG_LINES_SHOWN:]) or "it said nothing"

@@ -1,0 +1,119 @@
+"""How things are printed: JSON for programs, columns for people, nothing that could upset a terminal.
+
+Columns are cut to a terminal's width and coloured there (`NO_COLOR` is heard); into a pipe or a file
+they go whole and plain.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sokovan.domain.errors import SokovanError
+
+
+class Cell(NamedTuple):
+    """A piece of text and how it looks."""
+
+    text: str
+    style: str = ""
+    """In Rich's words, such as `red` or `bold cyan`."""
+
+
+Row = Sequence[Cell | str]
+
+
+def print_json(view: Any) -> None:
+    """Print one JSON value: on one line, unless a person is looking."""
+    indent = 2 if sys.stdout.isatty() else None
+    print(json.dumps(view, ensure_ascii=False, indent=indent))
+
+
+def problem(error: SokovanError) -> str:
+    """Return an error as a problem object, on one line; the API answers the same."""
+    found: dict[str, Any] = {
+        "type": f"urn:sokovan:error:{error.code}",
+        "title": error.code.replace("-", " ").capitalize(),
+        "status": error.http_status,
+        "detail": error.message,
+        "code": error.code,
+    }
+    if error.field is not None:
+        found["field"] = error.field
+    return json.dumps(found, ensure_ascii=False)
+
+
+def plain(text: str) -> str:
+    """Return `text` without what a terminal would obey: names and commands come from other people."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def on_one_line(text: str) -> str:
+    """Return `text` as a single line."""
+    return plain(" ".join(text.split()))
+
+
+def print_rows(rows: Sequence[Row], *, headers: Sequence[str] = ()) -> None:
+    """Print rows in columns."""
+    cells = [[_cell(item) for item in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_rich(headers, cells)
+    else:
+        _print_plain([[Cell(name) for name in headers], *cells] if headers else cells)
+
+
+def print_line(*pieces: Cell | str) -> None:
+    """Print pieces of text on one line, however long."""
+    cells = [_cell(piece) for piece in pieces]
+    if not sys.stdout.isatty():
+        print("".join(cell.text for cell in cells))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    line = Text.assemble(*((cell.text, cell.style) for cell in cells))
+    Console(highlight=False).print(line, soft_wrap=True)
+
+
+def local_time(text: str | None) -> str:
+    """Write an RFC 3339 time as this machine's clock shows it, to the second."""
+    if text is None:
+        return ""
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def epoch(text: str) -> float:
+    """Return an RFC 3339 time in seconds since the epoch."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _cell(item: Cell | str) -> Cell:
+    cell = Cell(item) if isinstance(item, str) else item
+    return Cell(plain(cell.text), cell.style)
+
+
+def _print_plain(rows: Sequence[Sequence[Cell]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*_texts(rows), strict=True)]
+    for row in _texts(rows):
+        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        print(line.rstrip())
+
+
+def _texts(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in rows]
+
+
+def _print_rich(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=bool(headers), header_style="bold")
+    for name in headers or [""] * len(rows[0] if rows else ()):
+        table.add_column(name, no_wrap=bool(headers), overflow="ellipsis" if headers else "fold")
+    for row in rows:
+        table.add_row(*(Text(cell.text, cell.style) for cell in row))
+    Console(highlight=False).print(table)

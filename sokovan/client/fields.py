@@ -1,0 +1,112 @@
+"""The shapes of what a program says to the server, and of a piece of output."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Required, TypedDict
+
+View = dict[str, Any]
+"""One thing, as the API describes it; for a session, `docs/reference/api.md` lists the fields."""
+Views = list[View]
+
+
+class DependencyFields(TypedDict, total=False):
+    """Another session to wait for."""
+
+    session_id: Required[str]
+    kind: str
+    """`afterok` (the default), `afterany` or `afternotok`."""
+
+
+class LimitFields(TypedDict, total=False):
+    """How often a stage tries, and how long one of its phases may last."""
+
+    attempts_max: int | None
+    phase_s_max: float | None
+
+
+class SessionOptions(TypedDict, total=False):
+    """What may be said of a session beside its command; what is left out has the API's default."""
+
+    name: str
+    owner: str
+    scaling_group: str
+    priority: int
+    """0 to 100; the default is 10."""
+    cpu_milli: int
+    """Thousandths of a core for each kernel; the default is 1000."""
+    mem_bytes: int
+    gpu_shares: int
+    """Thousandths of a GPU for each kernel: a multiple of 1000, or less than 1000."""
+    gpu_mem_bytes_min: int
+    kernels: int
+    env: Mapping[str, str]
+    """The whole environment; left out, it is this process's."""
+    cwd: str
+    """Left out, it is this process's."""
+    umask: int
+    """Left out, it is this process's."""
+    walltime_s: float | None
+    pending_timeout_s: float | None
+    begin_at: str | None
+    """RFC 3339, with its zone."""
+    held: bool
+    requeue: bool
+    retries: int
+    grace_s: float
+    depends_on: Sequence[DependencyFields]
+    """`#0` as a session id names the first session of the same submission."""
+    limits: Mapping[str, LimitFields]
+    allow_infeasible: bool
+    creation_id: str
+    """The same one again yields the same session; left out, each call makes its own."""
+
+
+class SessionFields(SessionOptions, total=False):
+    """A session to submit."""
+
+    command: Required[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A piece of a kernel's output."""
+
+    data: bytes
+    offset: int
+    """Where `data` begins, in bytes from the start of the stream."""
+    size: int
+    """How long the stream is by now."""
+    ended: bool
+    """Whether the kernel is over, so that nothing will follow `size`."""
+
+    @property
+    def end(self) -> int:
+        """Where `data` ends: the offset to read on from."""
+        return self.offset + len(self.data)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing is left to read."""
+        return self.ended and self.end >= self.size
+
+
+def captured() -> SessionOptions:
+    """Return what a session takes from this process unless it says otherwise.
+
+    Variables of the environment that are not UTF-8 are left out: the API could not carry them.
+    """
+    status = Path("/proc/self/status").read_text()  # os.umask() would have to change it
+    umask = next(line.split()[1] for line in status.splitlines() if line.startswith("Umask:"))
+    env = {name: value for name, value in os.environ.items() if is_utf8(name + value)}
+    return {"env": env, "cwd": str(Path.cwd()), "umask": int(umask, 8)}
+
+
+def is_utf8(text: str) -> bool:
+    """Say whether a text from the operating system was UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,303 @@
+"""The only wiring: builds every object from `Config` and runs the tasks."""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+
+from sokovan import __version__
+from sokovan.api.app import build_app
+from sokovan.api.operations import Notices, Operations
+from sokovan.clock import Clock, SystemClock
+from sokovan.cluster.local import LocalHome
+from sokovan.config import Config
+from sokovan.domain.errors import AddressInUseError, AlreadyRunningError, HomeError
+from sokovan.identity import IdSource
+from sokovan.scheduler.coordinator import Chore, Coordinator
+from sokovan.scheduler.events import AgentEvents
+from sokovan.scheduler.handlers.base import ClockOnlyHandler
+from sokovan.scheduler.handlers.kernel.sweep_stale_kernels import (
+    SweepStaleKernelsLifecycleHandler,
+)
+from sokovan.scheduler.handlers.lifecycle.check_precondition import (
+    CheckPreconditionLifecycleHandler,
+)
+from sokovan.scheduler.handlers.lifecycle.deprioritize_sessions import (
+    DeprioritizeSessionsLifecycleHandler,
+)
+from sokovan.scheduler.handlers.lifecycle.schedule_sessions import (
+    ScheduleSessionsLifecycleHandler,
+)
+from sokovan.scheduler.handlers.lifecycle.start_sessions import StartSessionsLifecycleHandler
+from sokovan.scheduler.handlers.lifecycle.terminate_sessions import (
+    TerminateSessionsLifecycleHandler,
+)
+from sokovan.scheduler.handlers.maintenance.sweep_sessions import SweepSessionsLifecycleHandler
+from sokovan.scheduler.launcher import AgentLauncher
+from sokovan.scheduler.moves import Applied
+from sokovan.scheduler.ports import AgentGateway, SchedulerStore
+from sokovan.scheduler.provisioner import PlacementProvisioner
+from sokovan.scheduler.stages import ENFORCE_WALLTIME
+from sokovan.scheduler.terminator import AgentTerminator
+from sokovan.store.engine import ThreadedDatabase, open_sqlite
+from sokovan.store.repository import SqlRepository
+from sokovan.store.schema import prepare
+
+log = structlog.get_logger(__name__)
+
+AGENTS_READY_S_MAX = 10.0
+"""How long the first answer waits for the agents of this machine."""
+
+
+def join(
+    coordinator: Coordinator,
+    store: SchedulerStore,
+    gateway: AgentGateway,
+    events: AgentEvents,
+    config: Config,
+    *,
+    post_processors: tuple[Callable[[Applied], None], ...] = (),
+) -> None:
+    """Give the coordinator every handler and chore. The manager and the simulator both do it here."""
+    scheduler = config.scheduler
+    launcher = AgentLauncher(gateway, events.answered)
+    terminator = AgentTerminator(gateway, events.answered)
+
+    async def stop_leftovers() -> None:
+        await terminator.stop_leftovers(list(store.live.leftovers()))
+
+    coordinator.set_up(
+        handlers=(
+            SweepSessionsLifecycleHandler(repository=store),
+            DeprioritizeSessionsLifecycleHandler(repository=store),
+            ScheduleSessionsLifecycleHandler(
+                provisioner=PlacementProvisioner(scheduler.full_cycle_s), repository=store
+            ),
+            CheckPreconditionLifecycleHandler(launcher=launcher, repository=store),
+            StartSessionsLifecycleHandler(launcher=launcher, repository=store),
+            TerminateSessionsLifecycleHandler(terminator=terminator, repository=store),
+            ClockOnlyHandler(ENFORCE_WALLTIME),
+            SweepStaleKernelsLifecycleHandler(gateway=gateway, answers=events.answered),
+        ),
+        chores=(
+            Chore("stop-leftovers", scheduler.full_cycle_s, stop_leftovers),
+            Chore("refresh", scheduler.refresh_cycle_s, store.refresh),
+        ),
+        post_processors=post_processors,
+    )
+
+
+def events_for(coordinator: Coordinator, store: SchedulerStore) -> AgentEvents:
+    """Return where the agents' homes bring what agents say."""
+    return AgentEvents(
+        store,
+        coordinator.tell,
+        coordinator.hint,
+        lambda: coordinator.hint_chore("stop-leftovers"),
+    )
+
+
+def serve(config: Config, *, on_ready: Callable[[str], None] | None = None) -> None:
+    """Run the manager of a home until it is told to stop; kernels and agents stay.
+
+    Args:
+        config: Everything that can be set.
+        on_ready: Called with the address once requests are answered.
+
+    Raises:
+        HomeError: The home cannot be used.
+        AlreadyRunningError: Another server holds it.
+        AddressInUseError: The port asked for is taken.
+        SchemaTooNewError: A newer Sokovan wrote the store.
+        StoreUnavailableError: The store cannot be opened.
+    """
+    prepare_home(config.home)
+    with _held(config.home), contextlib.closing(_listen(config)) as listener:
+        engine = open_sqlite(config.home / "sokovan.db", config.store)
+        prepare(engine)
+        token = _token(config.home)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            loop = runner.get_loop()
+            database = ThreadedDatabase(engine, loop)
+            try:
+                runner.run(_serve(config, database, listener, token, on_ready))
+            finally:
+                runner.run(asyncio.to_thread(database.close))
+
+
+async def _serve(
+    config: Config,
+    database: ThreadedDatabase,
+    listener: socket.socket,
+    token: str,
+    on_ready: Callable[[str], None] | None,
+) -> None:
+    clock: Clock = SystemClock()
+    groups = {group.name: group for group in config.scaling_groups()}
+    holder = f"{socket.gethostname()}:{os.getpid()}"
+    repository = SqlRepository(database, clock, IdSource(), groups, holder=holder)
+    await repository.take_over()
+
+    coordinator = Coordinator(repository, clock, config.scheduler)
+    events = events_for(coordinator, repository)
+    home = LocalHome(
+        config.home,
+        config.agents,
+        events,
+        clock,
+        call_timeout_s=config.scheduler.agent_call_timeout_s,
+    )
+    notices = Notices()
+    join(coordinator, repository, home, events, config, post_processors=(notices,))
+    operations = Operations(repository, database, home, clock, coordinator.tell, notices)
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    app = build_app(operations, token, config.api, shutdown=stop.set)
+    host, port = listener.getsockname()[:2]
+    operations.address = f"http://{host}:{port}"
+
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(home.run()), tasks.create_task(coordinator.run())]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(home.all_connected(), AGENTS_READY_S_MAX)
+        server = _Server(
+            uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none")
+        )
+        serving = tasks.create_task(server.serve(sockets=[listener]))
+        _announce(config.home, operations.address)
+        log.info("ready", address=operations.address, pid=os.getpid(), version=__version__)
+        if on_ready is not None:
+            on_ready(operations.address)
+        await stop.wait()
+        await _stop(app, server, serving)
+        for task in running:
+            task.cancel()
+    await home.aclose()
+    (config.home / "server.json").unlink(missing_ok=True)
+    log.info("stopped")
+
+
+async def _stop(app: FastAPI, server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:
+    app.state.stopping.set()
+    server.should_exit = True
+    await serving
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to `_serve`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def prepare_home(home: Path) -> None:
+    """Create the home, for its owner alone.
+
+    Raises:
+        HomeError: It cannot be used.
+    """
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(home, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if home.stat().st_uid == os.getuid():
+            home.chmod(0o700)
+    except OSError as error:
+        raise HomeError(
+            f"the home {home} cannot be used: {error.strerror};"
+            " choose another with --home or SOKOVAN_HOME"
+        ) from error
+
+
+@contextlib.contextmanager
+def _held(home: Path) -> Iterator[None]:
+    """Hold the home against a second server; the lock goes with the process, however it ends."""
+    try:
+        descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HomeError(f"{home / 'lock'} cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise AlreadyRunningError(
+            f"a server already runs for the home {home} (pid {pid or 'unknown'});"
+            " use it, or stop it with `sokovan down`"
+        ) from None
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HomeError(f"the home {home} cannot be written: {error.strerror}") from error
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _listen(config: Config) -> socket.socket:
+    api = config.api
+    family = socket.AF_INET6 if ":" in api.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((api.host, api.port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise AddressInUseError(
+            f"cannot listen on {api.host}:{api.port}: {getattr(error, 'strerror', error)};"
+            " choose another --port, or leave it out to take a free one"
+        ) from error
+    listener.listen(1024)
+    return listener
+
+
+def _token(home: Path) -> str:
+    """Return the home's token, minted when there is none; only its owner can read it."""
+    path = home / "token"
+    try:
+        known = path.read_text().strip()
+    except FileNotFoundError:
+        known = ""
+    if not known:
+        known = secrets.token_urlsafe(32)
+        _write_private(path, known + "\n")
+    return known
+
+
+def _announce(home: Path, address: str) -> None:
+    """Tell clients of this home where to find the server."""
+    found = {"pid": os.getpid(), "url": address, "version": __version__}
+    _write_private(home / "server.json", json.dumps(found) + "\n")
+
+
+def _write_private(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    temporary.rename(path)
+
+
+def with_port(config: Config, port: int | None) -> Config:
+    """Return the configuration with another port to listen on."""
+    return config if port is None else replace(config, api=replace(config.api, port=port))

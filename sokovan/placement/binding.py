@@ -1,0 +1,246 @@
+"""The one reason for which a session waits, chosen from all the refusals it met."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sokovan.domain.cluster import Agent, AgentStatus
+from sokovan.domain.reasons import Wait, WaitReason
+from sokovan.domain.resources import DEVICE_SHARES, Request, Usage
+from sokovan.domain.sessions import AgentId
+from sokovan.placement.fit import (
+    NOT_ALIVE,
+    Packing,
+    Refusal,
+    amounts_of,
+    offered,
+    pack,
+    shortages,
+    worst,
+)
+from sokovan.placement.rank import Preference
+from sokovan.placement.snapshot import free_on
+
+AGENTS_NAMED_MAX = 20
+"""How many agents a list in the facts names at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one agent has to say to one request that it does not take."""
+
+    agent: Agent
+    short: tuple[Refusal, ...]
+    """Every slot of which it has too little; empty for an agent that is lost and has room."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the agent gets kernels at present."""
+        return self.agent.status is AgentStatus.ALIVE
+
+    @property
+    def able(self) -> bool:
+        """Whether the request would fit, were the agent empty."""
+        return not any(refusal.for_ever for refusal in self.short)
+
+    @property
+    def refusal(self) -> Refusal:
+        """What `fit.refusal` says: the binding one."""
+        return worst(self.short) if self.alive else NOT_ALIVE
+
+    @property
+    def distance(self) -> tuple[float, AgentId]:
+        """How far the agent is from taking the request: the missing parts of all slots, added up."""
+        return sum(refusal.missing for refusal in self.short), self.agent.agent_id
+
+    @property
+    def distance_when_empty(self) -> tuple[float, AgentId]:
+        """The same for the empty agent."""
+        parts = (1 - r.total / r.requested for r in self.short if r.for_ever)
+        return sum(parts), self.agent.agent_id
+
+
+def look(
+    request: Request, agents: Iterable[Agent], free: Mapping[AgentId, Usage]
+) -> tuple[Look, ...]:
+    """Ask every agent about `request`."""
+    return tuple(Look(agent, shortages(request, agent, free[agent.agent_id])) for agent in agents)
+
+
+def binding(
+    requests: Sequence[Request],
+    packing: Packing,
+    agents: Sequence[Agent],
+    free: Mapping[AgentId, Usage],
+) -> Wait:
+    """Say why a session waits that `packing` could not place.
+
+    Args:
+        requests: What its kernels ask for.
+        packing: The best that was found for them on what is free now.
+        agents: Those of the group, except the GONE.
+        free: What is free on each of them.
+    """
+    assert packing.lacking is not None
+    if not agents:
+        return Wait(WaitReason.NO_AGENTS)
+    looks = look(packing.lacking, agents, {**free, **packing.free})
+    if not any(one.able for one in looks):
+        return _never_alone(packing.lacking, looks)
+    if len(requests) == 1:
+        return _short(packing.lacking, looks)
+    never = _never_several(requests, agents)
+    if never is not None:
+        return never
+    wait = _short(packing.lacking, looks)
+    if not packing.places:
+        return wait
+    return Wait(
+        WaitReason.NOT_ALL_KERNELS_FIT,
+        {"kernels": len(requests), "fit": len(packing.places), "next": _as_facts(wait)},
+    )
+
+
+def never_fits(requests: Sequence[Request], agents: Iterable[Agent]) -> Wait | None:
+    """Say why the kernels of one session could not run at once on these agents, were they all empty.
+
+    Agents that are LOST may return and count; GONE ones do not. Without any agent nothing is known,
+    and nothing is said.
+    """
+    problem = malformed(requests)
+    if problem is not None:
+        return Wait(WaitReason.NEVER_FITS, {"problem": problem})
+    present = [agent for agent in agents if agent.status is not AgentStatus.GONE]
+    return _never_several(requests, present) if present else None
+
+
+def malformed(requests: Sequence[Request]) -> str | None:
+    """Say what is wrong with requests that nobody can have meant, or `None`."""
+    if not requests:
+        return "it has no kernels"
+    for request in requests:
+        if not all(isinstance(amount, int) and amount >= 0 for amount in amounts_of(request)):
+            return "an amount it asks for is not a whole number from 0 up"
+        if request.devices_whole and request.device_fraction:
+            return "it asks for whole GPUs and a part of one by the same kernel"
+    return None
+
+
+def _never_several(requests: Sequence[Request], agents: Sequence[Agent]) -> Wait | None:
+    empty = {agent.agent_id: free_on(agent) for agent in agents}
+    packing = pack(requests, agents, empty, Preference())
+    if packing.lacking is None:
+        return None
+    for request in dict.fromkeys(requests):
+        alone = look(request, agents, empty)
+        if not any(one.able for one in alone):
+            return _never_alone(request, alone)
+    looks = look(packing.lacking, agents, {**empty, **packing.free})
+    closest = min((one for one in looks if one.able), key=lambda one: one.distance)
+    refusal = worst(closest.short)
+    return Wait(
+        WaitReason.NEVER_FITS,
+        {
+            "kernels": len(requests),
+            "fit": len(packing.places),
+            "slot": refusal.slot,
+            "requested": refusal.requested,
+            **_device_memory(packing.lacking, refusal),
+            "best_free": refusal.free,
+            "best_total": refusal.total,
+            "best_agent": label(closest.agent),
+            "agents": len(agents),
+        },
+    )
+
+
+def _never_alone(request: Request, looks: Sequence[Look]) -> Wait:
+    """No agent has, even when empty, what one kernel asks for."""
+    closest = min(looks, key=lambda one: one.distance_when_empty)
+
+    def largest(slot: str) -> tuple[int, Agent]:
+        # Agents come sorted by id, and `max` keeps the first of equals.
+        return max(((offered(slot, request, x.agent), x.agent) for x in looks), key=lambda y: y[0])
+
+    refusal = max(
+        (refusal for refusal in closest.short if refusal.for_ever),
+        key=lambda r: (largest(r.slot)[0] < r.requested, 1 - r.total / r.requested),
+    )
+    amount, agent = largest(refusal.slot)
+    return Wait(
+        WaitReason.NEVER_FITS,
+        {
+            "slot": refusal.slot,
+            "requested": refusal.requested,
+            **_device_memory(request, refusal),
+            "largest": amount,
+            "largest_agent": label(agent),
+            "best_total": refusal.total,
+            "best_agent": label(closest.agent),
+            "agents": len(looks),
+            "refused_by": _counted(worst(one.short) for one in looks),
+        },
+    )
+
+
+def _short(request: Request, looks: Sequence[Look]) -> Wait:
+    """Some agent could take it when empty; the one that comes closest names the reason."""
+    able = [one for one in looks if one.able]
+    alive = [one for one in able if one.alive]
+    if not alive:
+        lost = [label(one.agent) for one in able]
+        return Wait(
+            WaitReason.AGENT_NOT_ALIVE,
+            {
+                "agents": lost[:AGENTS_NAMED_MAX],
+                "lost": len(lost),
+                "refused_by": refused_by(looks),
+            },
+        )
+    closest = min(alive, key=lambda one: one.distance)
+    refusal = closest.refusal
+    others = [r.free for one in looks if one.alive for r in one.short if r.slot == refusal.slot]
+    return Wait(
+        refusal.code,
+        {
+            "slot": refusal.slot,
+            "requested": refusal.requested,
+            **_device_memory(request, refusal),
+            "best_free": refusal.free,
+            "best_total": refusal.total,
+            "best_agent": label(closest.agent),
+            "best_has_most": len(others) == sum(one.alive for one in looks)
+            and refusal.free == max(others),
+            "also": sorted(r.code.value for r in closest.short if r is not refusal),
+            "total_largest": max(offered(refusal.slot, request, one.agent) for one in looks),
+            "refused_by": refused_by(looks),
+        },
+    )
+
+
+def refused_by(looks: Iterable[Look]) -> dict[str, int]:
+    """Count the agents by why they refuse."""
+    return _counted(one.refusal for one in looks)
+
+
+def _counted(refusals: Iterable[Refusal]) -> dict[str, int]:
+    return dict(sorted(Counter(refusal.code.value for refusal in refusals).items()))
+
+
+def label(agent: Agent) -> str:
+    """What people call the agent."""
+    return agent.name or agent.agent_id
+
+
+def _device_memory(request: Request, refusal: Refusal) -> dict[str, int]:
+    if refusal.slot not in {"gpu", "gpu_mem"}:
+        return {}
+    return {
+        "devices": max(1, request.gpu_shares // DEVICE_SHARES),
+        "gpu_mem_bytes_min": request.gpu_mem_bytes_min,
+    }
+
+
+def _as_facts(wait: Wait) -> dict[str, Any]:
+    return {"code": wait.code.value, "facts": wait.facts}

@@ -1,0 +1,42 @@
+"""When each piece of work is due: on a hint at once, at a known moment, and every full cycle anyway."""
+
+from collections.abc import Hashable, Mapping
+
+
+class Cadence:
+    """Keeps the time of work that never overlaps with itself.
+
+    Args:
+        every_s: How often each piece of work runs without a hint.
+    """
+
+    def __init__(self, every_s: Mapping[Hashable, float]) -> None:
+        self._every_s = dict(every_s)
+        self._due_at: dict[Hashable, float] = dict.fromkeys(every_s, 0.0)
+        self._in_flight: set[Hashable] = set()
+
+    def wake_at(self, key: Hashable, at: float) -> None:
+        """Have `key` run at `at`, unless it is due earlier anyway."""
+        self._due_at[key] = min(self._due_at[key], at)
+
+    def hint(self, key: Hashable) -> None:
+        """Have `key` run as soon as it can."""
+        self.wake_at(key, 0.0)
+
+    def due(self, now: float) -> list[Hashable]:
+        """Return what is due and not under way, in a fixed order."""
+        return [k for k, at in self._due_at.items() if at <= now and k not in self._in_flight]
+
+    def begin(self, key: Hashable, now: float) -> None:
+        """Note that `key` runs; a hint from now on means another run."""
+        self._in_flight.add(key)
+        self._due_at[key] = now + self._every_s[key]
+
+    def end(self, key: Hashable) -> None:
+        """Note that `key` is over."""
+        self._in_flight.discard(key)
+
+    def next_at(self) -> float:
+        """Return when something will be due that is not under way."""
+        waiting = [at for key, at in self._due_at.items() if key not in self._in_flight]
+        return min(waiting, default=float("inf"))

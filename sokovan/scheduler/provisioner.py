@@ -1,0 +1,62 @@
+"""Scheduling passes: from what the store knows to a plan, and from the plan to a result."""
+
+from sokovan.domain.reasons import WaitReason
+from sokovan.domain.sessions import SESSION_PRIORITY_MIN
+from sokovan.domain.statuses import SessionStatus
+from sokovan.placement.engine import place
+from sokovan.placement.explain import sentence
+from sokovan.placement.snapshot import Snapshot, snapshot_of
+from sokovan.scheduler.ports import ScheduledSessionData, ScheduleResult, SchedulingData
+from sokovan.scheduler.results import SessionTransitionInfo
+
+
+class PlacementProvisioner:
+    """Asks the placement engine, and reports requests that can never be met as failures.
+
+    Args:
+        full_cycle_s: Such a failure counts at most once in so many seconds.
+    """
+
+    def __init__(self, full_cycle_s: float) -> None:
+        self._full_cycle_s = full_cycle_s
+
+    async def schedule_scaling_group(
+        self, scaling_group: str, scheduling_data: SchedulingData
+    ) -> ScheduleResult:
+        """Place what can be placed; give a reason for everything that waits."""
+        plan = place(snapshot_from(scheduling_data))
+        never = [
+            session
+            for session in scheduling_data.pending
+            if session.session_id in plan.never_fits and session.priority > SESSION_PRIORITY_MIN
+        ]
+        return ScheduleResult(
+            scheduled_sessions=[
+                ScheduledSessionData(session_id, assignment)
+                for session_id, assignment in plan.placed.items()
+            ],
+            failures=[
+                SessionTransitionInfo(
+                    session.session_id,
+                    SessionStatus.PENDING,
+                    WaitReason.NEVER_FITS.value,
+                    detail=sentence(plan.waits[session.session_id]),
+                    wait=plan.waits[session.session_id],
+                    counted_every_s=self._full_cycle_s,
+                )
+                for session in never
+            ],
+            waits=plan.waits,
+        )
+
+
+def snapshot_from(data: SchedulingData) -> Snapshot:
+    """Build the engine's snapshot from the store's answer."""
+    return snapshot_of(
+        data.group,
+        data.agents,
+        data.holds,
+        data.pending,
+        waiting_for_old=data.waiting_for_old,
+        now=data.now,
+    )

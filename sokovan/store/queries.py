@@ -1,0 +1,248 @@
+"""What users look at: sessions, history, agents, as JSON-able objects. Only reads."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Select, func, select
+
+from sokovan.domain.cluster import Agent
+from sokovan.domain.errors import AmbiguousIdError, InvalidRequestError, SessionNotFoundError
+from sokovan.domain.quantities import DEVICE_SHARES
+from sokovan.domain.resources import Hold, used_by
+from sokovan.domain.sessions import Kernel, SessionId, SessionSpec, SessionWithKernels
+from sokovan.domain.statuses import FINAL
+from sokovan.store.changes import load_sessions, load_specs
+from sokovan.store.engine import Transaction
+from sokovan.store.rows import spec_of
+from sokovan.store.tables import dependencies, history, sessions
+
+View = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which sessions to list."""
+
+    live_only: bool = False
+    statuses: Sequence[str] = ()
+    owner: str | None = None
+    name: str | None = None
+    scaling_group: str | None = None
+    limit: int = 1000
+    cursor: str | None = None
+
+
+def stamp(at: float | None) -> str | None:
+    """Write a time as RFC 3339 in UTC, to the millisecond."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def resolve(tx: Transaction, ref: str, owner: str) -> SessionId:
+    """Return the session that `ref` means: an id, a prefix that only one has, `@`, `@~n`.
+
+    Raises:
+        SessionNotFoundError: There is none.
+        AmbiguousIdError: Several begin like that.
+    """
+    if ref.startswith("@"):
+        back = ref[2:] if ref.startswith("@~") else ("0" if ref == "@" else "")
+        if not (back.isascii() and back.isdecimal() and len(back) < 10):
+            raise InvalidRequestError(
+                f"{ref!r} is no session; write @ for your last one, @~2 for the one two before"
+            )
+        query = select(sessions.c.session_id).where(sessions.c.owner == owner)
+        found = tx.execute(
+            query.order_by(sessions.c.number.desc()).offset(int(back)).limit(1)
+        ).scalar()
+        if found is None:
+            raise SessionNotFoundError(f"{ref}: {owner} has not submitted so many sessions")
+        return SessionId(found)
+    prefix = select(sessions.c.session_id).where(
+        sessions.c.session_id >= ref, sessions.c.session_id < ref + "\U0010ffff"
+    )
+    matches = tx.execute(prefix.order_by(sessions.c.session_id).limit(4)).scalars().all()
+    if not ref or not matches:
+        raise SessionNotFoundError(f"there is no session {ref!r}; `sokovan ls -a` lists all")
+    if len(matches) > 1 and matches[0] != ref:
+        some = ", ".join(matches[:3])
+        raise AmbiguousIdError(
+            f"{ref!r} could be {some}{' …' * (len(matches) > 3)}; type more of it"
+        )
+    return SessionId(matches[0])
+
+
+def page(tx: Transaction, asked: Filter) -> tuple[list[SessionId], str | None]:
+    """Return the ids of one page, newest first, and the cursor of the next."""
+    query: Select[Any] = select(sessions.c.session_id, sessions.c.number)
+    if asked.live_only:
+        query = query.where(sessions.c.status.not_in(sorted(FINAL)))
+    if asked.statuses:
+        query = query.where(sessions.c.status.in_(list(asked.statuses)))
+    for column, wanted in (
+        (sessions.c.owner, asked.owner),
+        (sessions.c.name, asked.name),
+        (sessions.c.scaling_group, asked.scaling_group),
+    ):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    if asked.cursor is not None:
+        if not asked.cursor.isdecimal():
+            raise InvalidRequestError("cursor: pass on the one that the last page gave you")
+        query = query.where(sessions.c.number < int(asked.cursor))
+    rows = tx.execute(query.order_by(sessions.c.number.desc()).limit(asked.limit + 1)).all()
+    ids = [SessionId(row.session_id) for row in rows[: asked.limit]]
+    more = len(rows) > asked.limit
+    return ids, str(rows[asked.limit - 1].number) if more else None
+
+
+def sessions_with_specs(
+    tx: Transaction, ids: Sequence[SessionId]
+) -> list[tuple[SessionWithKernels, SessionSpec]]:
+    """Read sessions and what was submitted, in the order of `ids`."""
+    found = {session.session_id: session for session in load_sessions(tx, ids)}
+    texts = load_specs(tx, ids)
+    return [(found[i], spec_of(texts[i])) for i in ids if i in found and i in texts]
+
+
+def history_of(tx: Transaction, session_id: SessionId) -> list[View]:
+    """Return every recorded change of a session and its kernels, oldest first."""
+    rows = tx.execute(
+        select(history).where(history.c.session_id == session_id).order_by(history.c.line)
+    )
+    return [
+        {
+            "at": stamp(row.at),
+            "session_id": row.session_id,
+            "kernel_id": row.kernel_id,
+            "from_status": row.from_status,
+            "to_status": row.to_status,
+            "status_seq": row.status_seq,
+            "reason": row.reason,
+            "detail": row.detail,
+            "stage": row.stage,
+        }
+        for row in rows
+    ]
+
+
+def counts_by_status(tx: Transaction) -> dict[str, int]:
+    """Return how many live sessions there are in each status, and how many in all."""
+    rows = tx.execute(
+        select(sessions.c.status, func.count())
+        .where(sessions.c.status.not_in(sorted(FINAL)))
+        .group_by(sessions.c.status)
+    )
+    return {status: count for status, count in rows}  # noqa: C416 - a row is no pair to mypy
+
+
+def dependents_of(tx: Transaction, session_id: SessionId) -> list[SessionId]:
+    """Return the sessions that were submitted to wait for this one."""
+    rows = tx.execute(
+        select(dependencies.c.session_id).where(dependencies.c.depends_on == session_id)
+    )
+    return [SessionId(row.session_id) for row in rows]
+
+
+def session_view(
+    session: SessionWithKernels,
+    spec: SessionSpec,
+    agent_names: Mapping[str, str],
+    wait: View | None,
+) -> View:
+    """Return a session as users see it; the field names are stable."""
+    return {
+        "id": session.session_id,
+        "name": session.name,
+        "owner": session.owner,
+        "status": session.status.value,
+        "result": session.result.value,
+        "reason": session.reason or (wait["code"] if wait else None),
+        "priority": session.priority,
+        "scaling_group": session.scaling_group,
+        "agents": [agent_names.get(agent_id, agent_id) for agent_id in session.agent_ids],
+        "exit_code": session.main.exit_code if session.kernels else None,
+        "created_at": stamp(session.created_at),
+        "started_at": stamp(session.started_at),
+        "ended_at": stamp(session.ended_at),
+        "kernels": [_kernel_view(kernel, agent_names) for kernel in session.kernels],
+        "command": list(spec.command),
+        "cwd": spec.cwd,
+        "cpu_milli": spec.request.cpu_milli,
+        "mem_bytes": spec.request.mem_bytes,
+        "gpu_shares": spec.request.gpu_shares,
+        "gpu_mem_bytes_min": spec.request.gpu_mem_bytes_min,
+        "status_since": stamp(session.status_since),
+        "number": session.number,
+        "walltime_s": session.walltime_s,
+        "pending_timeout_s": session.pending_timeout_s,
+        "begin_at": stamp(session.begin_at),
+        "held": session.held,
+        "requeue": session.requeue,
+        "requeues": session.requeues,
+        "retries": session.retries,
+        "retry_of": session.retry_of,
+        "depends_on": [{"session_id": d.session_id, "kind": d.kind.value} for d in session.unmet],
+        "wait": wait,
+    }
+
+
+def _kernel_view(kernel: Kernel, agent_names: Mapping[str, str]) -> View:
+    agent_id = kernel.agent_id
+    return {
+        "id": kernel.kernel_id,
+        "role": kernel.role.value,
+        "index": kernel.index,
+        "status": kernel.status.value,
+        "agent": None if agent_id is None else agent_names.get(agent_id, agent_id),
+        "token": kernel.token,
+        "exit_code": kernel.exit_code,
+        "reason": kernel.reason,
+        "error": kernel.error or None,
+        "cpu_milli": kernel.request.cpu_milli,
+        "mem_bytes": kernel.request.mem_bytes,
+        "gpu_shares": kernel.request.gpu_shares,
+        "gpu_mem_bytes_min": kernel.request.gpu_mem_bytes_min,
+        "devices": [list(pair) for pair in kernel.devices],
+        "started_at": stamp(kernel.started_at),
+        "ended_at": stamp(kernel.ended_at),
+    }
+
+
+def agent_view(agent: Agent, holds: Iterable[Hold]) -> View:
+    """Return an agent as users see it."""
+    on_agent = list(holds)
+    used, capacity = used_by(on_agent), agent.capacity
+    return {
+        "id": agent.agent_id,
+        "name": agent.name,
+        "scaling_group": agent.scaling_group,
+        "status": agent.status.value,
+        "architecture": agent.architecture,
+        "version": agent.version,
+        "incarnation": agent.incarnation,
+        "address": agent.address,
+        "last_seen_at": stamp(agent.last_seen_at),
+        "capacity": {"cpu_milli": capacity.cpu_milli, "mem_bytes": capacity.mem_bytes},
+        "held": {"cpu_milli": used.cpu_milli, "mem_bytes": used.mem_bytes},
+        "free": {
+            "cpu_milli": capacity.cpu_milli - used.cpu_milli,
+            "mem_bytes": capacity.mem_bytes - used.mem_bytes,
+        },
+        "devices": [
+            {
+                "index": device.index,
+                "model": device.model,
+                "mem_bytes": device.mem_bytes,
+                "uuid": device.uuid,
+                "shares": DEVICE_SHARES,
+                "shares_held": used.shares.get(device.index, 0),
+            }
+            for device in capacity.devices
+        ],
+        "kernels": sum(not hold.is_leftover for hold in on_agent),
+        "leftovers": sum(hold.is_leftover for hold in on_agent),
+    }

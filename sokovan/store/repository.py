@@ -1,0 +1,534 @@
+"""`SqlRepository`: what the scheduler asks of the store, on any database.
+
+Writing goes through `ChangeSet`; loading for stages through `Live`, the shadow of what is alive.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import insert, select, update
+
+from sokovan.clock import Clock
+from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
+from sokovan.domain.errors import LeaseLostError
+from sokovan.domain.reasons import EndReason, Wait
+from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
+from sokovan.domain.statuses import FINAL, SessionStatus
+from sokovan.identity import IdSource
+from sokovan.scheduler.moves import Applied, Move, Moved
+from sokovan.scheduler.ports import (
+    AgentHello,
+    KernelReport,
+    KernelToPrepare,
+    KernelToStart,
+    PendingTimeoutSessionData,
+    SchedulingData,
+    SessionDataForPull,
+    SessionDataForStart,
+    SessionQuerier,
+    SessionsForPullResult,
+    SessionsWithUserResult,
+    TerminatingKernelData,
+    TerminatingSessionData,
+)
+from sokovan.scheduler.settle import NotedWait, StageLoad
+from sokovan.scheduler.stages import SCHEDULE_SESSIONS, Stage
+from sokovan.store.changes import (
+    ChangeSet,
+    load_holds,
+    load_sessions,
+    load_specs,
+)
+from sokovan.store.engine import Database, Transaction
+from sokovan.store.live import Live
+from sokovan.store.reports import record
+from sokovan.store.rows import agent_of, agent_values, hold_of, spec_of
+from sokovan.store.submissions import accept
+from sokovan.store.tables import agents, holds, scaling_groups, sessions
+
+PRE_CREATING = frozenset({SessionStatus.SCHEDULED, SessionStatus.PREPARING, SessionStatus.PREPARED})
+
+
+class SqlRepository:
+    """The store as the scheduler sees it.
+
+    Args:
+        database: Runs the transactions.
+        clock: Stamps what is written.
+        ids: Mints sessions and tokens.
+        groups: The scaling groups by name, with their configured policy.
+        holder: Names this process in the leases.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        ids: IdSource,
+        groups: Mapping[str, ScalingGroup],
+        *,
+        holder: str = "",
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._ids = ids
+        self._groups = dict(groups)
+        self._holder = holder
+        self._fencing: dict[str, int] = {}
+        self.live = Live()
+
+    # --- taking over ----------------------------------------------------------------------------
+
+    async def take_over(self) -> None:
+        """Become the one writer of every group, and read what is alive."""
+
+        def job(tx: Transaction) -> tuple[dict[str, int], Any]:
+            known = {row.name: row for row in tx.execute(select(scaling_groups))}
+            fencing = {}
+            for name in self._groups:
+                if name not in known:
+                    tx.execute(insert(scaling_groups).values(name=name, fencing_token=0))
+                fencing[name] = (known[name].fencing_token if name in known else 0) + 1
+                tx.execute(
+                    update(scaling_groups)
+                    .where(scaling_groups.c.name == name)
+                    .values(lease_holder=self._holder, fencing_token=fencing[name])
+                )
+            return fencing, {name: row.last_agent_id for name, row in known.items()}
+
+        fencing, cursors = await self._database.write(job)
+        self._fencing = fencing
+        for name, agent_id in cursors.items():
+            if name in self._groups:
+                self._groups[name] = replace(self._groups[name], last_agent_id=agent_id)
+        await self.refresh()
+        now = self._clock.now()  # while nobody listened, no agent was silent
+        self.live.put_agents(
+            replace(
+                agent,
+                last_seen_at=now,
+                lost_since=None if agent.lost_since is None else now,
+            )
+            for agent in list(self.live.agents.values())
+        )
+
+    async def refresh(self) -> None:
+        """Read what is alive again, so that a shadow gone astray is put right."""
+        live = Live()  # takes the place of the present one at the commit
+
+        def job(tx: Transaction) -> None:
+            ids = tx.execute(
+                select(sessions.c.session_id)
+                .where(sessions.c.status.not_in(sorted(FINAL)))
+                .order_by(sessions.c.number)
+            ).scalars()
+            live.put_sessions(load_sessions(tx, list(ids)))
+            for row in tx.execute(select(holds).order_by(holds.c.token)):
+                live.put_hold(hold_of(row))
+            live.put_agents(agent_of(row) for row in tx.execute(select(agents)))
+
+            def swap() -> None:
+                heard = {a: agent.last_seen_at for a, agent in self.live.agents.items()}
+                live.put_agents(
+                    replace(agent, last_seen_at=max(agent.last_seen_at, heard.get(a, 0.0)))
+                    for a, agent in list(live.agents.items())
+                )
+                live.waits.update(
+                    (i, wait) for i, wait in self.live.waits.items() if i in live.sessions
+                )
+                self.live = live
+
+            tx.after_commit(swap)
+
+        await self._database.write(job)
+
+    # --- what handlers ask ----------------------------------------------------------------------
+
+    async def get_sessions_for_pull_by_ids(
+        self, session_ids: list[SessionId]
+    ) -> SessionsForPullResult:
+        return SessionsForPullResult(
+            [
+                SessionDataForPull(
+                    session.session_id,
+                    tuple(
+                        KernelToPrepare(
+                            kernel.token, session.session_id, kernel.kernel_id, kernel.agent_id
+                        )
+                        for kernel in session.kernels
+                        if kernel.token and kernel.agent_id and not kernel.status.is_final
+                    ),
+                )
+                for session in self._live_ones(session_ids)
+            ]
+        )
+
+    async def get_scheduling_data(self, scaling_group: str) -> SchedulingData | None:
+        group = self._groups.get(scaling_group)
+        if group is None:
+            return None
+        now = self._clock.now()
+        on = self.live.agents_of(scaling_group)
+        pending = self.live.in_statuses(scaling_group, SCHEDULE_SESSIONS.takes)
+        return SchedulingData(
+            group,
+            tuple(on),
+            tuple(hold for agent in on for hold in self.live.holds_on(agent.agent_id)),
+            tuple(s for s in pending if not _backs_off(s, SCHEDULE_SESSIONS, now)),
+            frozenset(
+                SessionId(hold.session_id)
+                for hold in self.live.leftovers()
+                if self._may_still_run(AgentId(hold.agent_id))
+            ),
+            now,
+        )
+
+    def _may_still_run(self, agent_id: AgentId) -> bool:
+        agent = self.live.agents.get(agent_id)
+        return agent is not None and agent.status is not AgentStatus.GONE
+
+    async def search_sessions_with_kernels_and_user(
+        self, querier: SessionQuerier
+    ) -> SessionsWithUserResult:
+        ids = list(querier.session_ids)
+        texts = await self._database.read(lambda tx: load_specs(tx, ids))
+        return SessionsWithUserResult(
+            [
+                _to_start(session, spec_of(texts[session.session_id]))
+                for session in self._live_ones(ids)
+                if session.session_id in texts
+            ]
+        )
+
+    async def get_terminating_sessions_by_ids(
+        self, session_ids: list[SessionId]
+    ) -> list[TerminatingSessionData]:
+        return [
+            TerminatingSessionData(
+                session.session_id,
+                tuple(
+                    TerminatingKernelData(kernel.agent_id, kernel.token)
+                    for kernel in session.kernels
+                    if kernel.agent_id and kernel.token and not kernel.status.is_final
+                ),
+                session.grace_s,
+                session.force,
+            )
+            for session in self._live_ones(session_ids)
+            if session.status is SessionStatus.TERMINATING
+        ]
+
+    async def lower_session_priority(
+        self, session_ids: list[SessionId], amount: int, min_priority: int
+    ) -> None:
+        def job(tx: Transaction) -> None:
+            changes = self._changes(tx)
+            changes.load(session_ids)
+            for change in changes:
+                session = change.session
+                lowered_already = session.lowered_seq == session.status_seq
+                if session.status is SessionStatus.DEPRIORITIZING and not lowered_already:
+                    change.session = replace(
+                        session,
+                        priority=max(session.priority - amount, min_priority),
+                        lowered_seq=session.status_seq,
+                    )
+            changes.save()
+
+        await self._database.write(job)
+
+    async def get_pending_timeout_sessions_by_ids(
+        self, session_ids: list[SessionId]
+    ) -> list[PendingTimeoutSessionData]:
+        now = self._clock.now()
+        late = []
+        for session in self._live_ones(session_ids):
+            timeout_s = self.pending_timeout_of(session)
+            if timeout_s is not None and now - session.pending_since >= timeout_s:
+                waited_s = now - session.pending_since
+                late.append(PendingTimeoutSessionData(session.session_id, waited_s, timeout_s))
+        return late
+
+    def pending_timeout_of(self, session: SessionWithKernels) -> float | None:
+        """Return how long a session may stay PENDING: its own limit, else its group's."""
+        if session.pending_timeout_s is not None:
+            return session.pending_timeout_s
+        return self._groups[session.scaling_group].pending_timeout_s
+
+    def _live_ones(self, session_ids: Sequence[SessionId]) -> list[SessionWithKernels]:
+        return [self.live.sessions[i] for i in session_ids if i in self.live.sessions]
+
+    # --- what the coordinator asks --------------------------------------------------------------
+
+    @property
+    def groups(self) -> Mapping[str, ScalingGroup]:
+        """The scaling groups by name, with their round-robin cursor."""
+        return self._groups
+
+    def load_for_stage(self, scaling_group: str, stage: Stage, note_after_s: float) -> StageLoad:
+        """Return the sessions a stage takes and those it awaits. Costs no query."""
+        now = self._clock.now()
+        taken: list[SessionWithKernels] = []
+        backing_off: list[SessionWithKernels] = []
+        for session in self.live.in_statuses(scaling_group, stage.takes):
+            (backing_off if _backs_off(session, stage, now) else taken).append(session)
+        awaited = self.live.in_statuses(scaling_group, stage.awaits)
+        if stage.limit_is_walltime:
+            awaited = (session for session in awaited if session.walltime_s is not None)
+        return StageLoad(
+            tuple(taken),
+            tuple(backing_off),
+            tuple(awaited),
+            now,
+            self._groups[scaling_group],
+            self.live.waits,
+            note_after_s,
+        )
+
+    def note_waits(self, waits: Mapping[SessionId, Wait | str]) -> None:
+        """Keep the present waiting reason of each session that was left alone, and since when."""
+        now = self._clock.now()
+        for session_id, wait in waits.items():
+            code = wait if isinstance(wait, str) else wait.code.value
+            before = self.live.waits.get(session_id)
+            since = before.since if before is not None and before.code == code else now
+            facts = {} if isinstance(wait, str) else wait.facts
+            if before is None or before.since != since or before.facts is not facts:
+                self.live.waits[session_id] = NotedWait(code, since, facts)
+
+    async def apply(self, moves: Sequence[Move]) -> Applied:
+        """Make moves: status, assignment, tokens, holds and history in one transaction.
+
+        A move whose session has changed since is SUPERSEDED; one whose agents have no room any more
+        is REJECTED. Both change nothing.
+
+        Raises:
+            LeaseLostError: Another manager has taken over.
+            StoreUnavailableError: Nothing was written.
+        """
+
+        def job(tx: Transaction) -> Applied:
+            self._check_leases(tx)
+            changes = self._changes(tx)
+            verdicts = changes.apply(moves, self._groups.__getitem__)
+            self._keep_cursor(tx, changes)
+            return changes.save(verdicts)
+
+        return await self._database.write(job)
+
+    def _keep_cursor(self, tx: Transaction, changes: ChangeSet) -> None:
+        """Remember where the last kernel went, so that a restart goes on from there."""
+        last = {
+            change.session.scaling_group: AgentId(change.added[-1].agent_id)
+            for change in changes
+            if change.added
+        }
+        for name, agent_id in last.items():
+            tx.execute(
+                update(scaling_groups)
+                .where(scaling_groups.c.name == name)
+                .values(last_agent_id=agent_id)
+            )
+
+        def shadow() -> None:
+            for name, agent_id in last.items():
+                self._groups[name] = replace(self._groups[name], last_agent_id=agent_id)
+
+        tx.after_commit(shadow)
+
+    async def record_reports(
+        self, agent_id: AgentId, incarnation: int, reports: Sequence[KernelReport]
+    ) -> Applied:
+        """Record what an agent says of its kernels; what is out of date changes nothing."""
+
+        def job(tx: Transaction) -> Applied:
+            self._check_leases(tx)
+            changes = self._changes(tx)
+            if self._is_current(tx, agent_id, incarnation):
+                found = load_holds(tx, [report.token for report in reports])
+                on_agent = {t: hold for t, hold in found.items() if hold.agent_id == agent_id}
+                changes.load(SessionId(hold.session_id) for hold in on_agent.values())
+                record(changes, reports, on_agent, self._groups)
+            return changes.save()
+
+        return await self._database.write(job)
+
+    async def request_termination(
+        self, session_ids: Sequence[SessionId], *, force: bool, detail: str
+    ) -> Applied:
+        """End sessions for a user; wins over whatever stage is at work on them."""
+
+        def job(tx: Transaction) -> Applied:
+            changes = self._changes(tx)
+            changes.load(session_ids)
+            for change in changes:
+                change.request_termination(
+                    force=force, reason=EndReason.USER_REQUESTED, detail=detail
+                )
+            return changes.save()
+
+        return await self._database.write(job)
+
+    async def submit(self, specs: Sequence[SessionSpec]) -> tuple[list[SessionId], Applied]:
+        """Accept sessions, all or none; they are durable when this returns.
+
+        Raises:
+            CreationConflictError: A creation id was used before for something else.
+            InvalidRequestError: A dependency is unknown or cyclic.
+        """
+
+        def job(tx: Transaction) -> tuple[list[SessionId], Applied]:
+            answer, made, failed = accept(tx, specs, self._ids, self._clock.now())
+            tx.after_commit(lambda: self.live.put_sessions(made))
+            changes = self._changes(tx)
+            changes.load(failed)
+            for change in changes:
+                change.request_termination(
+                    force=False,
+                    reason=EndReason.DEPENDENCY_FAILED,
+                    detail="a session it depends on has ended otherwise already",
+                )
+            applied = changes.save()
+            new = tuple(Moved(s.session_id, s.scaling_group, None, s.status) for s in made)
+            return answer, replace(applied, moved=new + applied.moved)
+
+        return await self._database.write(job)
+
+    async def set_held(self, session_id: SessionId, *, held: bool) -> Applied | None:
+        """Hold a waiting session back or release it; return None when it does not wait."""
+
+        def job(tx: Transaction) -> Applied | None:
+            changes = self._changes(tx)
+            changes.load([session_id])
+            change = changes.get(session_id)
+            if change is None or change.session.status is not SessionStatus.PENDING:
+                return None
+            change.session = replace(change.session, held=held)
+            applied = changes.save()
+            return replace(applied, freed=frozenset({change.session.scaling_group}))
+
+        return await self._database.write(job)
+
+    # --- agents ---------------------------------------------------------------------------------
+
+    async def register_agent(self, hello: AgentHello) -> Agent:
+        """Take an agent in, with a new incarnation."""
+        now = self._clock.now()
+
+        def job(tx: Transaction) -> Agent:
+            row = tx.execute(select(agents).where(agents.c.agent_id == hello.agent_id)).first()
+            agent = Agent(
+                agent_id=hello.agent_id,
+                name=hello.name,
+                scaling_group=hello.scaling_group,
+                incarnation=(row.incarnation if row else 0) + 1,
+                address=hello.address,
+                architecture=hello.architecture,
+                version=hello.version,
+                boot_id=hello.boot_id,
+                capacity=hello.capacity,
+                last_seen_at=now,
+            )
+            self._write_agent(tx, agent, is_new=row is None)
+            return agent
+
+        return await self._database.write(job)
+
+    async def set_agent_status(self, agent_id: AgentId, status: AgentStatus) -> Applied:
+        """Note that an agent is back, lost, or given up, and do what follows for its sessions.
+
+        LOST: what has not reached CREATING goes back to PENDING. GONE: the rest counts as gone.
+        """
+        now = self._clock.now()
+
+        def job(tx: Transaction) -> Applied:
+            self._check_leases(tx)
+            row = tx.execute(select(agents).where(agents.c.agent_id == agent_id)).one()
+            agent = replace(agent_of(row), last_seen_at=self.live.agents[agent_id].last_seen_at)
+            lost_since = None if status is AgentStatus.ALIVE else agent.lost_since or now
+            self._write_agent(tx, replace(agent, status=status, lost_since=lost_since))
+            changes = self._changes(tx)
+            if status is not AgentStatus.ALIVE:
+                rows = tx.execute(
+                    select(holds.c.session_id).where(holds.c.agent_id == agent_id).distinct()
+                )
+                changes.load(SessionId(row.session_id) for row in rows)
+            for change in changes:
+                requeues_max = self._groups[change.session.scaling_group].requeues_max
+                if status is AgentStatus.GONE:
+                    change.agent_given_up(agent_id, requeues_max)
+                elif change.session.status in PRE_CREATING and agent_id in change.session.agent_ids:
+                    change.send_back(
+                        EndReason.AGENT_LOST, "", requeues_max, stage="agent-watch", failed=True
+                    )
+                    change.follow()
+            return changes.save()
+
+        return await self._database.write(job)
+
+    def heard_of(self, agent_id: AgentId) -> None:
+        """Note in memory that an agent is alive: a heartbeat is not worth a write."""
+        agent = self.live.agents.get(agent_id)
+        if agent is not None:
+            self.live.put_agents([replace(agent, last_seen_at=self._clock.now())])
+
+    def _write_agent(self, tx: Transaction, agent: Agent, *, is_new: bool = False) -> None:
+        if is_new:
+            tx.execute(insert(agents), agent_values(agent))
+        else:
+            tx.execute(
+                update(agents)
+                .where(agents.c.agent_id == agent.agent_id)
+                .values(agent_values(agent))
+            )
+        tx.after_commit(lambda: self.live.put_agents([agent]))
+
+    def _is_current(self, tx: Transaction, agent_id: AgentId, incarnation: int) -> bool:
+        known = tx.execute(
+            select(agents.c.incarnation).where(agents.c.agent_id == agent_id)
+        ).scalar()
+        return bool(known == incarnation)
+
+    # --- the one writer -------------------------------------------------------------------------
+
+    def _check_leases(self, tx: Transaction) -> None:
+        for row in tx.execute(select(scaling_groups.c.name, scaling_groups.c.fencing_token)):
+            if self._fencing.get(row.name, row.fencing_token) != row.fencing_token:
+                raise LeaseLostError(
+                    f"another manager drives the group {row.name!r} now; this one must stop"
+                )
+
+    def _changes(self, tx: Transaction) -> ChangeSet:
+        return ChangeSet(tx, self.live, self._ids, self._clock.now())
+
+
+def _backs_off(session: SessionWithKernels, stage: Stage, now: float) -> bool:
+    attempts = session.attempts.get(stage.name)
+    return attempts is not None and attempts.retry_at > now
+
+
+def _to_start(session: SessionWithKernels, spec: SessionSpec) -> SessionDataForStart:
+    kernels = tuple(
+        KernelToStart(
+            token=kernel.token,
+            session_id=session.session_id,
+            kernel_id=kernel.kernel_id,
+            agent_id=kernel.agent_id,
+            command=spec.command,
+            env=spec.env,
+            cwd=spec.cwd,
+            umask=spec.umask,
+            request=kernel.request,
+            devices=kernel.devices,
+            role=kernel.role.value,
+            index=kernel.index,
+            kernel_count=len(session.kernels),
+            name=session.name,
+            owner=session.owner,
+            requeue=session.requeue,
+        )
+        for kernel in session.kernels
+        if kernel.token and kernel.agent_id and not kernel.status.is_final
+    )
+    return SessionDataForStart(session.session_id, kernels, session.owner)

@@ -1,0 +1,57 @@
+"""Bringing a store to the schema that this version works with."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.exc import DBAPIError
+
+from sokovan.domain.errors import SchemaTooNewError
+from sokovan.store.engine import as_unavailable
+from sokovan.store.tables import metadata
+
+HEAD = "0001"
+"""The newest step in `migrations/versions`."""
+
+
+def prepare(engine: Engine) -> None:
+    """Create the schema in an empty store, or bring an older one up to date.
+
+    Raises:
+        SchemaTooNewError: A newer Sokovan wrote this store; it is left as it is.
+        StoreUnavailableError: The store cannot be opened or written.
+    """
+    try:
+        with engine.begin() as connection:
+            found = _version(connection)
+            if found is None:
+                metadata.create_all(connection)
+                connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
+                connection.execute(text("INSERT INTO alembic_version VALUES (:v)"), {"v": HEAD})
+            elif found > HEAD:
+                raise SchemaTooNewError(
+                    f"the store has schema {found}, this version knows up to {HEAD}:"
+                    " a newer Sokovan has used it; install that version again"
+                )
+            elif found < HEAD:
+                upgrade(connection)
+    except DBAPIError as error:
+        raise as_unavailable(error) from error
+
+
+def upgrade(connection: Connection) -> None:
+    """Run the steps that are missing."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _version(connection: Connection) -> str | None:
+    inspector = inspect(connection)
+    if "alembic_version" not in inspector.get_table_names():
+        return None
+    found: str = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+    return found
