@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from sokovan.domain.cluster import AgentRanking, QueueOrder, ScalingGroup
 from sokovan.domain.errors import ConfigError
@@ -128,11 +128,14 @@ class GroupConfig:
         )
 
 
+DEFAULT_HOME = Path("~/.sokovan")
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """Everything that can be set."""
 
-    home: Path = Path("~/.sokovan")
+    home: Path = DEFAULT_HOME
     """Directory of all state; `--home`, or SOKOVAN_HOME."""
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
@@ -149,7 +152,7 @@ class Config:
 
 def home_of(option: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
     """Return the home directory: the option, else SOKOVAN_HOME, else `~/.sokovan`, absolute."""
-    chosen = option or Path(environ.get("SOKOVAN_HOME") or Config.home)
+    chosen = option or Path(environ.get("SOKOVAN_HOME") or DEFAULT_HOME)
     return chosen.expanduser().absolute()
 
 
@@ -191,7 +194,8 @@ def _build(kind: Any, data: Any, path: str) -> Any:
             raise ConfigError(
                 f"{_dotted(path, unknown[0])}: no such setting; there are {', '.join(sorted(known))}"
             )
-        return kind(**{n: _build(hints[n], value, _dotted(path, n)) for n, value in data.items()})
+        parts = {n: _build(hints[n], value, _dotted(path, n)) for n, value in data.items()}
+        return cast("Any", kind)(**parts)
     origin, args = get_origin(kind), get_args(kind)
     if origin is tuple:
         if not isinstance(data, list):

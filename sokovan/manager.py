@@ -26,32 +26,8 @@ from sokovan.cluster.local import LocalHome
 from sokovan.config import Config
 from sokovan.domain.errors import AddressInUseError, AlreadyRunningError, HomeError
 from sokovan.identity import IdSource
-from sokovan.scheduler.coordinator import Chore, Coordinator
-from sokovan.scheduler.events import AgentEvents
-from sokovan.scheduler.handlers.base import ClockOnlyHandler
-from sokovan.scheduler.handlers.kernel.sweep_stale_kernels import (
-    SweepStaleKernelsLifecycleHandler,
-)
-from sokovan.scheduler.handlers.lifecycle.check_precondition import (
-    CheckPreconditionLifecycleHandler,
-)
-from sokovan.scheduler.handlers.lifecycle.deprioritize_sessions import (
-    DeprioritizeSessionsLifecycleHandler,
-)
-from sokovan.scheduler.handlers.lifecycle.schedule_sessions import (
-    ScheduleSessionsLifecycleHandler,
-)
-from sokovan.scheduler.handlers.lifecycle.start_sessions import StartSessionsLifecycleHandler
-from sokovan.scheduler.handlers.lifecycle.terminate_sessions import (
-    TerminateSessionsLifecycleHandler,
-)
-from sokovan.scheduler.handlers.maintenance.sweep_sessions import SweepSessionsLifecycleHandler
-from sokovan.scheduler.launcher import AgentLauncher
-from sokovan.scheduler.moves import Applied
-from sokovan.scheduler.ports import AgentGateway, SchedulerStore
-from sokovan.scheduler.provisioner import PlacementProvisioner
-from sokovan.scheduler.stages import ENFORCE_WALLTIME
-from sokovan.scheduler.terminator import AgentTerminator
+from sokovan.scheduler.coordinator import Coordinator
+from sokovan.scheduler.wiring import events_for, join
 from sokovan.store.engine import ThreadedDatabase, open_sqlite
 from sokovan.store.repository import SqlRepository
 from sokovan.store.schema import prepare
@@ -60,54 +36,6 @@ log = structlog.get_logger(__name__)
 
 AGENTS_READY_S_MAX = 10.0
 """How long the first answer waits for the agents of this machine."""
-
-
-def join(
-    coordinator: Coordinator,
-    store: SchedulerStore,
-    gateway: AgentGateway,
-    events: AgentEvents,
-    config: Config,
-    *,
-    post_processors: tuple[Callable[[Applied], None], ...] = (),
-) -> None:
-    """Give the coordinator every handler and chore. The manager and the simulator both do it here."""
-    scheduler = config.scheduler
-    launcher = AgentLauncher(gateway, events.answered)
-    terminator = AgentTerminator(gateway, events.answered)
-
-    async def stop_leftovers() -> None:
-        await terminator.stop_leftovers(list(store.live.leftovers()))
-
-    coordinator.set_up(
-        handlers=(
-            SweepSessionsLifecycleHandler(repository=store),
-            DeprioritizeSessionsLifecycleHandler(repository=store),
-            ScheduleSessionsLifecycleHandler(
-                provisioner=PlacementProvisioner(scheduler.full_cycle_s), repository=store
-            ),
-            CheckPreconditionLifecycleHandler(launcher=launcher, repository=store),
-            StartSessionsLifecycleHandler(launcher=launcher, repository=store),
-            TerminateSessionsLifecycleHandler(terminator=terminator, repository=store),
-            ClockOnlyHandler(ENFORCE_WALLTIME),
-            SweepStaleKernelsLifecycleHandler(gateway=gateway, answers=events.answered),
-        ),
-        chores=(
-            Chore("stop-leftovers", scheduler.full_cycle_s, stop_leftovers),
-            Chore("refresh", scheduler.refresh_cycle_s, store.refresh),
-        ),
-        post_processors=post_processors,
-    )
-
-
-def events_for(coordinator: Coordinator, store: SchedulerStore) -> AgentEvents:
-    """Return where the agents' homes bring what agents say."""
-    return AgentEvents(
-        store,
-        coordinator.tell,
-        coordinator.hint,
-        lambda: coordinator.hint_chore("stop-leftovers"),
-    )
 
 
 def serve(config: Config, *, on_ready: Callable[[str], None] | None = None) -> None:

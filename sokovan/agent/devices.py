@@ -58,7 +58,7 @@ def mem_bytes() -> int:
 
 
 def _own_limit(controller: str, name: str) -> str:
-    """Read a limit of this process's own control group, of either version; "" when there is none."""
+    """Read a limit of this process's own control group, of either version, "" without one."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
@@ -87,7 +87,7 @@ def _devices(wanted: str) -> tuple[Device, ...]:
 
 def nvidia_gpus() -> list[Device]:
     """Return the NVIDIA GPUs that the driver knows; none without a driver. MIG is not looked at."""
-    if not any(os.path.exists(path) for path in _DRIVER):
+    if not any(Path(path).exists() for path in _DRIVER):
         return []
     try:
         import pynvml

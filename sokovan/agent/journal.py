@@ -10,11 +10,13 @@ Below the agent's directory:
     done/TOKEN/         a kernel whose last report was acknowledged: ended.json, and output if any
     stopped/TOKEN       an empty file: stopped before it was started, so it never may be
 
-A restarted agent reads `kernels` only, so that a million finished kernels cost it nothing. Nothing is
-written twice or renamed over: a file counts once it is complete, and the files of one kernel are
-written in this order. Only `stopped` is synchronised to the disk; a machine that loses its power
-loses its kernels with it.
+A restarted agent reads `kernels` only, so that a million finished kernels cost it nothing. A file
+counts once it is complete, and the files of one kernel are written in this order. Only
+`stopped` is synchronised to the disk: a machine that loses its power loses its kernels with it.
 """
+
+# These calls are made for every kernel, and pathlib takes longer than they do.
+# ruff: noqa: PTH102, PTH103, PTH104, PTH108, PTH116, PTH208
 
 import contextlib
 import json
@@ -97,7 +99,7 @@ class Journal:
             raise
 
     def orders(self) -> Iterator[tuple[Order, KernelReport | None]]:
-        """Yield every kernel that is not over and acknowledged, and its last report if there is one.
+        """Yield every kernel that is not over and acknowledged, and its last report if any.
 
         A directory without a complete order was never started and is removed.
         """

@@ -3,6 +3,9 @@
 A process is named by its pid *and* its start time: pids are used again, both together are not.
 """
 
+# These calls are made for every kernel, and pathlib takes longer than they do.
+# ruff: noqa: PTH123, PTH208
+
 import contextlib
 import os
 import signal
@@ -49,7 +52,7 @@ def parse_stat(line: str) -> Process:
 def process(pid: int) -> Process | None:
     """Return the process that has this pid now, if one does."""
     try:
-        with open(f"/proc/{pid}/stat", errors="replace") as file:  # noqa: PTH123 (half the time)
+        with open(f"/proc/{pid}/stat", errors="replace") as file:
             return parse_stat(file.read())
     except (OSError, ValueError):
         return None
@@ -63,7 +66,7 @@ def is_alive(pid: int, start: int) -> bool:
 
 def processes() -> dict[int, Process]:
     """Return every process that has not ended, by pid."""
-    found = (process(int(name)) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208
+    found = (process(int(name)) for name in os.listdir("/proc") if name.isdigit())
     return {p.pid: p for p in found if p is not None and not p.is_gone}
 
 
@@ -90,8 +93,8 @@ def members(
         wrapper: Pid of the kernel's wrapper, which leads its session and its process group.
         token: The kernel's token.
         table: A look at all processes.
-        reapers: Parents that are given the children of those that ended, where to look for ones that
-            left the session; `None` looks everywhere.
+        reapers: Whose children to look at for ones that left the session: who is given the children
+            of those that ended. `None` looks at all.
     """
     adopted = None if reapers is None else set(reapers)
     leader_is_other = wrapper in table and not carries(wrapper, token)

@@ -23,7 +23,7 @@ class Timer:
 
     __slots__ = ("at", "call", "order")
 
-    def __init__(self, at: float, order: int, call: Callable[[], None] | None) -> None:
+    def __init__(self, at: float, order: int, call: Callable[[], object] | None) -> None:
         self.at = at
         self.order = order
         self.call = call
@@ -45,7 +45,7 @@ class Timers:
         self._set = 0
         self._earlier = asyncio.Event()
 
-    def after(self, seconds: float, call: Callable[[], None]) -> Timer:
+    def after(self, seconds: float, call: Callable[[], object]) -> Timer:
         """Have `call` called once when `seconds` have passed."""
         self._set += 1
         timer = Timer(self._clock.now() + seconds, self._set, call)

@@ -20,9 +20,6 @@ from sokovan.scheduler.ports import (
     ReportState,
 )
 
-FRAME_BYTES_MAX = 64 * 1024 * 1024
-"""Longest line that either side reads."""
-
 T = TypeVar("T")
 _TOKEN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _REPORT_DEFAULTS: tuple[Any, ...] = (None, None, "", 0, False, [])
@@ -82,15 +79,16 @@ def decode_report(row: object) -> KernelReport:
     Raises:
         WireError: It is not one.
     """
+    if not isinstance(row, list) or len(row) < 2:
+        raise WireError(f"not a report: {str(row)[:200]}")
+    exit_code, reason, message, failures, permanent, pids, *_ = (
+        *row[2:],
+        *_REPORT_DEFAULTS[len(row) - 2 :],
+    )
     try:
-        token, state, *rest = row  # type: ignore[misc]  # a list, or refused below
-        exit_code, reason, message, failures, permanent, pids, *_ = (
-            *rest,
-            *_REPORT_DEFAULTS[len(rest) :],
-        )
         return KernelReport(
-            token=token_of(token),
-            state=ReportState(state),
+            token=token_of(row[0]),
+            state=ReportState(row[1]),
             exit_code=None if exit_code is None else int(exit_code),
             reason=None if reason is None else str(reason),
             message=str(message),

@@ -7,12 +7,14 @@ status. A file with fewer lines says exactly how far it came. The file is made o
 none, so that one token never runs twice, whatever two agents may do.
 """
 
+# These calls are made for every kernel, and pathlib takes longer than they do.
+# ruff: noqa: PTH116, PTH118
+
 import errno
 import os
 import signal
 import stat
 from collections.abc import Iterable, Mapping
-from typing import NoReturn
 
 from sokovan.agent.procfs import TOKEN_VARIABLE
 from sokovan.agent.runtime import StartFailedError
@@ -44,7 +46,7 @@ sokovan_status=0
 echo "$sokovan_status" >&3
 exit "$sokovan_status"
 """
-"""Its variables have names that no environment has: one that was exported would reach the command."""
+"""Its variables have names that no environment has: an exported one would reach the command."""
 SHELL = "/bin/sh"
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _RESET = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
@@ -72,14 +74,14 @@ def find(command: tuple[str, ...], path: str, cwd: str) -> str:
     try:
         is_directory = stat.S_ISDIR(os.stat(cwd).st_mode)
     except OSError as error:
-        _refuse(f"{cwd}: {error.strerror}", EndReason.DIRECTORY_NOT_FOUND)
-    except ValueError:
-        _refuse(f"{cwd!r}: not the name of a directory", EndReason.DIRECTORY_NOT_FOUND)
+        raise _refusal(f"{cwd}: {error.strerror}", EndReason.DIRECTORY_NOT_FOUND) from error
+    except ValueError as error:
+        raise _refusal(f"{cwd!r}: {error}", EndReason.DIRECTORY_NOT_FOUND) from error
     if not is_directory or not os.access(cwd, os.X_OK):
         what = "may not be entered" if is_directory else "is not a directory"
-        _refuse(f"{cwd}: {what}", EndReason.DIRECTORY_NOT_FOUND)
+        raise _refusal(f"{cwd}: {what}", EndReason.DIRECTORY_NOT_FOUND)
     if not command or not command[0]:
-        _refuse("no command was given", EndReason.COMMAND_NOT_FOUND)
+        raise _refusal("no command was given", EndReason.COMMAND_NOT_FOUND)
     name = command[0]
     places = [""] if "/" in name else path.split(":")
     found = ""
@@ -94,10 +96,10 @@ def find(command: tuple[str, ...], path: str, cwd: str) -> str:
                 found = f"{candidate}: permission to execute it is missing"
         except (OSError, ValueError):
             continue
-    if found:
-        _refuse(found, EndReason.COMMAND_NOT_EXECUTABLE)
-    where = "" if "/" in name else " on the PATH of the session"
-    _refuse(f"{name}: not found{where}", EndReason.COMMAND_NOT_FOUND)
+    if not found:
+        where = "" if "/" in name else " on the PATH of the session"
+        raise _refusal(f"{name}: not found{where}", EndReason.COMMAND_NOT_FOUND)
+    raise _refusal(found, EndReason.COMMAND_NOT_EXECUTABLE)
 
 
 def environment(order: KernelToStart, devices: Iterable[Device]) -> dict[str, str]:
@@ -177,14 +179,14 @@ def spawn(
         )
     except OSError as error:
         if error.errno in _PERMANENT:
-            _refuse(_PERMANENT[error.errno], EndReason.COMMAND_NOT_EXECUTABLE)
+            raise _refusal(_PERMANENT[error.errno], EndReason.COMMAND_NOT_EXECUTABLE) from error
         raise StartFailedError(f"it could not be started: {error.strerror}") from error
     except ValueError as error:  # a NUL, or a name with `=`
-        _refuse(
+        raise _refusal(
             f"its command or environment cannot be passed on: {error}",
             EndReason.COMMAND_NOT_EXECUTABLE,
-        )
+        ) from error
 
 
-def _refuse(message: str, reason: EndReason) -> NoReturn:
-    raise StartFailedError(message, permanent=True, reason=reason)
+def _refusal(message: str, reason: EndReason) -> StartFailedError:
+    return StartFailedError(message, permanent=True, reason=reason)

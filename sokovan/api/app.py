@@ -38,6 +38,8 @@ WAIT_S_MAX = 3600.0
 """Longest that one request may wait for something to happen."""
 FOLLOW_WAIT_S = 15.0
 """How often a stream without anything to send looks whether its reader is still there."""
+PAGE_SESSIONS = 1000
+"""Sessions in a page when the request does not say."""
 CHUNK_BYTES_MAX = 1 << 20
 CANCEL_BODY_BYTES_MAX = 64 * 1024
 
@@ -123,14 +125,14 @@ class Api:
         owner: Owner = None,
         name: Annotated[str | None, Query(max_length=255)] = None,
         group: Annotated[str | None, Query(max_length=255)] = None,
-        limit: Annotated[int, Query(ge=1)] = 1000,
+        limit: Annotated[int | None, Query(ge=1)] = None,
         cursor: Annotated[str | None, Query(max_length=255)] = None,
     ) -> Response:
         """List sessions, newest first; only live ones, unless `status` or `live_only` says else."""
-        if limit > self._config.page_sessions_max:
+        most = self._config.page_sessions_max
+        if limit is not None and limit > most:
             raise InvalidRequestError(
-                f"limit: {limit} is more than a page may have, which is"
-                f" {self._config.page_sessions_max}; follow next_cursor instead",
+                f"limit: {limit} is more than the {most} that a page may have; follow next_cursor",
                 field="limit",
             )
         page = await self._service.sessions(
@@ -139,7 +141,7 @@ class Api:
             owner=owner,
             name=name,
             scaling_group=group,
-            limit=limit,
+            limit=limit or min(PAGE_SESSIONS, most),
             cursor=cursor,
         )
         return _json(page)

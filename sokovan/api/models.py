@@ -29,6 +29,8 @@ PATH_BYTES_MAX = 4095
 AMOUNT_MAX = 2**53
 SECONDS_MAX = 1e9
 COUNT_MAX = 100_000
+EPOCH_MAX = 253_402_300_799.0
+"""The last second of the year 9999: what is later cannot be written as RFC 3339."""
 
 
 def _word(text: str) -> str:
@@ -273,9 +275,9 @@ def _epoch(text: str | None, field: str) -> float | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None:
+        if moment.tzinfo is not None and 0 <= moment.timestamp() <= EPOCH_MAX:
             return moment.timestamp()
-    except (ValueError, OverflowError):
+    except ValueError:
         pass
     raise InvalidRequestError(
         f"{field}: {text!r} is not a time with its zone; write for example 2026-11-23T18:30:00Z",

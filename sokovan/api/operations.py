@@ -181,15 +181,7 @@ class Operations:
         data = await self._repository.get_scheduling_data(view["scaling_group"])
         if data is None or all(s.session_id != session_id for s in data.pending):
             return {"session": view, **{k: view["wait"][k] for k in ("sentence", "code", "facts")}}
-        snapshot = snapshot_of(
-            data.group,
-            data.agents,
-            data.holds,
-            data.pending,
-            waiting_for_old=data.waiting_for_old,
-            now=data.now,
-        )
-        facts = explain(snapshot, session_id)
+        facts = explain(snapshot_of(data), session_id)
         return {
             "session": view,
             "sentence": facts.pop("sentence"),
@@ -308,7 +300,7 @@ class Operations:
         return [self._view(session, spec) for session, spec in found]
 
     def _view(self, session: SessionWithKernels, spec: SessionSpec) -> View:
-        names = {a: agent.name for a, agent in self._repository.live.agents.items()}
+        names: dict[str, str] = {a: agent.name for a, agent in self._repository.live.agents.items()}
         wait = None
         if session.status is SessionStatus.PENDING:
             noted = self._repository.live.waits.get(session.session_id)

@@ -1,6 +1,6 @@
-"""Sessions, history, reasons and agents in words and columns, from what the API says of them."""
+"""Sessions, history and agents in words and columns, from what the API says of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from shlex import join
 from typing import Any
 
@@ -10,11 +10,22 @@ from sokovan.domain.statuses import FINAL, SessionResult
 
 View = Mapping[str, Any]
 
-SESSION_HEADERS = ("ID", "NAME", "STATUS", "REASON", "GROUP", "CPU", "MEM", "GPU", "AGENT", "AGE")
+SESSION_HEADERS = (
+    "ID",
+    "NAME",
+    "STATUS",
+    "REASON",
+    "GROUP",
+    "CPU",
+    "MEM",
+    "GPU",
+    "AGENT",
+    "AGE",
+)
 AGENT_HEADERS = ("AGENT", "STATUS", "GROUP", "CPU HELD", "MEM HELD", "GPU HELD", "KERNELS")
 HISTORY_HEADERS = ("TIME", "WHAT", "FROM", "TO", "REASON", "DETAIL")
 SHORT_ID = 8
-"""Characters of an id in a table: a prefix that is unique among a million sessions, nearly always."""
+"""Characters of an id in a table: nearly always a prefix that only one of a million has."""
 STYLES = {
     "PENDING": "yellow",
     "DEPRIORITIZING": "yellow",
@@ -158,52 +169,16 @@ def history_row(item: View) -> Row:
     )
 
 
-def fact_lines(facts: View, indent: str = "  ") -> Iterator[str]:
-    """Yield facts, one on a line, with units that people read."""
-    for name, value in facts.items():
-        label = _label(name)
-        if isinstance(value, Mapping):
-            yield f"{indent}{label}:"
-            yield from fact_lines(value, indent + "  ")
-        elif _is_table(value):
-            yield f"{indent}{label}:"
-            for row in value:
-                inner = (f"{_label(key)} {fact(key, item)}" for key, item in row.items())
-                yield f"{indent}  - " + ", ".join(inner)
-        else:
-            yield f"{indent}{label}: {fact(name, value)}"
-
-
-def fact(name: str, value: Any) -> str:
-    """Write the value of a fact; the end of its name says its unit."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{_label(key)} {fact(key, item)}" for key, item in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(fact(name, item) for item in value) or "none"
-    if isinstance(value, int | float):
-        if name.endswith(("_milli", "_shares")):
-            return format_milli(int(value))
-        if "_bytes" in name:
-            return format_size(int(value))
-        if name.endswith("_s"):
-            return format_duration(value)
-    if name.endswith("_at") and isinstance(value, str):
-        return local_time(value)
-    return str(value)
-
-
-def _label(name: str) -> str:
-    """Turn a field's name into words, without the unit that its value shows."""
-    for unit in ("_milli", "_shares", "_bytes_min", "_bytes", "_s"):
-        if name.endswith(unit) and name != unit:
-            name = name.removesuffix(unit)
-            break
-    return name.replace("_", " ")
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
+def agent_row(agent: View) -> Row:
+    """Return one line of `sokovan agents`: what is held, of how much."""
+    held, capacity, devices = agent["held"], agent["capacity"], agent["devices"]
+    shares = sum(device["shares_held"] for device in devices)
+    return (
+        agent["name"],
+        Cell(agent["status"], STYLES.get(agent["status"], "")),
+        agent["scaling_group"],
+        f"{format_milli(held['cpu_milli'])}/{format_milli(capacity['cpu_milli'])}",
+        f"{format_size(held['mem_bytes'])}/{format_size(capacity['mem_bytes'])}",
+        f"{format_milli(shares)}/{len(devices)}" if devices else "-",
+        str(agent["kernels"]) + (f" +{agent['leftovers']} leftover" if agent["leftovers"] else ""),
+    )

@@ -4,6 +4,7 @@ A command's module imports what it needs inside its functions: `sokovan ls` is t
 not wait for what only the server needs.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ app = typer.Typer(
     name="sokovan",
     help="Run sessions on shared machines: submit them, see why they wait, read what they say.",
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -70,10 +72,9 @@ def main() -> None:
 def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit code; errors are one line on stderr."""
     said = Said()
+    _never_fail_on_a_character()
     try:
-        code = app(
-            args=[*argv] or ["--help"], prog_name="sokovan", standalone_mode=False, obj=said
-        )
+        code = app(args=[*argv] or ["--help"], prog_name="sokovan", standalone_mode=False, obj=said)
         sys.stdout.flush()
     except SokovanError as error:
         _say(error, as_json=said.json)
@@ -87,6 +88,13 @@ def run(argv: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence: never a traceback
         return _unexpected(error, argv, said)
     return code if isinstance(code, int) else exits.SUCCESS
+
+
+def _never_fail_on_a_character() -> None:
+    """Print what the terminal's encoding lacks as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _unexpected(error: Exception, argv: Sequence[str], said: Said) -> int:

@@ -34,8 +34,8 @@ def parse_begin(text: str, now: float) -> str:
     """Read a time to begin at, and write it as RFC 3339 in UTC.
 
     Args:
-        text: `2026-11-23T18:30:00+01:00`; the same without a zone, as this machine's clock shows it;
-            `18:30`, the next time its clock shows that; `now`, `now+1h30m`, or `+30m`.
+        text: `2026-11-23T18:30:00+01:00`; the same without a zone, as this machine's clock shows
+            it; `18:30`, the next time its clock shows that; `now`, `now+1h30m`, or `+30m`.
         now: The present time, in seconds since the epoch.
 
     Raises:
@@ -50,7 +50,9 @@ def parse_begin(text: str, now: float) -> str:
         elif relative:
             moment = present + timedelta(seconds=parse_duration(relative[1], field="begin"))
         elif re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", plain, re.ASCII):
-            moment = _next_time_of_day(time.fromisoformat(plain if plain[2] == ":" else f"0{plain}"), present)
+            moment = _next_time_of_day(
+                time.fromisoformat(plain if plain[2] == ":" else f"0{plain}"), present
+            )
         else:
             moment = datetime.fromisoformat(plain)
         # A time without a zone is taken for this machine's, summer time included.
@@ -74,8 +76,7 @@ def parse_limits(pairs: Iterable[str]) -> dict[str, LimitFields]:
         stage, equals, duration = pair.partition("=")
         if not (stage and equals):
             raise InvalidRequestError(
-                f"limit: {pair!r} is not a limit; write STAGE=DURATION, such as"
-                " start-sessions=10m",
+                f"limit: {pair!r} is not a limit; write STAGE=DURATION, such as start-sessions=10m",
                 field="limit",
             )
         limits[stage] = {"phase_s_max": parse_duration(duration, field="limit")}

@@ -1,18 +1,21 @@
 """`run` and `submit`, and the options of a session."""
 
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sokovan.cli import exits
 from sokovan.cli.options import Home, Json, call_of
-from sokovan.client.fields import SessionOptions
 from sokovan.domain.errors import InvalidRequestError, SokovanError
 from sokovan.domain.quantities import parse_duration, parse_milli, parse_size
+
+if TYPE_CHECKING:
+    from sokovan.client import Client, SessionOptions
 
 Command = Annotated[
     list[str],
@@ -31,7 +34,9 @@ Text = str | None
 
 def session_options(  # noqa: PLR0917 - these are the options, in the order of the help
     name: Annotated[str, _option("--name", "-n", help="A name, for you.")] = "",
-    cpu: Annotated[Text, _option("--cpu", metavar="N", help="Cores: 2 or 0.5 [default: 1].")] = None,
+    cpu: Annotated[
+        Text, _option("--cpu", metavar="N", help="Cores: 2 or 0.5; 1 if left out.")
+    ] = None,
     mem: Annotated[Text, _option("--mem", metavar="SIZE", help="Memory: 512M or 4G.")] = None,
     gpu: Annotated[Text, _option("--gpu", metavar="N", help="GPUs: 1, or 0.5 of one.")] = None,
     gpu_mem: Annotated[
@@ -44,10 +49,11 @@ def session_options(  # noqa: PLR0917 - these are the options, in the order of t
         Text, _option("--time", "-t", metavar="DURATION", help="Stop it after: 1h30m.")
     ] = None,
     priority: Annotated[
-        int | None, _option("--priority", metavar="0..100", help="Higher goes first [default: 10].")
+        int | None,
+        _option("--priority", metavar="0..100", help="Higher goes first; 10 if left out."),
     ] = None,
     group: Annotated[
-        Text, _option("--group", metavar="NAME", help="Scaling group [default: default].")
+        Text, _option("--group", metavar="NAME", help="Scaling group; `default` if left out.")
     ] = None,
     env: Annotated[
         list[str] | None, _option("--env", metavar="NAME=VALUE", help="Set a variable; repeatable.")
@@ -61,14 +67,15 @@ def session_options(  # noqa: PLR0917 - these are the options, in the order of t
         _option(
             "--depends-on",
             metavar="[KIND:]ID",
-            help="Wait for a session's end; KIND is afterok (it succeeded), afterany or afternotok.",
+            help="Wait for a session's end; KIND: afterok (the default), afterany, afternotok.",
         ),
     ] = None,
     begin: Annotated[
         Text, _option("--begin", metavar="TIME", help="Not before: 18:30, +2h, 2026-11-23T18:30.")
     ] = None,
     grace: Annotated[
-        Text, _option("--grace", metavar="DURATION", help="From SIGTERM to SIGKILL [default: 10s].")
+        Text,
+        _option("--grace", metavar="DURATION", help="From SIGTERM to SIGKILL; 10s if left out."),
     ] = None,
     requeue: Annotated[
         bool, _option("--requeue", help="Start it elsewhere when its agent is lost.")
@@ -78,12 +85,12 @@ def session_options(  # noqa: PLR0917 - these are the options, in the order of t
     ] = 0,
     limit: Annotated[
         list[str] | None,
-        _option("--limit", metavar="STAGE=DURATION", help="Most time one phase of a stage may take."),
+        _option("--limit", metavar="STAGE=DURATION", help="Most time a phase of a stage may take."),
     ] = None,
     allow_infeasible: Annotated[
         bool, _option("--allow-infeasible", help="Take it even if no agent of today could fit it.")
     ] = False,
-) -> tuple[SessionOptions, list[str]]:
+) -> "tuple[SessionOptions, list[str]]":
     """Read the options of a session.
 
     Returns:
@@ -149,7 +156,7 @@ def takes_session_options(command: Callable[..., int]) -> Callable[..., int]:
     return wrapped
 
 
-Read = Callable[[], tuple[SessionOptions, list[str]]]
+Read = Callable[[], "tuple[SessionOptions, list[str]]"]
 
 
 @takes_session_options
@@ -177,8 +184,7 @@ def submit(
     print(session["id"])
     ref = short(session["id"])
     hint = f"sokovan release {ref}" if hold else f"sokovan logs -f {ref}"
-    if sys.stderr.isatty():
-        print(f"next: {hint}", file=sys.stderr)
+    print(f"next: {hint}", file=sys.stderr)  # stdout has the id alone: id=$(sokovan submit ...)
     return exits.SUCCESS
 
 
@@ -210,7 +216,7 @@ def run(
         return exits.RUN_FAILED
 
 
-def _submit(client: Any, command: list[str], read: Read, *, held: bool) -> dict[str, Any]:
+def _submit(client: "Client", command: list[str], read: Read, *, held: bool) -> dict[str, Any]:
     from sokovan.cli.parsing import parse_dependencies
 
     try:
@@ -224,8 +230,9 @@ def _submit(client: Any, command: list[str], read: Read, *, held: bool) -> dict[
         ]
     if held:
         session["held"] = True
-    view: dict[str, Any] = client.submit(command, **session)
-    return view
+    for variable in sorted(os.environ.keys() - session["env"].keys()):
+        print(f"sokovan: {variable!r} is not UTF-8, and is left out", file=sys.stderr)
+    return client.submit(command, **session)
 
 
 def _directory(text: str) -> str:

@@ -1,7 +1,7 @@
-"""How things are printed: JSON for programs, columns for people, nothing that could upset a terminal.
+"""How things are printed: JSON for programs, columns for people.
 
-Columns are cut to a terminal's width and coloured there (`NO_COLOR` is heard); into a pipe or a file
-they go whole and plain.
+Columns are cut to a terminal's width and coloured there (`NO_COLOR` is heard); into a pipe or a
+file they go whole and plain. Nothing is printed that a terminal would take for an order.
 """
 
 import json
@@ -45,7 +45,7 @@ def problem(error: SokovanError) -> str:
 
 
 def plain(text: str) -> str:
-    """Return `text` without what a terminal would obey: names and commands come from other people."""
+    """Return `text` without what a terminal would obey: names and commands come from others."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,7 +1,7 @@
 """What people type for amounts, sizes and times, as exact integers and seconds, and back."""
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from sokovan.domain.errors import InvalidRequestError
 
@@ -15,6 +15,7 @@ _SIZES = {
 }
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _AMOUNT_MAX = 2**53
+_SECONDS_MAX = 10**10
 DEVICE_SHARES = 1000
 """Shares of one whole device."""
 
@@ -25,30 +26,29 @@ def parse_milli(text: str, *, field: str) -> int:
     Raises:
         InvalidRequestError: Not a number, negative, too large, or finer than one thousandth.
     """
-    try:
-        number = Decimal(text.strip())
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if not number.is_finite() or number < 0 or number > _AMOUNT_MAX:
+    match = re.fullmatch(r"\s*(?=\.?\d)(\d{0,16})(?:\.(\d*))?\s*", text, re.ASCII)
+    whole, decimals = (match[1] or "0", (match[2] or "").rstrip("0")) if match else ("", "")
+    if not whole or Decimal(f"{whole}.{decimals}") > _AMOUNT_MAX:
         raise InvalidRequestError(
             f"{field}: {text!r} is not an amount; write a number such as 2 or 0.5", field=field
         )
-    milli = number * 1000
-    if milli != milli.to_integral_value():
+    if len(decimals) > 3:
         raise InvalidRequestError(
             f"{field}: {text!r} is finer than one thousandth; use at most three decimals",
             field=field,
         )
-    return int(milli)
+    return int(whole) * 1000 + int(decimals.ljust(3, "0"))
 
 
 def parse_size(text: str, *, field: str) -> int:
-    """Read a size such as `512M` or `4G` as bytes; K, M, G, T, P are powers of 1024, KB, MB … of 1000.
+    """Read a size such as `512M` or `1.5G` as bytes, a part of a byte left out.
+
+    K, M, G, T, P are powers of 1024, with or without `i` or `iB`; KB, MB … are powers of 1000.
 
     Raises:
         InvalidRequestError: Not a size.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text, re.ASCII)
+    match = re.fullmatch(r"\s*(\d{1,16}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*", text, re.ASCII)
     unit = _SIZES.get(match[2].upper()) if match else None
     size = Decimal(match[1]) * unit if match and unit else None
     if size is None or size > _AMOUNT_MAX:
@@ -60,13 +60,13 @@ def parse_size(text: str, *, field: str) -> int:
 
 
 def parse_duration(text: str, *, field: str) -> float:
-    """Read a duration such as `90`, `90s`, `15m`, `1h30m`, `2d`, `01:30:00` or `1-12:00:00` as seconds.
+    """Read a duration as seconds: `90`, `90s`, `15m`, `1h30m`, `2d`, `01:30:00` or `1-12:00:00`.
 
     Raises:
         InvalidRequestError: Not a duration.
     """
     plain = text.strip()
-    clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}))?", plain, re.ASCII)
+    clock = re.fullmatch(r"(?:(\d{1,6})-)?(\d{1,9}):(\d{1,2})(?::(\d{1,2}))?", plain, re.ASCII)
     if clock:
         days, first, second, third = clock.groups()
         if third is None and days is None:
@@ -74,8 +74,10 @@ def parse_duration(text: str, *, field: str) -> float:
         else:
             hours, minutes, seconds = int(first), int(second), int(third or 0)
         return float(int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds)
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw]?)", plain, re.ASCII)
-    if not parts or "".join(number + unit for number, unit in parts) != plain:
+    parts = re.findall(r"(\d{1,10}(?:\.\d{1,9})?)([smhdw]?)", plain, re.ASCII)
+    total = sum(Decimal(number) * _SECONDS[unit] for number, unit in parts)
+    written = "".join(number + unit for number, unit in parts)
+    if not parts or written != plain or total > _SECONDS_MAX:
         raise InvalidRequestError(
             f"{field}: {text!r} is not a duration; write 90s, 15m, 1h30m, 2d or 01:30:00",
             field=field,
@@ -84,7 +86,7 @@ def parse_duration(text: str, *, field: str) -> float:
         raise InvalidRequestError(
             f"{field}: {text!r} leaves out a unit; write for example 1h30m", field=field
         )
-    return float(sum(Decimal(number) * _SECONDS[unit] for number, unit in parts))
+    return float(total)
 
 
 def format_milli(milli: int) -> str:
@@ -94,10 +96,12 @@ def format_milli(milli: int) -> str:
 
 def format_size(size: int) -> str:
     """Write bytes with the largest unit that leaves at least 1, to one decimal."""
-    for exponent, unit in ((4, "T"), (3, "G"), (2, "M"), (1, "K")):
-        if size >= 1024**exponent:
-            return f"{size / 1024**exponent:.1f}".removesuffix(".0") + unit
-    return f"{size}B"
+    if size < 1024:
+        return f"{size}B"
+    amount, units = size / 1024, "KMGTP"
+    while amount >= 1023.95 and len(units) > 1:  # 1023.95 would be rounded to 1024
+        amount, units = amount / 1024, units[1:]
+    return f"{amount:.1f}".removesuffix(".0") + units[0]
 
 
 def format_duration(seconds: float) -> str:

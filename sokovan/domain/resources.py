@@ -76,8 +76,8 @@ class Usage:
 class Hold:
     """What one kernel occupies on one agent until that agent confirms it gone.
 
-    A hold whose `leftover_since` is set belongs to a leftover: a kernel that may still exist although
-    its session has moved on.
+    A hold whose `leftover_since` is set belongs to a leftover: a kernel that may still exist
+    although its session has moved on.
     """
 
     token: str

@@ -1,4 +1,4 @@
-"""Who may be placed at all, whatever is free. A new check is one function and one entry in `CHECKS`."""
+"""Who may be placed at all, whatever is free. A new check: one function, one entry in `CHECKS`."""
 
 from collections.abc import Callable
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sokovan.domain.cluster import Agent, AgentStatus
 from sokovan.domain.reasons import Wait, WaitReason
-from sokovan.domain.resources import DEVICE_SHARES, Request, Usage
+from sokovan.domain.resources import Request, Usage
 from sokovan.domain.sessions import AgentId
 from sokovan.placement.fit import (
     NOT_ALIVE,
@@ -51,7 +51,7 @@ class Look:
 
     @property
     def distance(self) -> tuple[float, AgentId]:
-        """How far the agent is from taking the request: the missing parts of all slots, added up."""
+        """How far the agent is from taking the request: the sum of all missing parts."""
         return sum(refusal.missing for refusal in self.short), self.agent.agent_id
 
     @property
@@ -103,7 +103,7 @@ def binding(
 
 
 def never_fits(requests: Sequence[Request], agents: Iterable[Agent]) -> Wait | None:
-    """Say why the kernels of one session could not run at once on these agents, were they all empty.
+    """Say why the kernels of one session could not run at once on these agents, were all empty.
 
     Agents that are LOST may return and count; GONE ones do not. Without any agent nothing is known,
     and nothing is said.
@@ -237,7 +237,7 @@ def _device_memory(request: Request, refusal: Refusal) -> dict[str, int]:
     if refusal.slot not in {"gpu", "gpu_mem"}:
         return {}
     return {
-        "devices": max(1, request.gpu_shares // DEVICE_SHARES),
+        "devices": max(1, request.devices_whole),
         "gpu_mem_bytes_min": request.gpu_mem_bytes_min,
     }
 

@@ -1,13 +1,13 @@
 """From a snapshot to a plan: who goes where now, and why everybody else waits.
 
-The ideal: go through the queue in order; give each session that may be placed the agents that rank first
-among those with room for all its kernels; say of every other one why it waits. One departure for speed:
-free amounts only shrink during a pass, so a shape of request that found no room finds none later, and
-all sessions of that shape share one answer. It is worked out when the pass is over, so that its numbers
-are those that hold from then on.
+The ideal: go through the queue in order; give each session that may be placed the agents that rank
+first among those with room for all its kernels; say of every other one why it waits. One departure
+for speed: free amounts only shrink during a pass, so a shape of request that found no room finds
+none later, and all sessions of that shape share one answer. It is worked out when the pass is over,
+so that its numbers are those that hold from then on.
 
-A blocked session does not block those behind it. Whatever reserves room for one (backfill) decides in
-`Pass.run`, between admission and packing.
+A blocked session does not block those behind it. Whatever reserves room for one (backfill) belongs
+in `Pass.run`, between admission and packing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -123,8 +123,8 @@ class Pass:
         if group.packing is None:
             return Wait(WaitReason.NEVER_FITS, {"problem": malformed(group.requests)})
         if len(group.requests) > 1:
+            # What is left may, by luck, suit unequal kernels better; they take it in the next pass.
             later = self._pack(group.requests, group.avoid)
-            # Unequal kernels may, by luck, fit what is left although they did not fit more; next pass.
             if later is not None and later.lacking is not None:
                 group.packing = later
         return binding(group.requests, group.packing, self.agents, self.free)

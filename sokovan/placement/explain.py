@@ -3,13 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sokovan.domain.quantities import format_duration, format_milli, format_size
+from sokovan.domain.quantities import (
+    DEVICE_SHARES,
+    format_duration,
+    format_milli,
+    format_size,
+)
 from sokovan.domain.reasons import Wait, WaitReason
-from sokovan.domain.resources import DEVICE_SHARES, Hold, Request
-from sokovan.domain.sessions import SessionId, SessionWithKernels
+from sokovan.domain.resources import Hold, Request
+from sokovan.domain.sessions import AgentId, SessionId
 from sokovan.placement.admit import admission
 from sokovan.placement.binding import AGENTS_NAMED_MAX, Look, label, look, refused_by
-from sokovan.placement.engine import Pass, Plan, Refused, shape_of
+from sokovan.placement.engine import Pass, Plan, Refused
 from sokovan.placement.order import ORDERS
 from sokovan.placement.snapshot import Snapshot
 
@@ -153,7 +158,7 @@ def _has(facts: Facts) -> str:
 
 
 def _bare(facts: Facts, key: str) -> str:
-    """The number alone; bytes in full where rounding would make two different amounts look alike."""
+    """The number alone; bytes in full where rounding would make two amounts look alike."""
     if facts["slot"] in {"cpu", "gpu"}:
         return format_milli(facts[key])
     if facts["slot"] == "gpu_mem":
@@ -194,30 +199,26 @@ def explain(snapshot: Snapshot, session_id: SessionId) -> dict[str, Any]:
     """Explain where a pending session stands, as a pass over `snapshot` would leave it. JSON-able.
 
     Returns:
-        `session_id, code, sentence, facts`; `position` in the queue from 1 and who is `ahead`, `None`
-        for a session that may not be placed whatever is free; `agents`, the closest first, with what
-        each lacks, and `refused_by`, their number by reason; `holders` of what it waits for.
-
-    Raises:
-        KeyError: The session is not pending in this snapshot.
+        `session_id, code, sentence, facts`; `position` in the queue from 1 and who is `ahead`,
+        `None` for a session that may not be placed whatever is free; `agents`, the closest first,
+        with what each lacks, and `refused_by`, their number by reason; `holders` of what it waits
+        for. A session that the snapshot does not have is NOT_EXAMINED_YET.
     """
-    session = {one.session_id: one for one in snapshot.pending}[session_id]
     done = Pass(snapshot)
     plan = done.run()
-    wait = plan.waits.get(session_id)
-    if wait is None:
-        names = {agent.agent_id: label(agent) for agent in snapshot.agents}
-        on = dict.fromkeys(names[one.agent_id] for one in plan.placed[session_id])
-        wait = Wait(WaitReason.NOT_EXAMINED_YET, {"agents": list(on)})
-    refused = done.refused.get(shape_of(session)) if admission(session, snapshot) is None else None
-    looks = () if session_id in plan.placed else _looks(done, refused)
+    names = {agent.agent_id: label(agent) for agent in snapshot.agents}
+    on = dict.fromkeys(names[one.agent_id] for one in plan.placed.get(session_id, ()))
+    unseen = Wait(WaitReason.NOT_EXAMINED_YET, {"agents": list(on)})
+    wait = plan.waits.get(session_id, unseen)
+    refused = next((r for r in done.refused.values() if session_id in r.session_ids), None)
+    looks = _looks(done, refused)
     holders = _holders(snapshot, plan, looks)
     return {
         "session_id": session_id,
         "code": wait.code.value,
         "sentence": sentence(wait, now=snapshot.now),
         "facts": wait.facts,
-        **_standing(snapshot, session),
+        **_standing(snapshot, session_id),
         "agents": [_agent(one) for one in looks[:AGENTS_NAMED_MAX]],
         "agents_total": len(looks),
         "refused_by": refused_by(looks),
@@ -226,15 +227,15 @@ def explain(snapshot: Snapshot, session_id: SessionId) -> dict[str, Any]:
     }
 
 
-def _standing(snapshot: Snapshot, session: SessionWithKernels) -> dict[str, Any]:
+def _standing(snapshot: Snapshot, session_id: SessionId) -> dict[str, Any]:
     queue = [
         one for one in ORDERS[snapshot.group.order](snapshot) if admission(one, snapshot) is None
     ]
     ids = [one.session_id for one in queue]
-    if session.session_id not in ids:
+    if session_id not in ids:
         return {"position": None, "ahead": None, "queue_length": len(queue)}
-    ahead = queue[: ids.index(session.session_id)]
-    higher = sum(one.priority > session.priority for one in ahead)
+    ahead = queue[: ids.index(session_id)]
+    higher = sum(one.priority > queue[len(ahead)].priority for one in ahead)
     return {
         "position": len(ahead) + 1,
         "ahead": {
@@ -289,14 +290,15 @@ def _holders(snapshot: Snapshot, plan: Plan, looks: Sequence[Look]) -> list[dict
             "mem": hold.mem_bytes,
             "gpu": sum(shares for _, shares in hold.devices),
         }
-        if not any(held[slot] for slot in wanted.get(hold.agent_id, ())):
+        agent_id = AgentId(hold.agent_id)
+        if not any(held[slot] for slot in wanted.get(agent_id, ())):
             continue
         entry = found.setdefault(
             (hold.agent_id, hold.session_id, hold.is_leftover),
             {
                 "session_id": hold.session_id,
                 "agent_id": hold.agent_id,
-                "agent": names[hold.agent_id],
+                "agent": names[agent_id],
                 "leftover": hold.is_leftover,
                 "cpu_milli": 0,
                 "mem_bytes": 0,

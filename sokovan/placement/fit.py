@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from sokovan.domain.cluster import Agent, AgentStatus
+from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.reasons import WaitReason
-from sokovan.domain.resources import DEVICE_SHARES, Device, DeviceShares, Request, Usage
+from sokovan.domain.resources import Device, DeviceShares, Request, Usage
 from sokovan.domain.sessions import AgentId
 from sokovan.placement.rank import Preference
 from sokovan.placement.snapshot import free_on
 
 amounts_of = attrgetter("gpu_shares", "cpu_milli", "mem_bytes", "gpu_mem_bytes_min")
-"""All that a request asks for, the scarcest first: its size when requests are sorted, and its shape."""
+"""All that a request asks for, the scarcest first: its size for sorting, and its shape."""
 
 # --- one kernel on one agent ----------------------------------------------------------------------
 
@@ -25,9 +26,9 @@ class Refusal:
         code: What is missing.
         slot: `cpu`, `mem`, `gpu` or `gpu_mem`; empty when the agent itself is the reason.
         requested: In the slot's base unit: milli-cores, bytes, shares, bytes per device.
-        free: Of `requested`, as much as the agent could give now. For whole devices, the shares of those
-            wholly free; for a part of a device, the shares of the freest one; for `gpu_mem`, what the
-            n-th largest device has when n are asked for.
+        free: How much of it the agent has free. For whole devices, the shares of those wholly free;
+            for a part of a device, the shares of the freest one; for `gpu_mem`, what the n-th
+            largest device has when n are asked for.
         total: The same on the empty agent; for `gpu` the shares of all devices with enough memory.
     """
 
@@ -56,8 +57,8 @@ def devices_for(
 ) -> DeviceShares | None:
     """Choose devices one by one, or return `None` when they do not suffice.
 
-    Whole devices need all their shares free, lowest index first. A part of a device goes to the fullest
-    one that has room, lowest index first among equals.
+    Whole devices need all their shares free, lowest index first. A part of a device goes to the
+    fullest one that has room, lowest index first among equals.
     """
     if not request.gpu_shares:
         return ()
@@ -103,7 +104,7 @@ def refusal(request: Request, agent: Agent, free: Usage) -> Refusal | None:
 
 
 def worst(short: Sequence[Refusal]) -> Refusal:
-    """The shortage that keeps a kernel out longest: one for ever, else the largest; the first of equals."""
+    """The shortage that binds: one for ever before others, then the largest, then the first."""
     return max(short, key=lambda refusal: (refusal.for_ever, refusal.missing))
 
 
@@ -130,7 +131,7 @@ def taken(free: Usage, request: Request, devices: DeviceShares) -> Usage:
 
 
 def _device_shortage(request: Request, agent: Agent, free: Usage) -> Refusal:
-    """Too few devices; or enough of them, but with too little memory, which no waiting will mend."""
+    """Too few devices; or enough of them, but with too little memory, which waiting cannot mend."""
     devices = agent.capacity.devices
     able = [d.index for d in devices if d.mem_bytes >= request.gpu_mem_bytes_min]
     count = max(1, request.devices_whole)
@@ -176,8 +177,8 @@ def pack(
 ) -> Packing:
     """Find an agent for each request in turn, on what those before it leave free.
 
-    When that leaves one out, the largest are tried first, once. Exact for equal requests; for unequal
-    ones it may miss a packing that exists.
+    When that leaves one out, the largest are tried first, once. Exact for equal requests; for
+    unequal ones it may miss a packing that exists.
     """
     given = _pack(range(len(requests)), requests, agents, free, preference)
     if given.lacking is None or len(set(requests)) == 1:

@@ -1,7 +1,7 @@
-"""Which of the agents that fit is taken. A new ranking is one function and one entry in `RANKINGS`.
+"""Which of the agents that fit is taken. A new ranking: one function, one entry in `RANKINGS`.
 
-A ranking returns a key; the agent with the smallest is taken. Every key ends with the agent's id, so
-that ties are decided the same everywhere.
+A ranking returns a key; the agent with the smallest is taken. Every key ends with the agent's id,
+so that ties are decided the same everywhere.
 """
 
 from collections.abc import Callable, Mapping

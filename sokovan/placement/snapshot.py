@@ -3,10 +3,29 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sokovan.domain.cluster import Agent, ScalingGroup
-from sokovan.domain.resources import DEVICE_SHARES, Hold, Usage, used_by
+from sokovan.domain.quantities import DEVICE_SHARES
+from sokovan.domain.resources import Hold, Usage, used_by
 from sokovan.domain.sessions import AgentId, SessionId, SessionWithKernels
+
+
+class Known(Protocol):
+    """What is known of a group at one moment, whoever knows it; see `Snapshot`."""
+
+    @property
+    def group(self) -> ScalingGroup: ...
+    @property
+    def agents(self) -> Iterable[Agent]: ...
+    @property
+    def holds(self) -> Iterable[Hold]: ...
+    @property
+    def pending(self) -> Iterable[SessionWithKernels]: ...
+    @property
+    def waiting_for_old(self) -> frozenset[SessionId]: ...
+    @property
+    def now(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +45,22 @@ class Snapshot:
     """What `holds` leave of each agent; an index, it adds nothing to the value."""
 
 
-def snapshot_of(
-    group: ScalingGroup,
-    agents: Iterable[Agent],
-    holds: Iterable[Hold],
-    pending: Iterable[SessionWithKernels],
-    *,
-    waiting_for_old: frozenset[SessionId] = frozenset(),
-    now: float = 0.0,
-) -> Snapshot:
-    """Build a snapshot; the order of what is given does not matter."""
-    agents = tuple(sorted(agents, key=lambda agent: agent.agent_id))
-    holds = tuple(holds)
+def snapshot_of(known: Known) -> Snapshot:
+    """Take a snapshot of what is known; the order of agents, holds and sessions does not matter."""
+    agents = tuple(sorted(known.agents, key=lambda agent: agent.agent_id))
+    holds = tuple(known.holds)
     by_agent: defaultdict[str, list[Hold]] = defaultdict(list)
     for hold in holds:
         by_agent[hold.agent_id].append(hold)
-    free = {agent.agent_id: free_on(agent, by_agent.get(agent.agent_id, ())) for agent in agents}
-    return Snapshot(group, agents, holds, tuple(pending), waiting_for_old, now, free)
+    return Snapshot(
+        group=known.group,
+        agents=agents,
+        holds=holds,
+        pending=tuple(known.pending),
+        waiting_for_old=known.waiting_for_old,
+        now=known.now,
+        free={a.agent_id: free_on(a, by_agent.get(a.agent_id, ())) for a in agents},
+    )
 
 
 def free_on(agent: Agent, holds: Iterable[Hold] = ()) -> Usage:

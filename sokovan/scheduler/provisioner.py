@@ -5,7 +5,7 @@ from sokovan.domain.sessions import SESSION_PRIORITY_MIN
 from sokovan.domain.statuses import SessionStatus
 from sokovan.placement.engine import place
 from sokovan.placement.explain import sentence
-from sokovan.placement.snapshot import Snapshot, snapshot_of
+from sokovan.placement.snapshot import snapshot_of
 from sokovan.scheduler.ports import ScheduledSessionData, ScheduleResult, SchedulingData
 from sokovan.scheduler.results import SessionTransitionInfo
 
@@ -24,7 +24,7 @@ class PlacementProvisioner:
         self, scaling_group: str, scheduling_data: SchedulingData
     ) -> ScheduleResult:
         """Place what can be placed; give a reason for everything that waits."""
-        plan = place(snapshot_from(scheduling_data))
+        plan = place(snapshot_of(scheduling_data))
         never = [
             session
             for session in scheduling_data.pending
@@ -48,15 +48,3 @@ class PlacementProvisioner:
             ],
             waits=plan.waits,
         )
-
-
-def snapshot_from(data: SchedulingData) -> Snapshot:
-    """Build the engine's snapshot from the store's answer."""
-    return snapshot_of(
-        data.group,
-        data.agents,
-        data.holds,
-        data.pending,
-        waiting_for_old=data.waiting_for_old,
-        now=data.now,
-    )

@@ -8,6 +8,7 @@ dropped, and the session is read again.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from sokovan.domain.cluster import Agent
 from sokovan.domain.resources import Hold
@@ -27,6 +28,20 @@ class Live:
         self._by_status: dict[tuple[str, SessionStatus], dict[SessionId, None]] = defaultdict(dict)
         self._holds: dict[AgentId, dict[str, Hold]] = defaultdict(dict)
         self._leftovers: dict[str, Hold] = {}
+
+    def become(self, other: "Live") -> None:
+        """Show what `other` shows; what only memory knows (waits, last contact) is kept.
+
+        In place: those who are about to write hold on to this very object.
+        """
+        heard = {agent_id: agent.last_seen_at for agent_id, agent in self.agents.items()}
+        waits = {i: wait for i, wait in self.waits.items() if i in other.sessions}
+        self.__dict__.update(other.__dict__)
+        self.waits = waits
+        self.put_agents(
+            replace(agent, last_seen_at=max(agent.last_seen_at, heard.get(agent_id, 0.0)))
+            for agent_id, agent in list(self.agents.items())
+        )
 
     def put_sessions(self, sessions: Iterable[SessionWithKernels]) -> None:
         """Take over sessions as they are now; those that have ended are forgotten."""

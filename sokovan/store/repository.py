@@ -86,7 +86,10 @@ class SqlRepository:
         def job(tx: Transaction) -> tuple[dict[str, int], Any]:
             known = {row.name: row for row in tx.execute(select(scaling_groups))}
             fencing = {}
-            for name in self._groups:
+            used = tx.execute(
+                select(sessions.c.scaling_group).where(sessions.c.status.not_in(sorted(FINAL)))
+            ).scalars()
+            for name in dict.fromkeys((*self._groups, *sorted(set(used)))):
                 if name not in known:
                     tx.execute(insert(scaling_groups).values(name=name, fencing_token=0))
                 fencing[name] = (known[name].fencing_token if name in known else 0) + 1
@@ -99,9 +102,9 @@ class SqlRepository:
 
         fencing, cursors = await self._database.write(job)
         self._fencing = fencing
-        for name, agent_id in cursors.items():
-            if name in self._groups:
-                self._groups[name] = replace(self._groups[name], last_agent_id=agent_id)
+        for name in fencing:  # a group that was taken out of the settings is driven to its end
+            group = self._groups.get(name) or ScalingGroup(name)
+            self._groups[name] = replace(group, last_agent_id=cursors.get(name))
         await self.refresh()
         now = self._clock.now()  # while nobody listened, no agent was silent
         self.live.put_agents(
@@ -115,7 +118,7 @@ class SqlRepository:
 
     async def refresh(self) -> None:
         """Read what is alive again, so that a shadow gone astray is put right."""
-        live = Live()  # takes the place of the present one at the commit
+        live = Live()
 
         def job(tx: Transaction) -> None:
             ids = tx.execute(
@@ -128,18 +131,7 @@ class SqlRepository:
                 live.put_hold(hold_of(row))
             live.put_agents(agent_of(row) for row in tx.execute(select(agents)))
 
-            def swap() -> None:
-                heard = {a: agent.last_seen_at for a, agent in self.live.agents.items()}
-                live.put_agents(
-                    replace(agent, last_seen_at=max(agent.last_seen_at, heard.get(a, 0.0)))
-                    for a, agent in list(live.agents.items())
-                )
-                live.waits.update(
-                    (i, wait) for i, wait in self.live.waits.items() if i in live.sessions
-                )
-                self.live = live
-
-            tx.after_commit(swap)
+            tx.after_commit(lambda: self.live.become(live))
 
         await self._database.write(job)
 

@@ -1,0 +1,87 @@
+"""Sessions per second, from the first submit to the last recorded end, next to the bare machine."""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.ground import conditions, cpu_seconds, report, server, spawn_rate
+from sokovan.agent.wrapper import WRAPPER
+from sokovan.client import Client
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sessions", type=int, default=1000, help="sessions in a batch")
+    parser.add_argument("--slots", type=int, default=16, help="sessions that run at once")
+    parser.add_argument("--rounds", type=int, default=3, help="batches; the median counts")
+    parser.add_argument(
+        "--finished", type=int, default=0, help="finished sessions in the store beforehand"
+    )
+    parser.add_argument("--profile", type=Path, help="write a cProfile of the manager there")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    args = parser.parse_args()
+
+    bare = spawn_rate(["/bin/true"], 2 * args.sessions, args.slots)
+    wrapper = wrapper_rate(args.sessions, args.slots)
+    with server(args.slots, prefill=args.finished, profile=args.profile) as (client, home):
+        before = cpu_seconds(home)
+        rates = [batch(client, args.sessions) for _ in range(args.rounds)]
+        after = cpu_seconds(home)
+    done = args.sessions * args.rounds
+    rate = statistics.median(rates)
+    report(
+        {
+            "sessions_per_s": round(rate, 1),
+            "rounds": str([round(r, 1) for r in rates]),
+            "cpu_ms_per_session": {
+                role: round((after[role] - before[role]) / done * 1000, 2) for role in before
+            },
+            "bare_per_s": round(bare),
+            "wrapper_per_s": round(wrapper),
+            "of_wrapper": round(rate / wrapper, 3),
+            "finished_before": args.finished,
+            "conditions": conditions(),
+        },
+        as_json=args.json,
+    )
+
+
+def batch(client: Client, count: int) -> float:
+    """Submit `count` sessions in one call and return how many ended per second."""
+    begun = time.time()
+    made = client.submit_many(
+        [{"command": ["/bin/true"], "cpu_milli": 1000, "cwd": "/"} for _ in range(count)]
+    )
+    ids = {view["id"] for view in made}
+    while any(view["id"] in ids for view in client.list(live_only=True, limit=5000)["items"]):
+        time.sleep(0.2)
+    ended = [_ended(view, ids) for view in client.list(live_only=False, limit=count)["items"]]
+    assert len(ended) == count, "a session is missing"
+    return count / (max(ended) - begun)
+
+
+def _ended(view: dict[str, Any], ids: set[str]) -> float:
+    assert view["id"] in ids
+    assert view["exit_code"] == 0, f"{view['id']} ended with {view['exit_code']}"
+    return datetime.fromisoformat(view["ended_at"]).timestamp()
+
+
+def wrapper_rate(count: int, at_once: int) -> float:
+    """Return how many wrapped processes a second run, without anything around them."""
+    with tempfile.TemporaryDirectory() as folder:
+        return spawn_rate(
+            ["/bin/sh", "-c", WRAPPER, "sokovan", folder, "/bin/true"], count, at_once
+        )
+
+
+if __name__ == "__main__":
+    main()

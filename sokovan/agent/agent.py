@@ -1,0 +1,359 @@
+"""The agent: which tokens there are on this machine, what was last said of each, and to whom.
+
+It is the same object behind a Unix socket, behind another transport, and inside a test. It runs
+nothing itself: a `Runtime` does. It reads no time and sleeps nowhere: a `Clock` and `Timers` do.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from sokovan.agent.journal import stopped_before_start
+from sokovan.agent.runtime import Ended, Runtime, StartFailedError, is_final
+from sokovan.agent.timers import Timer, Timers, first_of
+from sokovan.clock import Clock
+from sokovan.config import AgentConfig
+from sokovan.domain.errors import AgentError
+from sokovan.domain.reasons import EndReason
+from sokovan.scheduler.ports import (
+    AgentHello,
+    KernelReport,
+    KernelToPrepare,
+    KernelToStart,
+    KernelToStop,
+    OutputChunk,
+    ReportState,
+)
+
+log = logging.getLogger(__name__)
+
+RETRY_S_MAX = 60.0
+"""Longest pause before a failed start is tried again; the first ones are 1, 2, 4 … seconds."""
+HELD_S = 5.0
+"""While no manager is heard of, how often it is looked whether a start may be tried again."""
+PRUNE_EVERY_S = 3600.0
+POLL_S_MIN = 0.01
+POLL_S_MAX = 0.1
+STREAMS = ("stdout", "stderr")
+_DAY_S = 86400.0
+
+
+@dataclass(slots=True)
+class Entry:
+    """What is known of one token."""
+
+    report: KernelReport
+    """The latest."""
+    order: KernelToStart | None = None
+    """Kept while it may be tried again."""
+    requeue: bool = False
+    cut_off: bool = False
+    """Stopped because no manager was heard of."""
+    retry: Timer | None = None
+    over: asyncio.Event | None = None
+    """Set at the end; made when somebody waits for output."""
+
+
+class Agent:
+    """Runs kernels by token, each at most once, and repeats what became of it until it is heard.
+
+    Answers and reports are the same thing: the latest state of a token. Whoever carries them takes
+    `news()` whenever `on_news` is called and `unacknowledged()` at every heartbeat, and gives back
+    what was recorded through `acknowledge`.
+
+    Args:
+        hello: How it introduces itself.
+        config: Its limits.
+        runtime: Runs the kernels.
+        clock: Tells the time.
+        timers: Runs what is to happen later; whoever made them drives them.
+    """
+
+    def __init__(
+        self,
+        hello: AgentHello,
+        *,
+        config: AgentConfig,
+        runtime: Runtime,
+        clock: Clock,
+        timers: Timers,
+    ) -> None:
+        self.hello = hello
+        self.on_news: Callable[[], None] = lambda: None
+        self._config = config
+        self._runtime = runtime
+        self._clock = clock
+        self._timers = timers
+        self._entries: dict[str, Entry] = {}
+        self._news: dict[str, None] = {}
+        self._unacknowledged: dict[str, None] = {}
+        self._heard_at = clock.now()
+
+    def recover(self) -> None:
+        """Take up whatever an earlier agent left. Called once, before anything else."""
+        now = self._clock.now()
+        for found in self._runtime.recover(self):
+            token, order = found.order.token, found.order
+            if found.final is not None:
+                self._say(found.final)
+            elif found.alive:
+                self._say(KernelReport(token, ReportState.RUNNING)).requeue = order.requeue
+            elif now - found.accepted_at < self._config.cut_off_stop_s:
+                # Accepted so lately that nobody can have taken it for lost: it is still wanted.
+                why = StartFailedError("the agent was restarted before it could start it")
+                self.start_failed(order, why)
+            else:
+                self._runtime.forget(token)
+        self._watch_contact()
+        if self._config.output_keep_days:
+            self._prune()
+
+    # --- what it is asked -------------------------------------------------------------------------
+
+    async def prepare(self, kernels: Sequence[KernelToPrepare]) -> list[KernelReport]:
+        """Make ready what kernels need; a plain process needs nothing."""
+        for kernel in kernels:
+            if self._known(kernel.token) is None:
+                report = KernelReport(kernel.token, ReportState.PREPARED)
+                if kernel.image is not None:
+                    report = KernelReport(
+                        kernel.token,
+                        ReportState.PULL_FAILED,
+                        message="this agent runs plain processes, which have no image",
+                        failures=1,
+                        permanent=True,
+                    )
+                self._say(report, told=True)
+        return [self._state(kernel.token) for kernel in kernels]
+
+    async def start(self, kernels: Sequence[KernelToStart]) -> list[KernelReport]:
+        """Start kernels; a token known already is answered with its present state."""
+        for kernel in kernels:
+            report = self._known(kernel.token)
+            if report is None or report.state is ReportState.PREPARED:
+                self._start(kernel)
+                await asyncio.sleep(0)  # a long batch holds up nobody
+        return [self._state(kernel.token) for kernel in kernels]
+
+    async def stop(self, kernels: Sequence[KernelToStop]) -> list[KernelReport]:
+        """Begin to stop kernels; one that never ran is remembered, and may never be started.
+
+        Raises:
+            AgentError: That cannot be remembered; nothing was done.
+        """
+        unstarted = [k.token for k in kernels if self._is_unstarted(k.token)]
+        if unstarted:
+            try:
+                self._runtime.refuse(unstarted)
+            except OSError as error:
+                raise AgentError(f"cannot write down what was stopped: {error}") from error
+        for token in unstarted:
+            self._say(stopped_before_start(token), told=True)
+        for kernel in kernels:
+            entry = self._entries.get(kernel.token)
+            if entry is None or is_final(entry.report):
+                continue
+            if entry.retry is not None:
+                self._conclude(stopped_before_start(kernel.token))
+            else:
+                self._runtime.stop(kernel.token, kernel.grace_s, force=kernel.force)
+        return [self._state(kernel.token) for kernel in kernels]
+
+    async def states(self, tokens: Sequence[str]) -> list[KernelReport]:
+        """Answer the present state of each token, UNKNOWN included."""
+        return [self._state(token) for token in tokens]
+
+    async def read_output(
+        self, token: str, stream: str, *, offset: int, bytes_max: int, wait_s: float
+    ) -> OutputChunk:
+        """Read from `stdout` or `stderr`; a negative offset counts from the end.
+
+        Waits up to `wait_s` for more when there is nothing after `offset` and the kernel lives.
+
+        Raises:
+            AgentError: There is no such output.
+        """
+        if stream not in STREAMS:
+            raise AgentError(f"{stream!r}: no such output; there are stdout and stderr")
+        entry = self._entries.get(token)
+        if entry is None and self._runtime.recall(token) is None:
+            raise AgentError(f"the output of {token} is not kept here, or no longer")
+        until, pause_s = self._clock.now() + wait_s, POLL_S_MIN
+        while True:
+            ended = entry is None or is_final(entry.report)  # before reading: else some may follow
+            chunk = self._runtime.read(token, stream, offset, bytes_max)
+            left_s = until - self._clock.now()
+            if chunk.data or ended or left_s <= 0:
+                return replace(chunk, ended=ended)
+            assert entry is not None
+            offset = chunk.offset
+            entry.over = entry.over or asyncio.Event()
+            await first_of(self._clock.sleep(min(pause_s, left_s)), entry.over.wait())
+            pause_s = min(pause_s * 1.5, POLL_S_MAX)
+
+    # --- what it says -----------------------------------------------------------------------------
+
+    def news(self) -> list[KernelReport]:
+        """Take the reports that nobody has been told yet."""
+        news = [self._entries[token].report for token in self._news if token in self._entries]
+        self._news.clear()
+        return news
+
+    def unacknowledged(self) -> list[KernelReport]:
+        """Return every report that is still to be repeated."""
+        self._news.clear()
+        return [self._entries[token].report for token in self._unacknowledged]
+
+    def live_tokens(self) -> list[str]:
+        """Return the tokens of which something may be alive, or is to be."""
+        return [
+            token
+            for token, entry in self._entries.items()
+            if not is_final(entry.report) and entry.report.state is not ReportState.PREPARED
+        ]
+
+    def acknowledge(self, reports: Iterable[KernelReport]) -> None:
+        """Stop repeating these, unless there is something newer to say by now."""
+        for report in reports:
+            entry = self._entries.get(report.token)
+            if entry is None or entry.report != report:
+                continue
+            self._unacknowledged.pop(report.token, None)
+            if is_final(report):
+                del self._entries[report.token]
+                self._runtime.acknowledged(report.token)
+
+    def heard(self) -> None:
+        """Note that a manager is there."""
+        self._heard_at = self._clock.now()
+
+    # --- what the runtime says --------------------------------------------------------------------
+
+    def ended(self, token: str, end: Ended) -> None:
+        """Nothing of the kernel is left."""
+        self._conclude(
+            KernelReport(token, ReportState.ENDED, end.exit_code, end.reason, end.message)
+        )
+
+    def start_failed(self, order: KernelToStart, error: StartFailedError) -> None:
+        """A kernel does not run. What may be mended by itself is tried again."""
+        before = self._entries.get(order.token)
+        failures = 1 + (before.report.failures if before else 0)
+        report = KernelReport(
+            order.token,
+            ReportState.START_FAILED,
+            reason=error.reason,
+            message=error.message,
+            failures=failures,
+            permanent=error.permanent,
+        )
+        if error.permanent:
+            self._conclude(report)
+            return
+        log.warning("%s does not start (%d): %s", order.token, failures, error)
+        entry = self._say(report)
+        entry.order, entry.requeue = order, order.requeue
+        pause_s = min(2.0 ** min(failures - 1, 10), RETRY_S_MAX)
+        entry.retry = self._timers.after(pause_s, lambda: self._retry(order.token))
+
+    def stuck(self, token: str, pids: tuple[int, ...], message: str) -> None:
+        """These processes of the kernel cannot be killed."""
+        report = KernelReport(token, ReportState.RUNNING, message=message, pids=pids)
+        if report != self._entries[token].report:
+            log.warning("%s cannot be killed, pids %s: %s", token, pids, message)
+            self._say(report)
+
+    # --- inside -----------------------------------------------------------------------------------
+
+    def _known(self, token: str) -> KernelReport | None:
+        """Return the present state of a token, if it has one; it counts as told."""
+        entry = self._entries.get(token)
+        if entry is None:
+            return self._runtime.recall(token)
+        self._news.pop(token, None)
+        return entry.report
+
+    def _state(self, token: str) -> KernelReport:
+        return self._known(token) or KernelReport(token, ReportState.UNKNOWN)
+
+    def _is_unstarted(self, token: str) -> bool:
+        """Say whether it was never asked to start this token, nor to refuse it."""
+        entry = self._entries.get(token)
+        if entry is None:
+            return self._runtime.recall(token) is None
+        return entry.report.state is ReportState.PREPARED
+
+    def _start(self, order: KernelToStart) -> None:
+        try:
+            self._runtime.start(order)
+        except StartFailedError as error:
+            self.start_failed(order, error)
+            return
+        before = self._entries.get(order.token)
+        failures = before.report.failures if before else 0
+        entry = self._say(KernelReport(order.token, ReportState.RUNNING, failures=failures))
+        entry.order, entry.requeue = None, order.requeue
+
+    def _retry(self, token: str) -> None:
+        entry = self._entries[token]
+        assert entry.order is not None
+        if self._is_cut_off():  # it may have been given to another agent meanwhile
+            entry.retry = self._timers.after(HELD_S, lambda: self._retry(token))
+        else:
+            entry.retry = None
+            self._start(entry.order)
+
+    def _say(self, report: KernelReport, *, told: bool = False) -> Entry:
+        """Make `report` what is known of its token, and see that it is heard of."""
+        token = report.token
+        entry = self._entries.setdefault(token, Entry(report))
+        entry.report = report
+        if entry.over is not None and is_final(report):
+            entry.over.set()
+        self._unacknowledged[token] = None
+        if told:
+            self._news.pop(token, None)
+        else:
+            self._news[token] = None
+            self.on_news()
+        return entry
+
+    def _conclude(self, report: KernelReport) -> None:
+        """Remember and say the last thing that will be said of a token."""
+        entry = self._entries.get(report.token)
+        if entry is not None and entry.cut_off:
+            why = f"no manager was heard of for {self._config.cut_off_stop_s:.0f} seconds"
+            report = replace(report, reason=EndReason.AGENT_LOST, message=why)
+        self._runtime.conclude(report)
+        entry = self._say(report)
+        if entry.retry is not None:
+            entry.retry.cancel()
+            entry.retry = None
+        entry.order = None
+
+    def _is_cut_off(self) -> bool:
+        return self._clock.now() - self._heard_at >= self._config.cut_off_stop_s
+
+    def _watch_contact(self) -> None:
+        """Stop the kernels that will be started elsewhere, once no manager is heard of for long."""
+        if self._is_cut_off():
+            self._stop_requeued()
+        left_s = self._heard_at + self._config.cut_off_stop_s - self._clock.now()
+        self._timers.after(left_s if left_s > 0 else HELD_S, self._watch_contact)
+
+    def _stop_requeued(self) -> None:
+        for token, entry in list(self._entries.items()):
+            if not entry.requeue or entry.cut_off or is_final(entry.report):
+                continue
+            log.warning("%s is stopped: no manager is heard of", token)
+            entry.cut_off = True
+            if entry.retry is not None:
+                self._conclude(stopped_before_start(token))
+            else:
+                self._runtime.stop(token, KernelToStop(token).grace_s, force=False)
+
+    def _prune(self) -> None:
+        keep_s = self._config.output_keep_days * _DAY_S
+        self._runtime.prune(self._clock.now() - keep_s)
+        self._timers.after(PRUNE_EVERY_S, self._prune)

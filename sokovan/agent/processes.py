@@ -1,0 +1,373 @@
+"""Kernels as plain processes: each a wrapper that leads a session, and whatever comes of it.
+
+The agent is the parent of the wrappers that it started, and of every process that these leave
+behind (it is their "subreaper"). Wrappers that an earlier agent started are watched through pidfds.
+When a wrapper has ended, what is left of its kernel is killed; only then has the kernel ended.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sokovan.agent import procfs, wrapper
+from sokovan.agent.cgroups import Cgroups, Group
+from sokovan.agent.journal import Journal, Order, Run, stopped_before_start
+from sokovan.agent.runtime import Ended, Recovered, RuntimeEvents, StartFailedError
+from sokovan.agent.timers import Timer, Timers
+from sokovan.agent.wire import encode_start
+from sokovan.clock import Clock
+from sokovan.domain.quantities import format_size
+from sokovan.domain.reasons import EndReason
+from sokovan.domain.resources import Capacity
+from sokovan.scheduler.ports import KernelReport, KernelToStart, OutputChunk, ReportState
+
+log = logging.getLogger(__name__)
+
+KILL_AGAIN_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+"""Pauses between attempts to kill; the last one is repeated."""
+STUCK_TRIES = 8
+"""After so many attempts (about three seconds) it is reported that they fail."""
+WRAPPER_TRIES = 6
+"""After so many, a wrapper that has nothing left to wait for is killed too."""
+NOT_YET_S = 0.01
+"""How long to wait before asking again whether the command has been started."""
+LOOKS_PART = 4
+"""Looking at all processes may take at most one part in so many, plus one, of the time."""
+PRUNE_PAUSE_S = 0.02
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(slots=True)
+class Running:
+    """A kernel of which something may be alive."""
+
+    token: str
+    pid: int
+    """The wrapper's."""
+    group: Group | None = None
+    mem_bytes: int = 0
+    pidfd: int | None = None
+    """Set when the wrapper is not our child."""
+    is_child: bool = True
+    wrapper_gone: bool = False
+    exit_code: int | None = None
+    """What the wrapper itself returned, when it is our child and was not killed."""
+    stopping: bool = False
+    tries: int = 0
+    timer: Timer | None = None
+    """The next step of stopping or clearing up."""
+
+
+class ProcessRuntime:
+    """Runs kernels as plain processes.
+
+    Args:
+        directory: The agent's own directory.
+        clock: Tells when an order was accepted.
+        timers: Runs what is to happen later.
+        capacity: What there is to hand out.
+        cgroups: Where control groups can be made; `None` makes none.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        clock: Clock,
+        timers: Timers,
+        capacity: Capacity,
+        cgroups: Cgroups | None,
+    ) -> None:
+        self._journal = Journal(directory)
+        self._clock = clock
+        self._timers = timers
+        self._capacity = capacity
+        self._cgroups = cgroups
+        self._boot_id = procfs.boot_id()
+        self._kernels: dict[str, Running] = {}
+        self._tokens: dict[int, str] = {}
+        self._unclear: list[Running] = []
+        self._looked_s = 0.0
+
+    # --- the Runtime protocol: what is remembered -------------------------------------------------
+
+    def capacity(self) -> Capacity:
+        return self._capacity
+
+    def recover(self, events: RuntimeEvents) -> Sequence[Recovered]:
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        orders = list(self._journal.orders())
+        table = procfs.processes() if orders else {}
+        found = [r for order, final in orders if (r := self._recover(order, final, table))]
+        if self._cgroups:
+            self._cgroups.sweep({r.order.token for r in found})
+        return found
+
+    def close(self) -> None:
+        """Let go of the event loop; kernels run on."""
+        self._loop.remove_signal_handler(signal.SIGCHLD)
+        for kernel in self._kernels.values():
+            self._unwatch(kernel)
+
+    def recall(self, token: str) -> KernelReport | None:
+        return self._journal.recall(token)
+
+    def refuse(self, tokens: Sequence[str]) -> None:
+        self._journal.refuse(tokens)
+
+    def conclude(self, report: KernelReport) -> None:
+        try:
+            self._journal.conclude(report)
+        except OSError as error:
+            log.warning("the end of %s could not be written down: %s", report.token, error)
+
+    def acknowledged(self, token: str) -> None:
+        self._journal.file_away(token)
+
+    def forget(self, token: str) -> None:
+        self._journal.forget(token)
+
+    def read(self, token: str, stream: str, offset: int, bytes_max: int) -> OutputChunk:
+        return self._journal.read(token, stream, offset, bytes_max)
+
+    def prune(self, before: float) -> None:
+        self._prune(self._journal.prune(before))
+
+    def _prune(self, slices: Iterator[None]) -> None:
+        with contextlib.suppress(StopIteration):
+            next(slices)
+            self._timers.after(PRUNE_PAUSE_S, lambda: self._prune(slices))
+
+    # --- the Runtime protocol: what is done -------------------------------------------------------
+
+    def start(self, order: KernelToStart) -> None:
+        group = self._cgroups.group_of(order.token, order.request) if self._cgroups else None
+        accepted = Order(order, self._clock.now(), self._boot_id, group.paths if group else ())
+        try:
+            self._journal.begin(accepted, encode_start(order))
+            if self._cgroups and group:
+                self._cgroups.make(group, order.request)
+        except OSError as error:
+            raise StartFailedError(
+                f"it could not be prepared: {error.filename or 'a file'}: {error.strerror}"
+            ) from error
+        limited_otherwise = self._cgroups and "memory" in self._cgroups.bases
+        try:
+            pid = wrapper.spawn(
+                order,
+                folder=self._journal.folder(order.token),
+                env=wrapper.environment(order, self._capacity.devices),
+                gates=group.gates() if group else [],
+                data_bytes_max=0 if limited_otherwise else order.request.mem_bytes,
+            )
+        except StartFailedError:
+            if group:
+                group.remove()
+            raise
+        self._kernels[order.token] = Running(order.token, pid, group, order.request.mem_bytes)
+        self._tokens[pid] = order.token
+
+    def stop(self, token: str, grace_s: float, *, force: bool) -> None:
+        kernel = self._kernels.get(token)
+        if kernel is None or kernel.wrapper_gone:
+            return  # it is being cleared up, which no grace delays
+        if force or grace_s <= 0:
+            kernel.stopping = True
+            self._kill(kernel)
+        elif not kernel.stopping:
+            kernel.stopping = True
+            kernel.timer = self._timers.after(grace_s, lambda: self._kill(kernel))
+            self._terminate(kernel)
+        elif kernel.timer and kernel.timer.at > self._clock.now() + grace_s:
+            kernel.timer.cancel()
+            kernel.timer = self._timers.after(grace_s, lambda: self._kill(kernel))
+
+    # --- starting again ---------------------------------------------------------------------------
+
+    def _recover(
+        self, order: Order, final: KernelReport | None, table: dict[int, procfs.Process]
+    ) -> Recovered | None:
+        token = order.kernel.token
+        if final is not None:
+            return Recovered(order.kernel, order.accepted_at, final=final)
+        run = self._journal.run(token)
+        if order.boot_id != self._boot_id:  # nothing of before is alive
+            if not run.started:
+                self._journal.forget(token)
+                return None
+            end = self._end_of(run, None)
+            report = KernelReport(token, ReportState.ENDED, end.exit_code, end.reason, end.message)
+            self.conclude(report)
+            return Recovered(order.kernel, order.accepted_at, final=report)
+        found = run.wrapper or procfs.wrapper_carrying(token, table.values())
+        if found is None:
+            self._journal.clear_run(token)
+            return Recovered(order.kernel, order.accepted_at)
+        group = Group(order.groups) if order.groups else None
+        if group:
+            group.thaw()
+        kernel = Running(token, found.pid, group, order.kernel.request.mem_bytes, is_child=False)
+        self._kernels[token] = kernel
+        if not self._watch(kernel, found):
+            self._timers.after(0, lambda: self._wrapper_ended(kernel))
+        return Recovered(order.kernel, order.accepted_at, alive=True)
+
+    def _watch(self, kernel: Running, found: procfs.Process) -> bool:
+        """Have the end of a wrapper that is not our child noticed; say whether it is alive."""
+        try:
+            pidfd = os.pidfd_open(found.pid)
+        except OSError:
+            return False
+        if not procfs.is_alive(found.pid, found.start):
+            os.close(pidfd)
+            return False
+        kernel.pidfd = pidfd
+        self._loop.add_reader(pidfd, self._wrapper_ended, kernel)
+        return True
+
+    def _unwatch(self, kernel: Running) -> None:
+        if kernel.pidfd is not None:
+            self._loop.remove_reader(kernel.pidfd)
+            os.close(kernel.pidfd)
+            kernel.pidfd = None
+
+    # --- the end of a wrapper ---------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        """Bury every child that has died: wrappers, and what kernels left behind."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            kernel = self._kernels.get(self._tokens.pop(pid, ""))
+            if kernel is not None:
+                kernel.exit_code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+                self._wrapper_ended(kernel)
+
+    def _wrapper_ended(self, kernel: Running) -> None:
+        if kernel.is_child and kernel.exit_code is None:
+            # It was killed, perhaps before its child had joined the control group.
+            procfs.send_group(kernel.pid, signal.SIGKILL)
+        self._unwatch(kernel)
+        kernel.wrapper_gone = True
+        kernel.tries = 0
+        if kernel.timer:
+            kernel.timer.cancel()
+        self._clear(kernel)
+
+    def _clear(self, kernel: Running) -> None:
+        """Kill what is left of a kernel whose wrapper has ended, until nothing is."""
+        if kernel.group is None:
+            self._unclear.append(kernel)
+            if len(self._unclear) == 1:  # one look at all processes serves all that end meanwhile
+                self._timers.after(LOOKS_PART * self._looked_s, self._look)
+        elif pids := kernel.group.pids():
+            kernel.group.kill()
+            self._again(kernel, pids, self._clear)
+        else:
+            self._finish(kernel)
+
+    def _look(self) -> None:
+        began = self._clock.now()
+        table = procfs.processes()
+        unclear, self._unclear = self._unclear, []
+        for kernel in unclear:
+            if left := self._members(kernel, table):
+                for process in left:
+                    procfs.send(process, signal.SIGKILL)
+                self._again(kernel, {process.pid for process in left}, self._clear)
+            else:
+                self._finish(kernel)
+        self._looked_s = self._clock.now() - began
+
+    def _finish(self, kernel: Running) -> None:
+        """Nothing is left: work out how it ended, and say so."""
+        token = kernel.token
+        del self._kernels[token]
+        run = self._journal.run(token)
+        end = self._end_of(run, kernel.exit_code)
+        if group := kernel.group:
+            if end.exit_code != 0 and group.oom_killed():
+                limit = format_size(kernel.mem_bytes)
+                end = Ended(end.exit_code, end.reason, f"killed: over its memory limit of {limit}")
+            if not group.remove():
+                self._timers.after(1.0, group.remove)
+        if run.started or not Path(self._journal.folder(token)).is_dir():
+            self._events.ended(token, end)
+        elif kernel.stopping:
+            report = stopped_before_start(token)
+            self._events.ended(token, Ended(None, report.reason, report.message))
+        elif (order := self._journal.order(token)) is None:
+            self._events.ended(token, end)
+        else:
+            why = self._journal.why_not_started(token) or "its wrapper ended before it"
+            self._events.start_failed(order.kernel, StartFailedError(why))
+
+    @staticmethod
+    def _end_of(run: Run, exit_code: int | None) -> Ended:
+        """Return how a command ended: what the wrapper wrote, else what it returned."""
+        code = exit_code if run.status is None else run.status
+        if code is None:
+            return Ended(
+                None,
+                EndReason.EXIT_STATUS_LOST,
+                "its wrapper ended before it could write the command's exit status",
+            )
+        return Ended(code)
+
+    # --- stopping ---------------------------------------------------------------------------------
+
+    def _terminate(self, kernel: Running) -> None:
+        """Ask a kernel to end, once its command is there to hear it."""
+        if kernel.wrapper_gone or kernel.tries:
+            return
+        if self._journal.run(kernel.token).started:
+            procfs.send_group(kernel.pid, signal.SIGTERM)
+            procfs.send_group(kernel.pid, signal.SIGCONT)
+        else:
+            self._timers.after(NOT_YET_S, lambda: self._terminate(kernel))
+
+    def _kill(self, kernel: Running) -> None:
+        """Kill everything but the wrapper, so that it writes the status; the wrapper last."""
+        if kernel.wrapper_gone:
+            return
+        if kernel.timer:
+            kernel.timer.cancel()
+        if kernel.group is not None:
+            pids = kernel.group.pids()
+            kernel.group.kill()
+        else:
+            left = self._members(kernel, procfs.processes())
+            pids = {process.pid for process in left}
+            for process in left:
+                procfs.send(process, signal.SIGKILL)
+        if pids:
+            procfs.send_group(kernel.pid, signal.SIGCONT)
+        elif kernel.tries >= WRAPPER_TRIES or not self._journal.run(kernel.token).started:
+            procfs.send_group(kernel.pid, signal.SIGKILL)
+        self._again(kernel, pids, self._kill)
+
+    def _again(self, kernel: Running, pids: set[int], step: Callable[[Running], None]) -> None:
+        """Repeat a step of killing after a pause; report it when it has failed for long."""
+        pause_s = KILL_AGAIN_S[min(kernel.tries, len(KILL_AGAIN_S) - 1)]
+        kernel.tries += 1
+        kernel.timer = self._timers.after(pause_s, lambda: step(kernel))
+        if kernel.tries > STUCK_TRIES:
+            stuck = tuple(sorted(pids)) or (kernel.pid,)
+            self._events.stuck(kernel.token, stuck, "SIGKILL has had no effect yet")
+
+    def _members(self, kernel: Running, table: dict[int, procfs.Process]) -> list[procfs.Process]:
+        reapers = (os.getpid(),) if kernel.is_child else None
+        return procfs.members(kernel.pid, kernel.token, table, reapers)

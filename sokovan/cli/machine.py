@@ -1,0 +1,178 @@
+"""Commands about the server and its agents: `status agents up down`."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sokovan.cli.options import Call, Home, Json, call_of
+
+if TYPE_CHECKING:
+    from sokovan.client import Client
+
+STOP_S_MAX = 60.0
+"""How long `down` waits for the server to be gone."""
+NAMED_MAX = 10
+
+
+def status(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
+    """Say whether the server runs, where, and what it has to do; starts nothing."""
+    from sokovan.cli.text import print_json, print_rows
+    from sokovan.domain.quantities import format_duration
+
+    call = call_of(ctx, home, json)
+    with call.quiet_client() as client:
+        found = client.status()
+    if call.json:
+        print_json(found)
+        return 0
+    rows = [
+        ("server", f"sokovan {found['version']}, pid {found['pid']}"),
+        ("up for", format_duration(found["uptime_s"])),
+        ("address", found["address"]),
+        ("home", str(call.home)),
+    ]
+    for name in ("sessions", "agents"):
+        counts = [f"{count} {status}" for status, count in found[name].items() if count]
+        rows.append((name, ", ".join(counts) or "none"))
+    if found.get("leftovers"):
+        rows.append(("leftovers", f"{found['leftovers']} kernels that are not confirmed gone"))
+    print_rows(rows)
+    return 0
+
+
+def agents(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
+    """List the agents: what each has, and what is held of it."""
+    from sokovan.cli.describe import AGENT_HEADERS, agent_row
+    from sokovan.cli.text import print_json, print_rows
+
+    call = call_of(ctx, home, json)
+    with call.client() as client:
+        found = client.agents()
+    if call.json:
+        print_json(found)
+    elif found:
+        print_rows([agent_row(agent) for agent in found], headers=AGENT_HEADERS)
+    else:
+        print("no agents yet; one joins within seconds of the server's start", file=sys.stderr)
+    return 0
+
+
+def up(
+    ctx: typer.Context,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", metavar="N", min=0, max=65535, help="Port to listen on; 0 is any."),
+    ] = None,
+    home: Home = None,
+    background_child: Annotated[int | None, typer.Option(hidden=True, metavar="FD")] = None,
+) -> int:
+    """Run the server in the foreground; Ctrl-C stops it and leaves sessions running.
+
+    Other commands start one in the background by themselves.
+    """
+    from sokovan.cli.server import prepare_home, tell_parent
+    from sokovan.cli.text import problem
+    from sokovan.domain.errors import SokovanError
+
+    call = call_of(ctx, home)
+    if background_child is not None:
+        os.set_inheritable(background_child, False)
+
+    def ready(url: str) -> None:
+        if background_child is not None:
+            tell_parent(background_child, {"url": url})
+            return
+        print(
+            f"sokovan serves {call.home} at {url} (pid {os.getpid()}); Ctrl-C stops it, and leaves"
+            " sessions running",
+            flush=True,
+        )
+
+    try:
+        prepare_home(call.home)
+        _serve(call, port, ready)
+    except SokovanError as error:
+        if background_child is not None:
+            import json
+
+            tell_parent(background_child, json.loads(problem(error)))
+        raise
+    return 0
+
+
+def _serve(call: Call, port: int | None, ready: Callable[[str], None]) -> None:
+    from sokovan.config import load_config
+    from sokovan.manager import serve, with_port
+
+    serve(with_port(load_config(call.home), port), on_ready=ready)
+
+
+def down(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
+    """Stop the server; sessions keep running, and the next command starts it again."""
+    from sokovan.cli.text import print_json
+    from sokovan.client import server_file
+    from sokovan.domain.errors import ServerUnreachableError
+
+    call = call_of(ctx, home, json)
+    found = server_file(call.home)
+    if found is None:
+        if call.json:
+            print_json({"stopped": False, "pid": None, "live_sessions": []})
+        else:
+            print(f"no server runs for {call.home}")
+        return 0
+    try:
+        with call.quiet_client() as client:
+            live, pid = _stop(client, found["pid"])
+    except ServerUnreachableError as error:
+        raise ServerUnreachableError(
+            f"{error.message}; its process is {found['pid']}, and `kill -9 {found['pid']}` loses"
+            " nothing that was accepted"
+        ) from None
+    if call.json:
+        ids = [session["id"] for session in live]
+        print_json({"stopped": True, "pid": pid, "live_sessions": ids})
+    else:
+        print(f"stopped the server (pid {pid})")
+        _say_what_goes_on(live)
+    return 0
+
+
+def _stop(client: "Client", pid: int) -> tuple[list[dict[str, Any]], int]:
+    """Ask the server to stop; return the live sessions and its pid once the process is gone."""
+    import select
+
+    from sokovan.domain.errors import ServerUnreachableError
+
+    handle = os.pidfd_open(pid)  # before it goes: the number may be given to another process
+    try:
+        live = client.list()
+        pid = client.shut_down()
+        if not select.select([handle], [], [], STOP_S_MAX)[0]:
+            raise ServerUnreachableError(
+                f"the server has not stopped within {STOP_S_MAX:.0f} s of being asked to"
+            )
+    finally:
+        os.close(handle)
+    return live, pid
+
+
+def _say_what_goes_on(live: list[dict[str, Any]]) -> None:
+    """Say what becomes of the sessions that have not ended."""
+    from sokovan.cli.describe import short
+    from sokovan.cli.text import plain
+    from sokovan.domain.statuses import WAITING
+
+    waiting = sum(session["status"] in WAITING for session in live)
+    placed = [session for session in live if session["status"] not in WAITING]
+    if placed:
+        names = [f"{short(s['id'])} {s['name']}".strip() for s in placed[:NAMED_MAX]]
+        more = f" and {len(placed) - NAMED_MAX} more" if len(placed) > NAMED_MAX else ""
+        print(plain(f"{len(placed)} keep running: {', '.join(names)}{more}"))
+    if waiting:
+        print(f"{waiting} wait, and will be placed when the server is back")
+    if live:
+        print("next: any command starts the server again, such as sokovan ls")

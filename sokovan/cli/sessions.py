@@ -1,0 +1,232 @@
+"""Commands about sessions that are there: `ls show history why wait cancel hold release`."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sokovan.cli.options import Call, Home, Json, Ref, Refs, call_of
+
+if TYPE_CHECKING:
+    from sokovan.client import Client
+
+LISTED_MAX = 1000
+
+
+def ls(  # noqa: PLR0917 - these are the options, in the order of the help
+    ctx: typer.Context,
+    all: Annotated[bool, typer.Option("--all", "-a", help="Ended sessions too.")] = False,
+    status: Annotated[
+        list[str] | None,
+        typer.Option("--status", "-s", metavar="STATUS", help="Only these; repeatable."),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", "-n", help="Only of this name.")] = None,
+    owner: Annotated[str | None, typer.Option("--owner", "-u", help="Only of this user.")] = None,
+    group: Annotated[str | None, typer.Option("--group", help="Only of this group.")] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, help="At most so many, the newest.")
+    ] = LISTED_MAX,
+    json: Json = False,
+    home: Home = None,
+) -> int:
+    """List sessions, newest first: those that have not ended."""
+    from sokovan.cli.describe import SESSION_HEADERS, session_row
+    from sokovan.cli.text import print_json, print_rows
+
+    call = call_of(ctx, home, json)
+    with call.client() as client:
+        found = client.list(
+            live_only=not (all or status),
+            status=[item.upper() for item in status or ()],
+            name=name,
+            owner=owner,
+            group=group,
+            limit=limit,
+        )
+        now = _now(client)
+    if call.json:
+        print_json(found)
+    elif found:
+        print_rows([session_row(session, now) for session in found], headers=SESSION_HEADERS)
+        if len(found) == limit:
+            _say(f"these are the newest {limit}; --limit N shows more")
+    elif all or status or name or owner or group:
+        _say("no such sessions")
+    else:
+        _say("no live sessions; `sokovan ls -a` shows ended ones")
+    return 0
+
+
+def show(ctx: typer.Context, ref: Ref, json: Json = False, home: Home = None) -> int:
+    """Print everything about a session."""
+    from sokovan.cli.describe import session_lines
+    from sokovan.cli.text import print_json, print_rows
+
+    call = call_of(ctx, home, json)
+    with call.client() as client:
+        session = client.get(ref)
+        now = _now(client)
+    if call.json:
+        print_json(session)
+    else:
+        print_rows(list(session_lines(session, now)))
+    return 0
+
+
+def history(ctx: typer.Context, ref: Ref, json: Json = False, home: Home = None) -> int:
+    """Print every change of a session and its kernels, oldest first."""
+    from sokovan.cli.describe import HISTORY_HEADERS, history_row
+    from sokovan.cli.text import print_json, print_rows
+
+    call = call_of(ctx, home, json)
+    with call.client() as client:
+        items = client.history(ref)
+    if call.json:
+        print_json(items)
+    else:
+        print_rows([history_row(item) for item in items], headers=HISTORY_HEADERS)
+    return 0
+
+
+def why(ctx: typer.Context, ref: Ref, json: Json = False, home: Home = None) -> int:
+    """Explain where a session stands: why it waits, or how it ended."""
+    from sokovan.cli.explained import why_lines
+    from sokovan.cli.text import plain, print_json
+
+    call = call_of(ctx, home, json)
+    with call.client() as client:
+        answer = client.why(ref)
+    if call.json:
+        print_json(answer)
+    else:
+        for line in why_lines(answer):
+            print(plain(line))
+    return 0
+
+
+def wait(
+    ctx: typer.Context,
+    refs: Refs,
+    timeout: Annotated[
+        str | None,
+        typer.Option("--timeout", metavar="DURATION", help="Give up after: 30s; exit code 124."),
+    ] = None,
+    json: Json = False,
+    home: Home = None,
+) -> int:
+    """Wait until sessions have ended; exit as `run` does, with the first that failed."""
+    from sokovan.cli import exits
+    from sokovan.cli.describe import outcome, short
+    from sokovan.domain.errors import InvalidRequestError
+    from sokovan.domain.quantities import parse_duration
+    from sokovan.domain.statuses import FINAL
+
+    try:
+        timeout_s = None if timeout is None else parse_duration(timeout, field="timeout")
+    except InvalidRequestError as error:
+        raise exits.UsageError(f"--{error.message}", field=error.field) from None
+    codes = []
+
+    def wait_for(client: "Client", ref: str) -> dict[str, Any]:
+        session = client.wait(ref, timeout_s)
+        is_over = session["status"] in FINAL
+        codes.append(exits.of_session(session) if is_over else exits.TIMEOUT)
+        return session
+
+    def sentence(session: dict[str, Any]) -> str:
+        words = [short(session["id"]), session["status"], session["result"], outcome(session)]
+        return " ".join(word for word in words if word)
+
+    _each(call_of(ctx, home, json), refs, wait_for, sentence)
+    return next((code for code in codes if code), 0)
+
+
+def cancel(
+    ctx: typer.Context,
+    refs: Refs,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Kill at once, without the grace.")
+    ] = False,
+    json: Json = False,
+    home: Home = None,
+) -> int:
+    """End sessions: waiting ones at once, running ones with SIGTERM and, after a grace, SIGKILL."""
+    from sokovan.cli.describe import short
+
+    said = {
+        "cancelled": "cancelled before it was placed",
+        "terminating": "is being stopped",
+        "already-ended": "had ended already",
+    }
+
+    def sentence(answer: dict[str, Any]) -> str:
+        outcome = answer["outcome"]
+        return f"{short(answer['session']['id'])} {said.get(outcome, outcome)}"
+
+    return _each(
+        call_of(ctx, home, json),
+        refs,
+        lambda client, ref: client.cancel(ref, force=force),
+        sentence,
+    )
+
+
+def hold(ctx: typer.Context, refs: Refs, json: Json = False, home: Home = None) -> int:
+    """Hold waiting sessions back until `release`."""
+    from sokovan.cli.describe import short
+
+    return _each(
+        call_of(ctx, home, json),
+        refs,
+        lambda client, ref: client.hold(ref),
+        lambda session: f"{short(session['id'])} is held; next: sokovan release {session['id']}",
+    )
+
+
+def release(ctx: typer.Context, refs: Refs, json: Json = False, home: Home = None) -> int:
+    """Let held sessions take part again."""
+    from sokovan.cli.describe import short
+
+    return _each(
+        call_of(ctx, home, json),
+        refs,
+        lambda client, ref: client.release(ref),
+        lambda session: f"{short(session['id'])} is released",
+    )
+
+
+def _each(
+    call: Call,
+    refs: list[str],
+    ask: "Callable[[Client, str], dict[str, Any]]",
+    sentence: Callable[[dict[str, Any]], str],
+) -> int:
+    """Ask the same of each session; print one object for one, an array for several."""
+    from sokovan.cli.text import plain, print_json
+
+    with call.client() as client:
+        if len(refs) > 1:  # `@` and `@~1` mean what they mean now
+            refs = [client.get(ref)["id"] for ref in refs]
+        answers = []
+        for ref in refs:
+            answers.append(ask(client, ref))
+            if not call.json:
+                print(plain(sentence(answers[-1])))
+    if call.json:
+        print_json(answers[0] if len(answers) == 1 else answers)
+    return 0
+
+
+def _now(client: "Client") -> float:
+    """Return the time by the server's clock, which is the one that its times come from."""
+    if client.server_time is not None:
+        return client.server_time
+    from sokovan.clock import SystemClock
+
+    return SystemClock().now()
+
+
+def _say(sentence: str) -> None:
+    import sys
+
+    print(sentence, file=sys.stderr)

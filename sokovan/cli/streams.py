@@ -1,0 +1,92 @@
+"""Where the output of kernels goes: this process's stdout and stderr, or lines of JSON."""
+
+import codecs
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from sokovan.client.fields import Output
+
+STREAMS = ("stdout", "stderr")
+LINE_BYTES_MAX = 64 * 1024
+"""A line longer than this is printed in pieces, each with its prefix."""
+
+
+class Sink:
+    """Writes what several threads bring, one piece at a time.
+
+    Args:
+        json: Write objects, one on a line: `kernel, stream, offset, text`.
+        prefixed: Write whole lines, each with the number of its kernel before it.
+    """
+
+    def __init__(self, *, json: bool, prefixed: bool) -> None:
+        self._json = json
+        self._prefixed = prefixed
+        self._turn = threading.Lock()
+        self._decoders: dict[tuple[int, str], codecs.IncrementalDecoder] = {}
+        self._unfinished: dict[tuple[int, str], bytes] = {}
+
+    def write(self, kernel: int, stream: str, piece: Output) -> None:
+        """Write a piece of a kernel's output.
+
+        Raises:
+            BrokenPipeError: Nobody reads it any more.
+        """
+        if not piece.data:
+            return
+        with self._turn:
+            if self._json:
+                self._write_json(kernel, stream, piece.offset, piece.data)
+            elif self._prefixed:
+                self._write_lines(kernel, stream, piece.data)
+            else:
+                _put(stream, piece.data)
+
+    def end(self, kernel: int, stream: str) -> None:
+        """Write what was kept back for want of a line's end."""
+        with self._turn:
+            rest = self._unfinished.pop((kernel, stream), b"")
+            if rest:
+                _put(stream, b"[%d] %s\n" % (kernel, rest))
+
+    def note(self, sentence: str) -> None:
+        """Say something of our own, on stderr."""
+        with self._turn:
+            print(f"sokovan: {sentence}", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def silence(self) -> Iterator[None]:
+        """Keep everything back meanwhile."""
+        with self._turn:
+            yield
+
+    def _write_json(self, kernel: int, stream: str, offset: int, data: bytes) -> None:
+        key = (kernel, stream)
+        if key not in self._decoders:
+            self._decoders[key] = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        item = {
+            "kernel": kernel,
+            "stream": stream,
+            "offset": offset,
+            "text": self._decoders[key].decode(data),
+        }
+        print(json.dumps(item, ensure_ascii=False), flush=True)
+
+    def _write_lines(self, kernel: int, stream: str, data: bytes) -> None:
+        kept = self._unfinished.get((kernel, stream), b"") + data
+        *lines, rest = kept.split(b"\n")
+        if len(rest) > LINE_BYTES_MAX:
+            lines.append(rest)
+            rest = b""
+        self._unfinished[kernel, stream] = rest
+        _put(stream, b"".join(b"[%d] %s\n" % (kernel, line) for line in lines))
+
+
+def _put(stream: str, data: bytes) -> None:
+    out: BinaryIO = sys.stdout.buffer if stream == "stdout" else sys.stderr.buffer
+    out.write(data)
+    out.flush()

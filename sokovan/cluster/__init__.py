@@ -1,0 +1,1 @@
+"""Where agents live, and how the manager reaches them."""

@@ -1,0 +1,132 @@
+"""A home with real processes that tests may kill, and that leaves nothing behind."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from sokovan.client import Client
+from sokovan.domain.errors import SokovanError
+
+DEADLINE_S = 120.0
+CRASHING = Path(__file__).with_name("crashing_manager.py")
+
+
+class RealHome:
+    """A home directory, its manager and its agents."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._managers: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def client(self) -> Client:
+        """A client of the server that runs now."""
+        return Client(home=self.home)
+
+    def start(self, point: str = "never", count: int = 1) -> None:
+        """Start a manager that may die at `point`."""
+        with (self.home / "server.log").open("ab") as log:
+            self._managers.append(
+                subprocess.Popen(
+                    [sys.executable, str(CRASHING), str(self.home), point, str(count)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    cwd=Path(__file__).parents[2],
+                )
+            )
+
+    def is_up(self) -> bool:
+        """Whether the server answers."""
+        try:
+            self.client.status()
+        except SokovanError:
+            return False
+        return True
+
+    def up(self, point: str = "never", count: int = 1) -> None:
+        """Have a server that answers: start one unless it does."""
+        if not self.is_up():
+            if not self._managers or self._managers[-1].poll() is not None:
+                self.start(point, count)
+            self.wait_for(lambda: self.is_up() or self._managers[-1].poll() is not None, "a start")
+            if not self.is_up():
+                self.up()
+
+    def processes(self, word: str) -> list[psutil.Process]:
+        """Return this home's processes whose command line has `word`."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                line = process.cmdline()
+                if any(str(self.home) in part for part in line) and word in line:
+                    found.append(process)
+        return found
+
+    def kill(self, whom: str, number: int = signal.SIGKILL) -> None:
+        """Send a signal to the `manager`, the `agent`, or `both`."""
+        words = {"manager": [str(CRASHING)], "agent": ["sokovan.agent"]}
+        for word in words.get(whom) or [w for ws in words.values() for w in ws]:
+            for process in self.processes(word):
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(number)
+        for manager in self._managers:
+            if whom != "agent" and number == signal.SIGKILL:
+                manager.wait(DEADLINE_S)
+
+    def wait_for(self, holds: Callable[[], Any], what: str) -> Any:
+        """Wait until `holds` returns something true, and return that."""
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            if value := holds():
+                return value
+            time.sleep(0.05)
+        log = (self.home / "server.log").read_text(errors="replace")[-3000:]
+        raise AssertionError(f"no {what} within {DEADLINE_S} s; server.log:\n{log}")
+
+    def live_ids(self) -> set[str] | None:
+        """Return the sessions that have not ended, or `None` while the server does not answer."""
+        try:
+            return {view["id"] for view in self.client.list(live_only=True)["items"]}
+        except SokovanError:
+            return None
+
+    def clear_away(self) -> list[str]:
+        """Kill whatever is left and remove the directory; return what kernels were left."""
+        self.kill("both")
+        left = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("SOKOVAN_TEST_HOME") == str(self.home):
+                    left.append(" ".join(process.cmdline()))
+                    process.kill()
+        shutil.rmtree(self.home, ignore_errors=True)
+        return left
+
+
+@contextlib.contextmanager
+def real_home(config: str = "") -> Iterator[RealHome]:
+    """Make a home with a configuration, and clear everything away after."""
+    home = Path(tempfile.mkdtemp(prefix="skvn-"))
+    (home / "config.toml").write_text(config)
+    real = RealHome(home)
+    try:
+        yield real
+    finally:
+        real.clear_away()
+
+
+def environment(home: RealHome, **more: str) -> dict[str, str]:
+    """Return an environment that marks kernels as this test's."""
+    return {"PATH": os.environ["PATH"], "SOKOVAN_TEST_HOME": str(home.home), **more}

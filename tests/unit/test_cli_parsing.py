@@ -1,0 +1,199 @@
+"""What people type, and what is made of it."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from sokovan.cli import exits
+from sokovan.cli.parsing import parse_begin, parse_dependencies, parse_env, parse_limits
+from sokovan.cli.submit import session_options
+from sokovan.domain.errors import (
+    AlreadyRunningError,
+    HomeError,
+    InvalidRequestError,
+    ServerUnreachableError,
+    SessionNotFoundError,
+    SokovanError,
+)
+
+
+@pytest.fixture
+def berlin(monkeypatch):
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def at(text):
+    return datetime.fromisoformat(text).timestamp()
+
+
+NOON = "2026-11-23T12:00:00+01:00"
+
+
+@pytest.mark.usefixtures("berlin")
+@pytest.mark.parametrize(
+    ("text", "now", "expected"),
+    [
+        ("now", NOON, "2026-11-23T11:00:00Z"),
+        ("+30m", NOON, "2026-11-23T11:30:00Z"),
+        ("now+1h30m", NOON, "2026-11-23T12:30:00Z"),
+        ("now + 1h", NOON, "2026-11-23T12:00:00Z"),
+        ("+90", NOON, "2026-11-23T11:01:30Z"),
+        ("18:30", NOON, "2026-11-23T17:30:00Z"),
+        ("9:05", NOON, "2026-11-24T08:05:00Z"),
+        ("12:00", NOON, "2026-11-23T11:00:00Z"),
+        ("11:59:59", NOON, "2026-11-24T10:59:59Z"),
+        ("00:30", "2026-11-23T23:45:00+01:00", "2026-11-23T23:30:00Z"),
+        ("2026-12-24", NOON, "2026-12-23T23:00:00Z"),
+        ("2026-12-24T18:00", NOON, "2026-12-24T17:00:00Z"),
+        ("2026-12-24 18:00:30", NOON, "2026-12-24T17:00:30Z"),
+        ("2027-07-01T18:00", NOON, "2027-07-01T16:00:00Z"),
+        ("2026-12-24T18:00:00Z", NOON, "2026-12-24T18:00:00Z"),
+        ("2026-12-24T18:00:00-05:00", NOON, "2026-12-24T23:00:00Z"),
+        # the clock goes from 03:00 back to 02:00 that night
+        ("12:00", "2026-10-24T13:00:00+02:00", "2026-10-25T11:00:00Z"),
+    ],
+)
+def test_a_begin_time_is_read_as_this_machine_s_clock_shows_it(text, now, expected):
+    assert parse_begin(text, at(now)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "soon", "25:00", "18:61", "+", "now+", "now-1h", "+soon", "2026-13-01", "1", "9999w"],
+)
+def test_what_is_no_time_is_refused_with_examples(text):
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_begin(text, at(NOON))
+
+    assert caught.value.field == "begin"
+
+
+def test_a_time_beyond_the_calendar_is_refused():
+    with pytest.raises(InvalidRequestError, match="not a time"):
+        parse_begin("+9999999d", at(NOON))
+
+
+def test_variables_may_contain_equals_signs_and_be_empty():
+    assert parse_env(["A=b=c", "EMPTY="]) == {"A": "b=c", "EMPTY": ""}
+
+
+@pytest.mark.parametrize("pair", ["", "A", "=b"])
+def test_what_is_no_variable_is_refused(pair):
+    with pytest.raises(InvalidRequestError, match="NAME=value"):
+        parse_env([pair])
+
+
+def test_limits_are_durations_by_stage():
+    assert parse_limits(["start-sessions=10m", "check-precondition=1h"]) == {
+        "start-sessions": {"phase_s_max": 600.0},
+        "check-precondition": {"phase_s_max": 3600.0},
+    }
+
+
+@pytest.mark.parametrize("pair", ["", "start-sessions", "=10m", "start-sessions=soon"])
+def test_what_is_no_limit_is_refused(pair):
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_limits([pair])
+
+    assert caught.value.field == "limit"
+
+
+def test_dependencies_have_a_kind_and_may_be_listed():
+    assert parse_dependencies(["abc", "afterany:@~1, afternotok:def"]) == [
+        ("afterok", "abc"),
+        ("afterany", "@~1"),
+        ("afternotok", "def"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "after:abc", "afterok:", ":abc", "a,,b"])
+def test_what_is_no_dependency_is_refused(text):
+    with pytest.raises(InvalidRequestError, match="KIND:ID"):
+        parse_dependencies([text])
+
+
+def test_the_options_become_base_units(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KEPT", "yes")
+
+    fields, dependencies = session_options(
+        cpu="0.5",
+        mem="4G",
+        gpu="2",
+        gpu_mem="40G",
+        walltime="1h30m",
+        pending_timeout="10m",
+        grace="5s",
+        env=["ADDED=1"],
+        cwd="below",
+        priority=20,
+        group="gpu",
+        depends_on=["abc"],
+    )
+
+    assert (fields["cpu_milli"], fields["mem_bytes"]) == (500, 4 * 2**30)
+    assert (fields["gpu_shares"], fields["gpu_mem_bytes_min"]) == (2000, 40 * 2**30)
+    assert (fields["walltime_s"], fields["pending_timeout_s"], fields["grace_s"]) == (5400, 600, 5)
+    assert (fields["env"]["KEPT"], fields["env"]["ADDED"]) == ("yes", "1")
+    assert fields["cwd"] == str(tmp_path / "below")
+    assert (fields["priority"], fields["scaling_group"]) == (20, "gpu")
+    assert dependencies == ["abc"]
+
+
+def test_saying_nothing_asks_for_one_core():
+    fields, dependencies = session_options()
+
+    assert (fields["cpu_milli"], fields["mem_bytes"], fields["gpu_shares"]) == (1000, 0, 0)
+    assert fields["cwd"] == str(Path.cwd())
+    assert "begin_at" not in fields
+    assert dependencies == []
+
+
+def test_a_begin_time_is_sent_with_its_zone():
+    fields, _ = session_options(begin="+1h")
+
+    begin = datetime.fromisoformat(fields["begin_at"])
+    assert begin.tzinfo is not None
+    assert begin > datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (exits.UsageError("x"), 2),
+        (SessionNotFoundError("x"), 3),
+        (InvalidRequestError("x"), 4),
+        (AlreadyRunningError("x"), 4),
+        (ServerUnreachableError("x"), 5),
+        (HomeError("x"), 5),
+        (SokovanError("x"), 1),
+    ],
+)
+def test_each_error_has_its_exit_code(error, code):
+    assert exits.of_error(error) == code
+
+
+@pytest.mark.parametrize(
+    ("result", "reason", "exit_code", "code"),
+    [
+        ("SUCCESS", "SELF_TERMINATED", 0, 0),
+        ("FAILURE", "KERNEL_FAILED", 3, 3),
+        ("FAILURE", "KERNEL_FAILED", 143, 143),
+        ("FAILURE", "KERNEL_FAILED", 0, 125),
+        ("FAILURE", "EXIT_STATUS_LOST", None, 125),
+        ("FAILURE", "COMMAND_NOT_FOUND", None, 127),
+        ("FAILURE", "COMMAND_NOT_EXECUTABLE", None, 126),
+        ("FAILURE", "DIRECTORY_NOT_FOUND", None, 125),
+        ("UNDEFINED", "USER_REQUESTED", None, 125),
+    ],
+)
+def test_run_exits_as_a_shell_would(result, reason, exit_code, code):
+    session = {"result": result, "reason": reason, "exit_code": exit_code}
+
+    assert exits.of_session(session) == code

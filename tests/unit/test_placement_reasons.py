@@ -1,0 +1,325 @@
+"""The one reason that a waiting session is given, and the sentence that people read."""
+
+import pytest
+
+from sokovan.domain.cluster import AgentStatus
+from sokovan.domain.reasons import Wait, WaitReason
+from sokovan.domain.resources import Request
+from sokovan.placement.binding import malformed, never_fits
+from sokovan.placement.engine import place
+from sokovan.placement.explain import sentence
+from tests.property.strategies import G, a_hold, a_session, a_snapshot, an_agent, need
+
+LOST, GONE = AgentStatus.LOST, AgentStatus.GONE
+
+
+def why(*requests: Request, agents=None, holds=()) -> Wait:
+    """Why a session waits that asks for `requests`."""
+    return place(a_snapshot(a_session("s1", *requests), agents=agents, holds=holds)).waits["s1"]
+
+
+def test_the_agent_with_the_most_free_names_the_numbers():
+    agents = [an_agent("a1"), an_agent("a2", cpu="16")]
+
+    wait = why(need("4"), agents=agents, holds=[a_hold("a1", need("6")), a_hold("a2", need("15"))])
+
+    assert wait == Wait(
+        WaitReason.TOO_LITTLE_CPU,
+        {
+            "slot": "cpu",
+            "requested": 4000,
+            "best_free": 2000,
+            "best_total": 8000,
+            "best_agent": "A1",
+            "best_has_most": True,
+            "also": [],
+            "total_largest": 16000,
+            "refused_by": {"TOO_LITTLE_CPU": 2},
+        },
+    )
+    assert sentence(wait) == "waits for 4 cores: the agent with the most free, A1, has 2 of 8 free"
+
+
+def test_the_numbers_are_those_after_the_pass():
+    big, small = a_session("big", need("8")), a_session("small", need("3"), number=1)
+
+    plan = place(a_snapshot(big, small, holds=[a_hold()]))
+
+    assert plan.waits["big"].facts["best_free"] == 4000
+
+
+def test_sessions_of_one_shape_share_one_answer():
+    plan = place(a_snapshot(*[a_session(f"s{n}", need("5"), number=n) for n in range(3)]))
+
+    assert list(plan.placed) == ["s0"]
+    assert plan.waits["s1"] is plan.waits["s2"]
+
+
+def test_an_agent_that_could_never_take_it_is_not_the_closest():
+    agents = [an_agent("a1", cpu="64"), an_agent("a2", cpu="8", gpus=[G])]
+
+    wait = why(need("4", gpu="1"), agents=agents, holds=[a_hold("a2", need("7"))])
+
+    assert wait.code is WaitReason.TOO_LITTLE_CPU
+    assert wait.facts["refused_by"] == {"TOO_FEW_GPUS": 1, "TOO_LITTLE_CPU": 1}
+    assert sentence(wait) == "waits for 4 cores: the agent that comes closest, A2, has 1 of 8 free"
+
+
+def test_what_else_is_short_on_the_closest_agent_is_said():
+    wait = why(need("4", 10 * G), holds=[a_hold("a1", need("5", 7 * G))])
+
+    assert sentence(wait) == (
+        "waits for 4 cores: the agent with the most free, A1, has 3 of 8 free,"
+        " and too little memory"
+    )
+
+
+def test_whole_gpus_are_counted():
+    wait = why(
+        need(gpu="2", gpu_mem=40 * G),
+        agents=[an_agent(gpus=[80 * G, 80 * G, 16 * G])],
+        holds=[a_hold("a1", need(), ((1, 1),))],
+    )
+
+    assert sentence(wait) == (
+        "waits for 2 GPUs with at least 40G: the agent with the most free, A1, has 1 of 2 free"
+    )
+
+
+def test_a_part_of_a_gpu_is_one_device_s_part():
+    wait = why(
+        need(gpu="0.5"),
+        agents=[an_agent(gpus=[G, G])],
+        holds=[a_hold("a1", need(), ((0, 600), (1, 750)))],
+    )
+
+    assert sentence(wait) == (
+        "waits for 0.5 of a GPU: the agent with the most free, A1, has at most 0.4 of one free"
+    )
+
+
+def test_amounts_that_look_alike_when_rounded_are_written_in_full():
+    wait = why(
+        need(mem=2 * G), agents=[an_agent(mem=4 * G)], holds=[a_hold("a1", need(mem=2 * G + 1))]
+    )
+
+    assert sentence(wait) == (
+        "waits for 2147483648 bytes of memory: the agent with the most free, A1,"
+        " has 2147483647 bytes of 4294967296 bytes free"
+    )
+
+
+def test_one_core_is_one():
+    wait = why(need("1"), holds=[a_hold("a1", need("7.5"))])
+
+    assert sentence(wait) == "waits for 1 core: the agent with the most free, A1, has 0.5 of 8 free"
+
+
+@pytest.mark.parametrize("agents", [[], [an_agent(status=GONE)]])
+def test_a_group_without_agents(agents):
+    wait = why(need("1"), agents=agents)
+
+    assert wait == Wait(WaitReason.NO_AGENTS)
+    assert sentence(wait) == "waits for an agent: its scaling group has none"
+    assert never_fits([need("1")], agents) is None
+
+
+def test_only_a_lost_agent_could_take_it():
+    agents = [an_agent("a1", cpu="2"), an_agent("a2", status=LOST), an_agent("a3", status=LOST)]
+
+    wait = why(need("4"), agents=agents)
+
+    assert wait.code is WaitReason.AGENT_NOT_ALIVE
+    assert wait.facts == {
+        "agents": ["A2", "A3"],
+        "lost": 2,
+        "refused_by": {"AGENT_NOT_ALIVE": 2, "TOO_LITTLE_CPU": 1},
+    }
+    assert sentence(wait) == "waits for an agent that is lost: only A2, A3 could take it"
+
+
+def test_many_lost_agents_are_counted():
+    wait = why(need("4"), agents=[an_agent(f"a{n}", status=LOST) for n in range(10, 35)])
+
+    assert sentence(wait).endswith("A29 and 5 more could take it")
+
+
+# --- never ----------------------------------------------------------------------------------------
+
+
+def test_it_asks_for_more_than_any_agent_has():
+    wait = why(need("64"), agents=[an_agent("a1"), an_agent("a2", cpu="16")], holds=[a_hold()])
+
+    assert wait == Wait(
+        WaitReason.NEVER_FITS,
+        {
+            "slot": "cpu",
+            "requested": 64000,
+            "largest": 16000,
+            "largest_agent": "A2",
+            "best_total": 16000,
+            "best_agent": "A2",
+            "agents": 2,
+            "refused_by": {"TOO_LITTLE_CPU": 2},
+        },
+    )
+    assert sentence(wait) == (
+        "can never start here: it asks for 64 cores, and the agent with the most, A2, has 16"
+    )
+
+
+def test_no_single_agent_has_everything():
+    agents = [an_agent("a1", cpu="64"), an_agent("a2", cpu="2", gpus=[G])]
+
+    wait = why(need("48", gpu="1"), agents=agents)
+
+    assert sentence(wait) == (
+        "can never start here: no agent has all that it asks for;"
+        " the one that comes closest, A2, has 2 where 48 cores is needed"
+    )
+
+
+def test_a_slot_that_no_agent_has_enough_of_is_named_before_a_mixture():
+    agents = [an_agent("a1", mem=31 * G), an_agent("a2", cpu="1", mem=G, gpus=[G])]
+
+    wait = why(need("8", 32 * G, "1"), agents=agents)
+
+    assert sentence(wait) == (
+        "can never start here: it asks for 32G of memory, and the agent with the most, A1, has 31G"
+    )
+
+
+def test_no_device_has_the_memory():
+    wait = why(need(gpu="2", gpu_mem=40 * G), agents=[an_agent(gpus=[80 * G, 24 * G])])
+
+    assert wait.facts["slot"] == "gpu_mem"
+    assert sentence(wait) == (
+        "can never start here: it asks for 2 GPUs with at least 40G,"
+        " and the agent with the most, A1, has 2 with 24G"
+    )
+
+
+def test_a_lost_agent_is_counted_by_what_it_lacks_when_nothing_ever_fits():
+    wait = why(need("64"), agents=[an_agent(status=LOST)])
+
+    assert wait.code is WaitReason.NEVER_FITS
+    assert wait.facts["refused_by"] == {"TOO_LITTLE_CPU": 1}
+
+
+def test_kernels_that_never_fit_at_once():
+    wait = why(*[need("3")] * 4, agents=[an_agent("a1"), an_agent("a2", cpu="3")])
+
+    assert wait.code is WaitReason.NEVER_FITS
+    assert sentence(wait) == (
+        "can never start here: only 3 of its 4 kernels would fit at once if all agents were empty;"
+        " the next asks for 3 cores, and the agent that comes closest, A1, would have 2 of 8 free"
+    )
+
+
+def test_one_kernel_of_several_that_never_fits():
+    wait = why(need("1"), need("64"))
+
+    assert wait.code is WaitReason.NEVER_FITS
+    assert wait.facts["largest"] == 8000
+
+
+def test_the_kernel_that_never_fits_is_named_even_when_another_one_is_short_now():
+    wait = why(need("2"), need("64"), holds=[a_hold("a1", need("7"))])
+
+    assert wait.code is WaitReason.NEVER_FITS
+    assert wait.facts["requested"] == 64000
+
+
+@pytest.mark.parametrize(
+    ("requests", "problem"),
+    [
+        ([], "it has no kernels"),
+        ([Request(cpu_milli=-1)], "an amount it asks for is not a whole number from 0 up"),
+        ([Request(gpu_shares=1500)], "it asks for whole GPUs and a part of one by the same kernel"),
+    ],
+)
+def test_requests_that_make_no_sense(requests, problem):
+    wait = never_fits(requests, [an_agent()])
+
+    assert malformed(requests) == problem
+    assert wait == Wait(WaitReason.NEVER_FITS, {"problem": problem})
+    assert sentence(wait) == f"can never start: {problem}"
+
+
+# --- several kernels ------------------------------------------------------------------------------
+
+
+def test_some_of_the_kernels_fit():
+    wait = why(*[need("2")] * 4, holds=[a_hold("a1", need("3"))])
+
+    assert wait.code is WaitReason.NOT_ALL_KERNELS_FIT
+    assert (wait.facts["kernels"], wait.facts["fit"]) == (4, 2)
+    assert sentence(wait) == (
+        "waits for room for all its 4 kernels at once: 2 would fit,"
+        " the next waits for 2 cores: the agent with the most free, A1, has 1 of 8 free"
+    )
+
+
+def test_none_of_the_kernels_fits():
+    wait = why(need("2"), need("2"), holds=[a_hold("a1", need("7"))])
+
+    assert wait.code is WaitReason.TOO_LITTLE_CPU
+
+
+def test_how_many_kernels_fit_is_counted_after_the_pass():
+    several = a_session("s1", *[need("2")] * 4)
+    small = a_session("s2", need("3"), number=1)
+
+    plan = place(a_snapshot(several, small, holds=[a_hold("a1", need("3"))]))
+
+    assert plan.waits["s1"].facts["fit"] == 1
+
+
+def test_luck_with_what_is_left_is_for_the_next_pass():
+    """After `small`, the first kernel no longer takes the room that the second needs."""
+    unequal = a_session(
+        "s1", Request(cpu_milli=1000, mem_bytes=3), Request(gpu_shares=500, mem_bytes=3)
+    )
+    assert unequal.kernels
+
+
+# --- sentences of reasons that others give --------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", WaitReason)
+def test_every_reason_has_a_sentence_even_without_facts(code):
+    text = sentence(Wait(code))
+
+    assert text
+    assert "None" not in text
+
+
+@pytest.mark.parametrize(
+    ("wait", "text"),
+    [
+        (Wait(WaitReason.HELD), "is held back; release it and it takes its place in the queue"),
+        (
+            Wait(WaitReason.BEGIN_TIME_NOT_REACHED, {"begin_at": 190.0}),
+            "waits for its begin time, in 1m30s",
+        ),
+        (
+            Wait(WaitReason.WAITING_FOR_RETRY, {"retry_at": 108.0}),
+            "waits a while after a failed attempt: tries again in 8s",
+        ),
+        (
+            Wait(
+                WaitReason.WAITING_FOR_DEPENDENCY,
+                {"unmet": [{"session_id": f"s{n}", "kind": "afterok"} for n in range(21)]},
+            ),
+            "waits for other sessions to end: "
+            + ", ".join(f"s{n} (afterok)" for n in range(20))
+            + " and 1 more",
+        ),
+        (
+            Wait(WaitReason.WAITING_FOR_OLD_KERNELS, {"agents": ["a1"]}),
+            "waits until a1 confirms that the kernels of its last attempt are gone",
+        ),
+    ],
+)
+def test_sentences(wait, text):
+    assert sentence(wait, now=100.0) == text
