@@ -60,11 +60,11 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("it waited: only an in-memory repository may be asked at once")
 
 
-# --- values -----------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 def a_kernel(index: int = 0, status: KernelStatus = KernelStatus.PENDING, **changes: Any) -> Kernel:
-    """Build a kernel: the main one for index 0, on agent `a1` when its status means that it was placed."""
+    """Build a kernel: the main one for index 0; on agent `a1` unless it is PENDING."""
     session_id = changes.pop("session_id", S1)
     placed = {"agent_id": A1, "token": f"{session_id}-token{index}"}
     return replace(
@@ -88,7 +88,7 @@ def a_session(
     kernels: int | Sequence[Kernel] = 1,
     **changes: Any,
 ) -> SessionWithKernels:
-    """Build a session that came into its status just now, its kernels in the same status as itself."""
+    """Build a session that came into its status just now, and its kernels likewise."""
     if isinstance(kernels, int):
         same = KernelStatus.PENDING if status in WAITING else KernelStatus(status.value)
         kernels = [a_kernel(index, same, session_id=session_id) for index in range(kernels)]
@@ -128,7 +128,7 @@ def a_move(
     reason: str = "because",
     **changes: Any,
 ) -> Move:
-    """Build a move of a stage, decided on `session` as it is: the stage's success unless said otherwise."""
+    """Build a move decided on `session` as it is: the stage's success unless said otherwise."""
     if to is None and outcome is Outcome.SUCCESS:
         to = stage.success
     return Move(
@@ -174,7 +174,7 @@ def an_agent_hello(agent_id: str = A1, **changes: Any) -> AgentHello:
     return AgentHello(**given | changes)
 
 
-# --- a real repository --------------------------------------------------------------------------------
+# --- a real repository ----------------------------------------------------------------------------
 
 
 def in_memory() -> InlineDatabase:
@@ -215,7 +215,7 @@ def a_repository(
     return repository
 
 
-# --- shortcuts through a repository -------------------------------------------------------------------
+# --- shortcuts through a repository ---------------------------------------------------------------
 
 
 async def submitted(repository: SqlRepository, *specs: SessionSpec) -> list[SessionId]:
@@ -266,7 +266,7 @@ async def brought_to(
     *specs: SessionSpec,
     on: Iterable[str] = (A1,),
 ) -> list[SessionId]:
-    """Submit sessions and bring them, each step a real one, to `status`, one of SCHEDULED … RUNNING."""
+    """Submit sessions and bring them step by step to `status`, one of SCHEDULED … RUNNING."""
     ids = await submitted(repository, *specs)
     await placed(repository, *ids, on=on)
     steps = (
@@ -288,7 +288,7 @@ def a_coordinator(
     *handlers: Any,
     clock: Clock,
     chores: Sequence[Chore] = (),
-    config: SchedulerConfig = SchedulerConfig(),
+    config: SchedulerConfig | None = None,
     **given: Any,
 ) -> Coordinator:
     """Build a coordinator with these handlers; leftovers are asked after by nobody."""
@@ -296,14 +296,14 @@ def a_coordinator(
     async def nothing() -> None:
         pass
 
-    coordinator = Coordinator(repository, clock, config)
+    coordinator = Coordinator(repository, clock, config or SchedulerConfig())
     known = {chore.name for chore in chores}
     spare = [] if "stop-leftovers" in known else [Chore("stop-leftovers", 60.0, nothing)]
     coordinator.set_up(handlers, [*chores, *spare], **given)
     return coordinator
 
 
-# --- agents -------------------------------------------------------------------------------------------
+# --- agents ---------------------------------------------------------------------------------------
 
 
 class FakeGateway:
@@ -343,7 +343,7 @@ class FakeGateway:
         return answer
 
 
-# --- what must always hold ------------------------------------------------------------------------------
+# --- what must always hold ------------------------------------------------------------------------
 
 
 def live_tokens(sessions: Mapping[SessionId, SessionWithKernels]) -> set[str]:

@@ -35,6 +35,7 @@ class FrameStream(asyncio.Protocol):
         self._greeting = greeting
         self._buffer = bytearray()
         self._searched = 0
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -59,16 +60,17 @@ class FrameStream(asyncio.Protocol):
 
     def send(self, frame: Frame) -> None:
         """Send one frame; what is sent to a closed connection is lost."""
-        if not self._transport.is_closing():
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(json.dumps(frame, separators=(",", ":")).encode() + b"\n")
 
     def unread_bytes(self) -> int:
         """Return how much the other side has not read yet."""
-        return self._transport.get_write_buffer_size()
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     def close(self) -> None:
         """Send what is still to be sent, and close."""
-        self._transport.close()
+        if self._transport is not None:
+            self._transport.close()
 
 
 @contextlib.contextmanager

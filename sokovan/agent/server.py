@@ -47,6 +47,7 @@ COALESCE_S = 0.002
 UNREAD_BYTES_MAX = 4 * 1024 * 1024
 """A manager that has so much still to read gets no more heartbeats for the time being."""
 
+
 class Server:
     """Serves one agent below its directory.
 
@@ -110,9 +111,7 @@ class Server:
             listening.bind(f"{short}/{SOCKET}")
         path.chmod(0o600)
         self._socket_inode = path.stat().st_ino
-        self._listener = await self._loop.create_unix_server(
-            self._connection, sock=listening
-        )
+        self._listener = await self._loop.create_unix_server(self._connection, sock=listening)
 
     def _connection(self) -> FrameStream:
         return FrameStream(self._received, self._lost, self._greeting)
@@ -193,9 +192,7 @@ class Server:
             before.close()
         self._send_heartbeat()
 
-    async def _answer(
-        self, connection: FrameStream, number: object, op: str, frame: Frame
-    ) -> None:
+    async def _answer(self, connection: FrameStream, number: object, op: str, frame: Frame) -> None:
         try:
             connection.send({"id": number, "ok": await self._do(op, frame)})
         except (WireError, SokovanError) as error:

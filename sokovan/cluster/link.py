@@ -143,7 +143,6 @@ async def open_link(directory: Path) -> Link:
     try:
         await link.connect(directory)
     except BaseException:
-        if hasattr(link._stream, "_transport"):  # noqa: SLF001 (its own)
-            link.close()
+        link.close()
         raise
     return link

@@ -1,6 +1,7 @@
 """Every error raised on purpose, with a stable code.
 
-A code is part of the public interface: programs match on it, `docs/reference/errors.md` explains it.
+A code is part of the public interface: programs match on it, `docs/reference/errors.md` explains
+it.
 """
 
 from collections.abc import Sequence

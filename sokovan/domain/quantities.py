@@ -74,7 +74,7 @@ def parse_duration(text: str, *, field: str) -> float:
         else:
             hours, minutes, seconds = int(first), int(second), int(third or 0)
         return float(int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds)
-    parts = re.findall(r"(\d{1,10}(?:\.\d{1,9})?)([smhdw]?)", plain, re.ASCII)
+    parts = re.findall(r"(\d{1,99}(?:\.\d{1,99})?)([smhdw]?)", plain, re.ASCII)
     total = sum(Decimal(number) * _SECONDS[unit] for number, unit in parts)
     written = "".join(number + unit for number, unit in parts)
     if not parts or written != plain or total > _SECONDS_MAX:

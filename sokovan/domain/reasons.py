@@ -79,7 +79,7 @@ class WaitReason(StrEnum):
 
 
 class MoveReason(StrEnum):
-    """Why a stage, a report or a user moved a session or a kernel; the rest of what history says."""
+    """Why a stage, a report or a user moved something; the rest of what history says."""
 
     SUBMITTED = "submitted"
     """Somebody submitted it."""

@@ -97,7 +97,8 @@ class Kernel:
 class SessionWithKernels:
     """A session as the scheduler sees it: everything that decides its next move, and its kernels.
 
-    What only the agents need (command, environment, directory) stays in the store, see `SessionSpec`.
+    What only the agents need (command, environment, directory) stays in the store, see
+    `SessionSpec`.
     """
 
     session_id: SessionId

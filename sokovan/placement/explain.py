@@ -126,9 +126,9 @@ def _never(facts: Facts, now: float | None) -> str:
         )
     if facts["largest"] >= facts["requested"]:
         return (
-            f"can never start here: no agent has all that it asks for; the one that comes closest,"
-            f" {facts['best_agent']}, has {_bare(facts, 'best_total')}"
-            f" where {_asked(facts)} is needed"
+            f"can never start here: no agent has all that it asks for; it needs {_asked(facts)},"
+            f" and the agent that comes closest, {facts['best_agent']},"
+            f" has {_bare(facts, 'best_total')}"
         )
     return (
         f"can never start here: it asks for {_asked(facts)}, and the agent with the most,"

@@ -1,7 +1,7 @@
 """When a session may move: a table of stages, pure rules, a thin asynchronous shell.
 
-The names that the specification uses are importable from here; each is loaded when it is first used,
-so that importing a pure module loads nothing else.
+The names that the specification uses are importable from here; each is loaded when it is first
+used, so that importing a pure module loads nothing else.
 """
 
 import importlib
@@ -52,8 +52,6 @@ _HOME_OF = {
     "sokovan.scheduler.stages": ("STAGES", "Stage", "TransitionStatus"),
 }
 _MODULE_OF = {name: module for module, names in _HOME_OF.items() for name in names}
-
-__all__ = sorted(_MODULE_OF)  # pyright: ignore
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""When each piece of work is due: on a hint at once, at a known moment, and every full cycle anyway."""
+"""When each piece of work is due: on a hint, at a known moment, and every full cycle anyway."""
 
 from collections.abc import Hashable, Mapping
 

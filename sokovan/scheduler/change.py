@@ -1,7 +1,8 @@
-"""What one transaction does to one session. Pure: the store loads, these rules change, the store saves.
+"""What one transaction does to one session. Pure: the store loads and saves, these rules change.
 
-Moves, agents' reports and users' requests all come through here, and each is followed by termination,
-then promotion, until nothing more follows. Every status change appends its history line.
+Moves, agents' reports and users' requests all come through here, and each is followed by
+termination, then promotion, until nothing more follows. Every status change appends its history
+line.
 """
 
 from collections.abc import Callable, Iterable
@@ -140,7 +141,7 @@ class SessionChange:
         self.follow()
 
     def kernel_running(self, index: int, error: str = "") -> None:
-        """Record that the kernel's command was started; `error` when it cannot be stopped either."""
+        """Record that the command was started; `error` when it cannot be stopped either."""
         kernel = self.session.kernels[index]
         if kernel.status.is_final:
             return
@@ -257,7 +258,7 @@ class SessionChange:
             self._begin_termination(
                 EndReason.REQUEUE_LIMIT_EXCEEDED,
                 SessionResult.FAILURE,
-                f"back to PENDING {session.requeues} times; the last cause: {reason} {detail}".strip(),
+                f"{session.requeues} times back to PENDING, the last cause: {reason} {detail}",
                 stage,
             )
             return

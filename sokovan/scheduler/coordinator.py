@@ -1,7 +1,8 @@
 """Drives the stages: load, act, settle, save, tell; and keeps their time.
 
-Each (scaling group, stage) runs by itself and never twice at once, so that one group's error or slowness
-never delays another. What runs is decided by `Cadence`; what follows from a run, by `settle`.
+Each (scaling group, stage) runs by itself and never twice at once, so that one group's error or
+slowness never delays another. What runs is decided by `Cadence`; what follows from a run, by
+`settle`.
 """
 
 import asyncio
@@ -196,9 +197,8 @@ class Coordinator:
         elif stage is SWEEP_SESSIONS:
             if (timeout_s := self._store.pending_timeout_of(session)) is not None:
                 moments.append(session.pending_since + timeout_s)
-        elif not stage.limit_is_walltime or session.walltime_s is not None:
-            if at := expires_at(stage, session, self._store.groups[session.scaling_group]):
-                moments.append(at)
+        elif at := expires_at(stage, session, self._store.groups[session.scaling_group]):
+            moments.append(at)
         return moments
 
     async def run_due(self) -> int:

@@ -80,7 +80,7 @@ class ReportState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KernelReport:
-    """The latest state of one token on one agent. Repeating or reordering reports changes nothing."""
+    """The latest state of one token on one agent. Repeated and reordered reports change nothing."""
 
     token: str
     state: ReportState

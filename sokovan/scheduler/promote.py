@@ -1,4 +1,4 @@
-"""What follows from the statuses of a session's kernels. Pure; termination is checked before promotion."""
+"""What follows from the statuses of a session's kernels. Pure; termination before promotion."""
 
 from dataclasses import dataclass
 
@@ -32,8 +32,8 @@ class End:
 def end_of(kernels: tuple[Kernel, ...]) -> End | None:
     """Return the end that the end policy sees in the kernels that are final, if any.
 
-    A session ends when its main kernel ends, or any kernel ends with a non-zero code or without one.
-    It succeeded when every kernel that has ended by then had code 0.
+    A session ends when its main kernel ends, or any kernel ends with a non-zero code or without
+    one. It succeeded when every kernel that has ended by then had code 0.
     """
     ended = [kernel for kernel in kernels if kernel.status in KERNEL_FINAL]
     by_role = sorted(ended, key=lambda kernel: (kernel.role is not KernelRole.MAIN, kernel.index))

@@ -26,7 +26,7 @@ class SessionTransitionInfo:
 
 @dataclass(frozen=True, slots=True)
 class SessionExecutionResult:
-    """What became of the sessions a handler was given; those it does not name were only looked at."""
+    """What became of the sessions of a handler; those it does not name were only looked at."""
 
     successes: list[SessionTransitionInfo] = field(default_factory=list)
     failures: list[SessionTransitionInfo] = field(default_factory=list)

@@ -4,8 +4,8 @@ Every session that a stage takes or awaits is looked at once; first match wins:
 
 - in `successes`: the stage's success, if it has one.
 - in `failures`: one more attempt, then *give up* when the attempts are used up, *expired* when the
-  phase is as old as its limit, otherwise *need retry*: it stays, and the stage leaves it alone for a
-  while.
+  phase is as old as its limit, otherwise *need retry*: it stays, and the stage leaves it alone for
+  a while.
 - otherwise, skipped or not named: *expired* when the phase is as old as its limit.
 """
 
@@ -24,7 +24,7 @@ BACKOFF_S_MAX = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """How far a session is with one stage: failed attempts, seconds in its present status, limits."""
+    """How far a session is with a stage: failed attempts, seconds in its present status, limits."""
 
     attempts: int
     age_s: float
@@ -87,8 +87,8 @@ def expires_at(stage: Stage, session: SessionWithKernels, group: ScalingGroup) -
 
 
 def backoff_s(attempts: int) -> float:
-    """Return how long a stage leaves a session alone after so many failed attempts: 1, 2, 4 … 60."""
-    return min(2.0 ** (attempts - 1), BACKOFF_S_MAX)
+    """Return the pause after so many failed attempts: 1, 2, 4 … 60 seconds."""
+    return min(2.0 ** min(attempts - 1, 10), BACKOFF_S_MAX)
 
 
 def settle(stage: Stage, load: StageLoad, report: SessionExecutionResult) -> Sequence[Move]:
@@ -123,10 +123,9 @@ def _failed(
     stage: Stage, load: StageLoad, session: SessionWithKernels, info: SessionTransitionInfo
 ) -> Iterator[Move]:
     before = session.attempts.get(stage.name, Attempts())
-    if info.counted_every_s is not None and before.count:
-        if load.now - before.last_at < info.counted_every_s:
-            yield from _note(stage, load, session, info)
-            return
+    if before.count and load.now - before.last_at < (info.counted_every_s or 0.0):
+        yield from _note(stage, load, session, info)
+        return
     phase = phase_of(stage, session, load.group, load.now)
     count = before.count + 1
     limit = phase.limit

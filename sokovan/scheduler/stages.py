@@ -1,9 +1,9 @@
 """The state machine: one row for each actor. Read this file first.
 
-A stage is given the sessions in the statuses it takes; its handler acts and reports; `settle` turns the
-report into moves along the row's outcomes. The sessions in the statuses it awaits are watched by the
-clock alone. Promotions and detection have no handler: they follow from what kernels report, inside the
-transaction that records it.
+A stage is given the sessions in the statuses it takes; its handler acts and reports; `settle`
+turns the report into moves along the row's outcomes. The sessions in the statuses it awaits are
+watched by the clock alone. Promotions and detection have no handler: they follow from what kernels
+report, inside the transaction that records it.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ EXPIRE_AT_ONCE = Limit(attempts_max=None, phase_s_max=0)
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Who looks at which status, and where each outcome leads. `None` means: record, do not move."""
+    """Who looks at which status, and where each outcome leads. `None`: record, do not move."""
 
     name: str
     takes: frozenset[SessionStatus] = frozenset()

@@ -37,6 +37,6 @@ class AgentTerminator:
         raise_for(errors, sessions_on)
 
     async def stop_leftovers(self, leftovers: Iterable[Hold]) -> None:
-        """Ask for leftovers to be stopped; an agent that does not answer is asked on next contact."""
+        """Ask for leftovers to be stopped; who does not answer is asked on next contact."""
         asked = by_agent((AgentId(hold.agent_id), KernelToStop(hold.token)) for hold in leftovers)
         await ask_agents(asked, self._gateway.stop, self._answers)

@@ -80,6 +80,8 @@ class Observer:
         self._looks += 1
         changed = self._read_sessions(tx, whole=whole)
         changed |= self._read_history(tx, whole=whole)
+        if whole:
+            changed = set(self._sessions)
         return Picture(
             dict(self._sessions),
             {row.token: hold_of(row) for row in tx.execute(select(holds).order_by(holds.c.token))},

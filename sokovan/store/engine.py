@@ -1,7 +1,8 @@
 """How statements reach the database: one writer with group commit, readers beside it.
 
-All writing goes through one connection. A `Writer` takes what has queued up while the last commit was on
-its way to the disk and commits it together: each job in a savepoint of its own, one fsync for all.
+All writing goes through one connection. A `Writer` takes what has queued up while the last commit
+was on its way to the disk and commits it together: each job in a savepoint of its own, one fsync
+for all.
 """
 
 import asyncio

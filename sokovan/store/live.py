@@ -1,9 +1,9 @@
 """What is alive, in memory: sessions that are not final, holds, agents.
 
-The database is the truth; this is its shadow, moved after each commit by what was committed. Stages load
-from it, so that a cycle with nothing to do costs no query and a pass costs no more than it looks at.
-A shadow that has gone astray does no harm: a move decided on it no longer finds its `status_seq`, is
-dropped, and the session is read again.
+The database is the truth; this is its shadow, moved after each commit by what was committed.
+Stages load from it, so that a cycle with nothing to do costs no query and a pass costs no more
+than it looks at. A shadow that has gone astray does no harm: a move decided on it no longer finds
+its `status_seq`, is dropped, and the session is read again.
 """
 
 from collections import defaultdict

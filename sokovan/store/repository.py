@@ -5,49 +5,42 @@ Writing goes through `ChangeSet`; loading for stages through `Live`, the shadow 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import update
 
 from sokovan.clock import Clock
 from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
-from sokovan.domain.errors import LeaseLostError
 from sokovan.domain.reasons import EndReason, Wait
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
-from sokovan.domain.statuses import FINAL, SessionStatus
+from sokovan.domain.statuses import SessionStatus
 from sokovan.identity import IdSource
 from sokovan.scheduler.moves import Applied, Move, Moved
 from sokovan.scheduler.ports import (
     AgentHello,
     KernelReport,
-    KernelToPrepare,
-    KernelToStart,
     PendingTimeoutSessionData,
     SchedulingData,
-    SessionDataForPull,
-    SessionDataForStart,
     SessionQuerier,
     SessionsForPullResult,
     SessionsWithUserResult,
-    TerminatingKernelData,
     TerminatingSessionData,
 )
 from sokovan.scheduler.settle import NotedWait, StageLoad
 from sokovan.scheduler.stages import SCHEDULE_SESSIONS, Stage
+from sokovan.store.agents import is_current, register, save_status, what_follows
+from sokovan.store.answers import to_prepare, to_start, to_terminate
 from sokovan.store.changes import (
     ChangeSet,
     load_holds,
-    load_sessions,
     load_specs,
 )
 from sokovan.store.engine import Database, Transaction
+from sokovan.store.leases import check_leases, read_live, take_leases
 from sokovan.store.live import Live
 from sokovan.store.reports import record
-from sokovan.store.rows import agent_of, agent_values, hold_of, spec_of
+from sokovan.store.rows import spec_of
 from sokovan.store.submissions import accept
-from sokovan.store.tables import agents, holds, scaling_groups, sessions
-
-PRE_CREATING = frozenset({SessionStatus.SCHEDULED, SessionStatus.PREPARING, SessionStatus.PREPARED})
+from sokovan.store.tables import scaling_groups
 
 
 class SqlRepository:
@@ -82,25 +75,10 @@ class SqlRepository:
 
     async def take_over(self) -> None:
         """Become the one writer of every group, and read what is alive."""
-
-        def job(tx: Transaction) -> tuple[dict[str, int], Any]:
-            known = {row.name: row for row in tx.execute(select(scaling_groups))}
-            fencing = {}
-            used = tx.execute(
-                select(sessions.c.scaling_group).where(sessions.c.status.not_in(sorted(FINAL)))
-            ).scalars()
-            for name in dict.fromkeys((*self._groups, *sorted(set(used)))):
-                if name not in known:
-                    tx.execute(insert(scaling_groups).values(name=name, fencing_token=0))
-                fencing[name] = (known[name].fencing_token if name in known else 0) + 1
-                tx.execute(
-                    update(scaling_groups)
-                    .where(scaling_groups.c.name == name)
-                    .values(lease_holder=self._holder, fencing_token=fencing[name])
-                )
-            return fencing, {name: row.last_agent_id for name, row in known.items()}
-
-        fencing, cursors = await self._database.write(job)
+        names = list(self._groups)
+        fencing, cursors = await self._database.write(
+            lambda tx: take_leases(tx, names, self._holder)
+        )
         self._fencing = fencing
         for name in fencing:  # a group that was taken out of the settings is driven to its end
             group = self._groups.get(name) or ScalingGroup(name)
@@ -118,20 +96,10 @@ class SqlRepository:
 
     async def refresh(self) -> None:
         """Read what is alive again, so that a shadow gone astray is put right."""
-        live = Live()
 
         def job(tx: Transaction) -> None:
-            ids = tx.execute(
-                select(sessions.c.session_id)
-                .where(sessions.c.status.not_in(sorted(FINAL)))
-                .order_by(sessions.c.number)
-            ).scalars()
-            live.put_sessions(load_sessions(tx, list(ids)))
-            for row in tx.execute(select(holds).order_by(holds.c.token)):
-                live.put_hold(hold_of(row))
-            live.put_agents(agent_of(row) for row in tx.execute(select(agents)))
-
-            tx.after_commit(lambda: self.live.become(live))
+            found = read_live(tx)
+            tx.after_commit(lambda: self.live.become(found))
 
         await self._database.write(job)
 
@@ -140,21 +108,7 @@ class SqlRepository:
     async def get_sessions_for_pull_by_ids(
         self, session_ids: list[SessionId]
     ) -> SessionsForPullResult:
-        return SessionsForPullResult(
-            [
-                SessionDataForPull(
-                    session.session_id,
-                    tuple(
-                        KernelToPrepare(
-                            kernel.token, session.session_id, kernel.kernel_id, kernel.agent_id
-                        )
-                        for kernel in session.kernels
-                        if kernel.token and kernel.agent_id and not kernel.status.is_final
-                    ),
-                )
-                for session in self._live_ones(session_ids)
-            ]
-        )
+        return SessionsForPullResult([to_prepare(s) for s in self._live_ones(session_ids)])
 
     async def get_scheduling_data(self, scaling_group: str) -> SchedulingData | None:
         group = self._groups.get(scaling_group)
@@ -187,7 +141,7 @@ class SqlRepository:
         texts = await self._database.read(lambda tx: load_specs(tx, ids))
         return SessionsWithUserResult(
             [
-                _to_start(session, spec_of(texts[session.session_id]))
+                to_start(session, spec_of(texts[session.session_id]))
                 for session in self._live_ones(ids)
                 if session.session_id in texts
             ]
@@ -197,16 +151,7 @@ class SqlRepository:
         self, session_ids: list[SessionId]
     ) -> list[TerminatingSessionData]:
         return [
-            TerminatingSessionData(
-                session.session_id,
-                tuple(
-                    TerminatingKernelData(kernel.agent_id, kernel.token)
-                    for kernel in session.kernels
-                    if kernel.agent_id and kernel.token and not kernel.status.is_final
-                ),
-                session.grace_s,
-                session.force,
-            )
+            to_terminate(session)
             for session in self._live_ones(session_ids)
             if session.status is SessionStatus.TERMINATING
         ]
@@ -337,7 +282,7 @@ class SqlRepository:
         def job(tx: Transaction) -> Applied:
             self._check_leases(tx)
             changes = self._changes(tx)
-            if self._is_current(tx, agent_id, incarnation):
+            if is_current(tx, agent_id, incarnation):
                 found = load_holds(tx, [report.token for report in reports])
                 on_agent = {t: hold for t, hold in found.items() if hold.agent_id == agent_id}
                 changes.load(SessionId(hold.session_id) for hold in on_agent.values())
@@ -406,23 +351,10 @@ class SqlRepository:
 
     async def register_agent(self, hello: AgentHello) -> Agent:
         """Take an agent in, with a new incarnation."""
-        now = self._clock.now()
 
         def job(tx: Transaction) -> Agent:
-            row = tx.execute(select(agents).where(agents.c.agent_id == hello.agent_id)).first()
-            agent = Agent(
-                agent_id=hello.agent_id,
-                name=hello.name,
-                scaling_group=hello.scaling_group,
-                incarnation=(row.incarnation if row else 0) + 1,
-                address=hello.address,
-                architecture=hello.architecture,
-                version=hello.version,
-                boot_id=hello.boot_id,
-                capacity=hello.capacity,
-                last_seen_at=now,
-            )
-            self._write_agent(tx, agent, is_new=row is None)
+            agent = register(tx, hello, self._clock.now())
+            tx.after_commit(lambda: self.live.put_agents([agent]))
             return agent
 
         return await self._database.write(job)
@@ -432,29 +364,13 @@ class SqlRepository:
 
         LOST: what has not reached CREATING goes back to PENDING. GONE: the rest counts as gone.
         """
-        now = self._clock.now()
 
         def job(tx: Transaction) -> Applied:
             self._check_leases(tx)
-            row = tx.execute(select(agents).where(agents.c.agent_id == agent_id)).one()
-            agent = replace(agent_of(row), last_seen_at=self.live.agents[agent_id].last_seen_at)
-            lost_since = None if status is AgentStatus.ALIVE else agent.lost_since or now
-            self._write_agent(tx, replace(agent, status=status, lost_since=lost_since))
+            agent = save_status(tx, agent_id, status, self._clock.now())
+            tx.after_commit(lambda: self.live.put_agents([agent]))
             changes = self._changes(tx)
-            if status is not AgentStatus.ALIVE:
-                rows = tx.execute(
-                    select(holds.c.session_id).where(holds.c.agent_id == agent_id).distinct()
-                )
-                changes.load(SessionId(row.session_id) for row in rows)
-            for change in changes:
-                requeues_max = self._groups[change.session.scaling_group].requeues_max
-                if status is AgentStatus.GONE:
-                    change.agent_given_up(agent_id, requeues_max)
-                elif change.session.status in PRE_CREATING and agent_id in change.session.agent_ids:
-                    change.send_back(
-                        EndReason.AGENT_LOST, "", requeues_max, stage="agent-watch", failed=True
-                    )
-                    change.follow()
+            what_follows(tx, changes, agent, self._groups)
             return changes.save()
 
         return await self._database.write(job)
@@ -465,31 +381,8 @@ class SqlRepository:
         if agent is not None:
             self.live.put_agents([replace(agent, last_seen_at=self._clock.now())])
 
-    def _write_agent(self, tx: Transaction, agent: Agent, *, is_new: bool = False) -> None:
-        if is_new:
-            tx.execute(insert(agents), agent_values(agent))
-        else:
-            tx.execute(
-                update(agents)
-                .where(agents.c.agent_id == agent.agent_id)
-                .values(agent_values(agent))
-            )
-        tx.after_commit(lambda: self.live.put_agents([agent]))
-
-    def _is_current(self, tx: Transaction, agent_id: AgentId, incarnation: int) -> bool:
-        known = tx.execute(
-            select(agents.c.incarnation).where(agents.c.agent_id == agent_id)
-        ).scalar()
-        return bool(known == incarnation)
-
-    # --- the one writer -------------------------------------------------------------------------
-
     def _check_leases(self, tx: Transaction) -> None:
-        for row in tx.execute(select(scaling_groups.c.name, scaling_groups.c.fencing_token)):
-            if self._fencing.get(row.name, row.fencing_token) != row.fencing_token:
-                raise LeaseLostError(
-                    f"another manager drives the group {row.name!r} now; this one must stop"
-                )
+        check_leases(tx, self._fencing)
 
     def _changes(self, tx: Transaction) -> ChangeSet:
         return ChangeSet(tx, self.live, self._ids, self._clock.now())
@@ -498,29 +391,3 @@ class SqlRepository:
 def _backs_off(session: SessionWithKernels, stage: Stage, now: float) -> bool:
     attempts = session.attempts.get(stage.name)
     return attempts is not None and attempts.retry_at > now
-
-
-def _to_start(session: SessionWithKernels, spec: SessionSpec) -> SessionDataForStart:
-    kernels = tuple(
-        KernelToStart(
-            token=kernel.token,
-            session_id=session.session_id,
-            kernel_id=kernel.kernel_id,
-            agent_id=kernel.agent_id,
-            command=spec.command,
-            env=spec.env,
-            cwd=spec.cwd,
-            umask=spec.umask,
-            request=kernel.request,
-            devices=kernel.devices,
-            role=kernel.role.value,
-            index=kernel.index,
-            kernel_count=len(session.kernels),
-            name=session.name,
-            owner=session.owner,
-            requeue=session.requeue,
-        )
-        for kernel in session.kernels
-        if kernel.token and kernel.agent_id and not kernel.status.is_final
-    )
-    return SessionDataForStart(session.session_id, kernels, session.owner)

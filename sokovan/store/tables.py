@@ -1,7 +1,8 @@
 """The tables. One definition for every database; the migrations build the same, and a test says so.
 
-Times are seconds since the epoch. Small structures that are only ever read and written whole are JSON
-text. What changes often is kept apart from what is written once: `specs` holds what the user submitted.
+Times are seconds since the epoch. Small structures that are only ever read and written whole are
+JSON text. What changes often is kept apart from what is written once: `specs` holds what the user
+submitted.
 """
 
 from sqlalchemy import (

@@ -175,7 +175,7 @@ def test_no_single_agent_has_everything():
 
     assert sentence(wait) == (
         "can never start here: no agent has all that it asks for;"
-        " the one that comes closest, A2, has 2 where 48 cores is needed"
+        " it needs 48 cores, and the agent that comes closest, A2, has 2"
     )
 
 
@@ -276,11 +276,19 @@ def test_how_many_kernels_fit_is_counted_after_the_pass():
 
 
 def test_luck_with_what_is_left_is_for_the_next_pass():
-    """After `small`, the first kernel no longer takes the room that the second needs."""
-    unequal = a_session(
-        "s1", Request(cpu_milli=1000, mem_bytes=3), Request(gpu_shares=500, mem_bytes=3)
-    )
-    assert unequal.kernels
+    """Taking one core of `a1` keeps the first kernel off the only agent that suits the second."""
+    unequal = a_session("s1", need("2"), need("1", G))
+    small = a_session("s2", need("1"), number=1)
+    agents = [an_agent("a1", cpu="8", mem=8 * G), an_agent("a2", cpu="8", mem=0)]
+    holds = (a_hold("a1", need("6")), a_hold("a2", need("5")))
+
+    plan = place(a_snapshot(unequal, small, agents=agents, holds=holds))
+    later = place(a_snapshot(unequal, agents=agents, holds=(*holds, a_hold("a1", need("1")))))
+
+    assert plan.waits["s1"].code is WaitReason.NOT_ALL_KERNELS_FIT
+    assert plan.waits["s1"].facts["fit"] == 1
+    assert plan.placed["s2"][0].agent_id == "a1"
+    assert "s1" in later.placed
 
 
 # --- sentences of reasons that others give --------------------------------------------------------

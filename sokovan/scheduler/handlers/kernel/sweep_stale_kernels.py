@@ -11,7 +11,7 @@ from sokovan.scheduler.results import NOTHING, SessionExecutionResult
 
 
 class SweepStaleKernelsLifecycleHandler(LifecycleHandler):
-    """Give each kernel that should be alive the state that its agent states; no answer changes nothing."""
+    """Give each kernel the state that its agent states; no answer changes nothing."""
 
     stage = stages.SWEEP_STALE_KERNELS
 

@@ -17,9 +17,9 @@ from sokovan.scheduler.results import (
 class ScheduleSessionsLifecycleHandler(LifecycleHandler):
     """Report the sessions that the provisioner placed as successes, the others as skipped.
 
-    Waiting for free resources is no failure: nothing is counted against a skipped session. A session
-    that the provisioner names but that was not asked about (it came in meanwhile) is left for the
-    next pass.
+    Waiting for free resources is no failure: nothing is counted against a skipped session. A
+    session that the provisioner names but that was not asked about (it came in meanwhile) is left
+    for the next pass.
     """
 
     stage = stages.SCHEDULE_SESSIONS

@@ -1,0 +1,449 @@
+"""The invariants, one function each. Each returns what is violated, as sentences; nothing means well.
+
+`CHECKS` need one picture of a store and hold at any moment of any store. `STEP_CHECKS` compare two
+pictures of the same store. The others need to know what happened outside of it: what was accepted,
+what was cancelled, what runs on the agents.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import pairwise
+
+from sokovan.domain.cluster import Agent, AgentStatus
+from sokovan.domain.reasons import WaitReason
+from sokovan.domain.resources import Hold, over_held, used_by
+from sokovan.domain.sessions import AgentId, Kernel, KernelId, SessionId, SessionWithKernels
+from sokovan.domain.statuses import (
+    KERNEL_RANK,
+    WAITING,
+    KernelStatus,
+    SessionResult,
+    SessionStatus,
+)
+from sokovan.scheduler.moves import HistoryLine
+from sokovan.scheduler.promote import next_promotion
+from sokovan.scheduler.settle import NotedWait, expires_at
+from sokovan.scheduler.stages import STAGES, limit_of
+from sokovan.simulator.observe import Picture
+from sokovan.store.live import Live
+
+Check = Callable[[Picture], list[str]]
+StepCheck = Callable[[Picture, Picture], list[str]]
+
+ENDS = frozenset({SessionStatus.TERMINATING, SessionStatus.TERMINATED, SessionStatus.CANCELLED})
+
+# --- one picture ----------------------------------------------------------------------------------
+
+
+def no_agent_is_over_held(picture: Picture) -> list[str]:
+    """On no agent, more of a slot or of a device is held than it has."""
+    found = []
+    for agent_id, on_agent in _by_agent(picture.holds.values()).items():
+        agent = picture.agents.get(agent_id)
+        if agent is None:
+            found.append(f"agent {agent_id} is not known, but {len(on_agent)} holds are on it")
+        elif (slot := over_held(agent.capacity, used_by(on_agent))) is not None:
+            tokens = ", ".join(hold.token for hold in on_agent)
+            found.append(f"agent {agent_id}: more {slot} is held than it has, by {tokens}")
+    return found
+
+
+def holds_are_live_kernels_and_leftovers(picture: Picture) -> list[str]:
+    """Each kernel that is placed and not over has its hold; every other hold is a leftover."""
+    placed = {
+        kernel.token: (session, kernel)
+        for session in picture.sessions.values()
+        for kernel in session.kernels
+        if kernel.token is not None and not kernel.status.is_final
+    }
+    found = []
+    for token, (session, kernel) in placed.items():
+        hold = picture.holds.get(token)
+        who = f"session {session.session_id} kernel {kernel.index}"
+        if hold is None:
+            found.append(f"{who}: its token {token} holds nothing")
+        elif hold.is_leftover:
+            found.append(f"{who}: its token {token} counts as a leftover")
+        elif hold != _hold_of(session, kernel):
+            found.append(f"{who}: {hold} is not what it asked for, or not where it is")
+    for token, hold in picture.holds.items():
+        if not hold.is_leftover and token not in placed:
+            found.append(
+                f"session {hold.session_id}: hold {token} has no kernel and is no leftover"
+            )
+    return found
+
+
+def every_session_is_whole(picture: Picture) -> list[str]:
+    """A session, its kernels and its times say the same, and nothing that is due was left undone."""
+    found = []
+    for session in picture.looked_at():
+        found += [f"session {session.session_id}: {what}" for what in _faults_of(session)]
+    return found
+
+
+def _faults_of(session: SessionWithKernels) -> Iterator[str]:
+    status, statuses = session.status, {kernel.status for kernel in session.kernels}
+    over = all(kernel.status.is_final for kernel in session.kernels)
+    if status.is_final != (session.ended_at is not None):
+        yield f"it is {status} and ended at {session.ended_at}"
+    if status.is_final and not over:
+        yield f"it is {status} while kernels are {sorted(statuses)}"
+    if status in WAITING:
+        if statuses != {KernelStatus.PENDING}:
+            yield f"it waits while kernels are {sorted(statuses)}"
+        if any(kernel.token or kernel.agent_id for kernel in session.kernels):
+            yield "it waits and still has a token or an agent"
+    elif not status.is_final and any(
+        (k.token is None) != (k.agent_id is None) for k in session.kernels
+    ):
+        yield "a kernel has a token without an agent, or an agent without a token"
+    if (status in ENDS) != (session.reason is not None):
+        yield f"it is {status} with the termination reason {session.reason}"
+    if status is SessionStatus.TERMINATED and session.result is SessionResult.UNDEFINED:
+        yield "it is TERMINATED without a result"
+    if (due := next_promotion(session)) is not None:
+        yield f"{due.name} is due and was not done"
+
+
+def history_replays(picture: Picture) -> list[str]:
+    """History leads from nothing to the present state: in order, with no gap, for each kernel too."""
+    found = []
+    for session in picture.looked_at():
+        lines = picture.history.get(session.session_id, ())
+        found += [f"session {session.session_id}: {what}" for what in _gaps(session, lines)]
+    return found
+
+
+def _gaps(session: SessionWithKernels, lines: Collection[HistoryLine]) -> Iterator[str]:
+    for before, after in pairwise(lines):
+        if after.at < before.at:
+            yield f"history goes back in time at {after}"
+    kernels: dict[KernelId | None, str | None] = {
+        kernel.kernel_id: None for kernel in session.kernels
+    }
+    status, seq = None, -1
+    for line in lines:
+        if line.kernel_id is not None:
+            if line.kernel_id not in kernels:
+                yield f"history tells of a kernel that does not exist: {line}"
+            elif line.from_status != kernels[line.kernel_id]:
+                yield f"kernel history has a gap before {line}"
+            kernels[line.kernel_id] = line.to_status
+            continue
+        is_note = line.from_status == line.to_status
+        if line.from_status != status or line.status_seq != seq + (not is_note):
+            yield f"history has a gap before {line}"
+        status, seq = line.to_status, line.status_seq
+    if (status, seq) != (session.status, session.status_seq):
+        yield (
+            f"history ends with {status}, {seq}, but it is {session.status}, {session.status_seq}"
+        )
+    for kernel in session.kernels:
+        if kernels[kernel.kernel_id] != kernel.status:
+            told = kernels[kernel.kernel_id]
+            yield f"kernel {kernel.index} is {kernel.status}, but its history ends with {told}"
+
+
+def kernels_only_go_forward(picture: Picture) -> list[str]:
+    """No kernel goes to an earlier status, except back to PENDING; none leaves a final one else."""
+    found = []
+    for session in picture.looked_at():
+        for line in picture.history.get(session.session_id, ()):
+            if line.kernel_id is None or line.from_status is None:
+                continue
+            before, after = KernelStatus(line.from_status), KernelStatus(line.to_status)
+            if after is not KernelStatus.PENDING and KERNEL_RANK[after] <= KERNEL_RANK[before]:
+                found.append(f"session {session.session_id}: a kernel went back: {line}")
+    return found
+
+
+def history_has_every_status(picture: Picture) -> list[str]:
+    """A session that has run, however shortly, has every status up to RUNNING in its history."""
+    path = ("SCHEDULED", "PREPARING", "PREPARED", "CREATING", "RUNNING")
+    found = []
+    for session in picture.looked_at():
+        told = [
+            line.to_status
+            for line in picture.history.get(session.session_id, ())
+            if line.kernel_id is None and line.from_status != line.to_status
+        ]
+        for here, there in pairwise(told):
+            if there in path and here != ("PENDING", *path)[path.index(there)]:
+                found.append(f"session {session.session_id}: from {here} straight to {there}")
+    return found
+
+
+def the_first_reason_wins(picture: Picture) -> list[str]:
+    """The reason of a session is the one with which it first began to end."""
+    found = []
+    for session in picture.looked_at():
+        reasons = [
+            line.reason
+            for line in picture.history.get(session.session_id, ())
+            if line.kernel_id is None
+            and line.to_status in ENDS
+            and line.from_status != line.to_status
+        ]
+        if reasons and session.reason != reasons[0]:
+            found.append(
+                f"session {session.session_id}: it first ended for {reasons[0]},"
+                f" but its reason is {session.reason}"
+            )
+    return found
+
+
+def attempts_stay_below_their_limits(picture: Picture) -> list[str]:
+    """No stage has tried a session more often than it may, nor counts for one it does not see."""
+    rows = {stage.name: stage for stage in STAGES}
+    found = []
+    for session in picture.looked_at():
+        group = picture.group_of(session)
+        if session.requeues > group.requeues_max:
+            found.append(f"session {session.session_id}: requeued {session.requeues} times")
+        for name, attempts in session.attempts.items():
+            stage = rows[name]
+            limit = limit_of(stage, session.limits.get(name), group.limits.get(name))
+            if limit.attempts_max is not None and attempts.count >= limit.attempts_max:
+                found.append(
+                    f"session {session.session_id}: {name} failed {attempts.count} times and it"
+                    f" is still {session.status}"
+                )
+            if session.status not in stage.takes | stage.awaits:
+                found.append(
+                    f"session {session.session_id}: {name} counts attempts while it is"
+                    f" {session.status}"
+                )
+    return found
+
+
+CHECKS: tuple[Check, ...] = (
+    no_agent_is_over_held,
+    holds_are_live_kernels_and_leftovers,
+    every_session_is_whole,
+    history_replays,
+    kernels_only_go_forward,
+    history_has_every_status,
+    the_first_reason_wins,
+    attempts_stay_below_their_limits,
+)
+"""What holds of any store at any moment, between two transactions."""
+
+
+def violations(picture: Picture) -> list[str]:
+    """Say everything that is wrong with a store."""
+    return [sentence for check in CHECKS for sentence in check(picture)]
+
+
+# --- two pictures ---------------------------------------------------------------------------------
+
+
+def final_states_stay(before: Picture, now: Picture) -> list[str]:
+    """What is over changes no more, and no session disappears."""
+    found = [
+        f"session {session_id} has disappeared"
+        for session_id in before.sessions
+        if session_id not in now.sessions
+    ]
+    for session_id in now.changed:
+        old = before.sessions.get(session_id)
+        if old is not None and old.status.is_final and old != now.sessions[session_id]:
+            found.append(
+                f"session {session_id}: it was over and changed: {now.sessions[session_id]}"
+            )
+    return found
+
+
+def reasons_and_results_stay(before: Picture, now: Picture) -> list[str]:
+    """A termination reason and a result, once there, stay."""
+    found = []
+    for session_id in now.changed:
+        old, new = before.sessions.get(session_id), now.sessions[session_id]
+        if old is None:
+            continue
+        if old.reason is not None and new.reason != old.reason:
+            found.append(f"session {session_id}: its reason went from {old.reason} to {new.reason}")
+        if old.result is not SessionResult.UNDEFINED and new.result is not old.result:
+            found.append(f"session {session_id}: its result went from {old.result} to {new.result}")
+    return found
+
+
+STEP_CHECKS: tuple[StepCheck, ...] = (final_states_stay, reasons_and_results_stay)
+
+# --- with what happened outside of the store ------------------------------------------------------
+
+
+def every_accepted_session_is_there(picture: Picture, accepted: Collection[SessionId]) -> list[str]:
+    """Each accepted session is there; nothing else is, except what retries one of them."""
+    found = [
+        f"session {i} was accepted and is not there" for i in accepted if i not in picture.sessions
+    ]
+    known = set(accepted)
+    for session in picture.sessions.values():
+        if session.session_id not in known and session.retry_of not in picture.sessions:
+            found.append(f"session {session.session_id} was never submitted")
+    return found
+
+
+def cancels_hold(picture: Picture, cancelled: Collection[SessionId]) -> list[str]:
+    """A session whose cancel was acknowledged is ending or over, from then on."""
+    return [
+        f"session {session_id} was cancelled and is {picture.sessions[session_id].status}"
+        for session_id in cancelled
+        if picture.sessions[session_id].status not in ENDS
+    ]
+
+
+def tokens_run_once(starts: Mapping[str, int]) -> list[str]:
+    """No token was started more than once, as counted where it was started."""
+    return [f"token {token} was started {n} times" for token, n in starts.items() if n > 1]
+
+
+def what_runs_is_held(
+    picture: Picture, running: Iterable[tuple[AgentId, str, KernelId]]
+) -> list[str]:
+    """Whatever runs on an agent has its hold there, be it as a leftover."""
+    found = []
+    for agent_id, token, kernel_id in running:
+        hold = picture.holds.get(token)
+        session_id = kernel_id.rpartition(".")[0]
+        if hold is None:
+            found.append(
+                f"session {session_id}: token {token} runs on {agent_id} and holds nothing"
+            )
+        elif hold.agent_id != agent_id:
+            found.append(
+                f"session {session_id}: token {token} runs on {agent_id}, not where it holds"
+            )
+    return found
+
+
+def kernels_run_once(
+    running: Iterable[tuple[AgentId, str, KernelId]], given_up: Collection[str]
+) -> list[str]:
+    """No kernel runs twice at a time, unless the agent of the older token was given up."""
+    by_kernel: dict[KernelId, list[str]] = defaultdict(list)
+    for _, token, kernel_id in running:
+        if token not in given_up:
+            by_kernel[kernel_id].append(token)
+    return [
+        f"session {kernel_id.rpartition('.')[0]}: its kernel {kernel_id} runs as {' and '.join(tokens)}"
+        for kernel_id, tokens in by_kernel.items()
+        if len(tokens) > 1
+    ]
+
+
+def the_shadow_is_true(picture: Picture, live: Live) -> list[str]:
+    """What the manager remembers of what is alive is what the store remembers."""
+    found = []
+    alive = {i: s for i, s in picture.sessions.items() if not s.status.is_final}
+    for session_id in alive.keys() | live.sessions.keys():
+        if alive.get(session_id) != live.sessions.get(session_id):
+            found.append(
+                f"session {session_id} is remembered as {live.sessions.get(session_id)},"
+                f" but is {alive.get(session_id)}"
+            )
+    indexed = {
+        session.session_id: session.status
+        for group in {session.scaling_group for session in live.sessions.values()}
+        for status in SessionStatus
+        for session in live.in_statuses(group, [status])
+        if session.status is status
+    }
+    if indexed.keys() != live.sessions.keys():
+        found.append("what is alive is not what is found by status")
+    held = {h.token: h for a in {*picture.agents, *live.agents} for h in live.holds_on(a)}
+    if held != dict(picture.holds):
+        found.append(
+            f"the holds remembered differ by {sorted(held.items() ^ picture.holds.items())}"
+        )
+    left = {hold.token for hold in live.leftovers()}
+    if left != {token for token, hold in picture.holds.items() if hold.is_leftover}:
+        found.append("the leftovers remembered are not those there are")
+    for agent_id in picture.agents.keys() | live.agents.keys():
+        if _as_known(picture.agents.get(agent_id)) != _as_known(live.agents.get(agent_id)):
+            found.append(
+                f"agent {agent_id} is remembered as {live.agents.get(agent_id)},"
+                f" but is {picture.agents.get(agent_id)}"
+            )
+    return sorted(found)
+
+
+def nothing_is_overdue(picture: Picture, now: float, slack_s: float) -> list[str]:
+    """No session stays in a status longer than the stage that watches it allows, by more than slack."""
+    found = []
+    for session in picture.sessions.values():
+        for stage in STAGES:
+            if session.status not in stage.takes | stage.awaits:
+                continue
+            at = expires_at(stage, session, picture.group_of(session))
+            if at is not None and now > at + slack_s:
+                found.append(
+                    f"session {session.session_id}: {stage.name} should have ended its"
+                    f" {session.status} {now - at:.0f} s ago"
+                )
+    return found
+
+
+WAITS_FOR_EVER = frozenset({WaitReason.HELD, WaitReason.NEVER_FITS})
+
+
+def everything_has_ended(picture: Picture, waits: Mapping[SessionId, NotedWait]) -> list[str]:
+    """Once faults have stopped for long enough: all is over that can run, and nothing is left."""
+    found = []
+    for session in picture.sessions.values():
+        if session.status.is_final:
+            continue
+        code = waits[session.session_id].code if session.session_id in waits else None
+        if session.status is not SessionStatus.PENDING:
+            found.append(f"session {session.session_id} is still {session.status}")
+        elif code is None:
+            found.append(f"session {session.session_id} waits without a reason")
+        elif code not in WAITS_FOR_EVER and not _waits_for_a_waiter(session, picture):
+            found.append(f"session {session.session_id} still waits: {code}")
+    found += [
+        f"session {hold.session_id}: token {hold.token} is left over on {hold.agent_id}"
+        for hold in picture.holds.values()
+    ]
+    return found
+
+
+def _waits_for_a_waiter(session: SessionWithKernels, picture: Picture) -> bool:
+    return any(not picture.sessions[d.session_id].status.is_final for d in session.unmet)
+
+
+def given_up_tokens(picture: Picture) -> set[str]:
+    """Return the leftovers on agents that are given up: these may run beside their successors."""
+    return {
+        token
+        for token, hold in picture.holds.items()
+        if hold.is_leftover
+        and (agent := picture.agents.get(AgentId(hold.agent_id))) is not None
+        and agent.status is AgentStatus.GONE
+    }
+
+
+def _by_agent(holds: Iterable[Hold]) -> dict[AgentId, list[Hold]]:
+    grouped: dict[AgentId, list[Hold]] = defaultdict(list)
+    for hold in holds:
+        grouped[AgentId(hold.agent_id)].append(hold)
+    return grouped
+
+
+def _hold_of(session: SessionWithKernels, kernel: Kernel) -> Hold:
+    return Hold(
+        kernel.token or "",
+        session.session_id,
+        kernel.kernel_id,
+        kernel.agent_id or "",
+        kernel.request.cpu_milli,
+        kernel.request.mem_bytes,
+        kernel.devices,
+    )
+
+
+def _as_known(agent: Agent | None) -> tuple[object, ...] | None:
+    """What of an agent is written at once; when it was last heard of is kept in memory alone."""
+    if agent is None:
+        return None
+    return (agent.status, agent.incarnation, agent.capacity, agent.scaling_group, agent.lost_since)

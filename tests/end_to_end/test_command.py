@@ -1,0 +1,631 @@
+"""The `sokovan` command with a real server, a real agent and real processes."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+DEADLINE_S = 60.0
+STABLE = {
+    "id",
+    "name",
+    "owner",
+    "status",
+    "result",
+    "reason",
+    "priority",
+    "scaling_group",
+    "agents",
+    "exit_code",
+    "created_at",
+    "started_at",
+    "ended_at",
+    "kernels",
+}
+WAY = [
+    "PENDING",
+    "SCHEDULED",
+    "PREPARING",
+    "PREPARED",
+    "CREATING",
+    "RUNNING",
+    "TERMINATING",
+    "TERMINATED",
+]
+
+
+def until(condition, what):
+    """Return what `condition` gives as soon as it is true."""
+    for _ in range(int(DEADLINE_S / 0.05)):
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.05)
+    return pytest.fail(f"{what} did not happen within {DEADLINE_S:.0f} s")
+
+
+class Place:
+    """A home of its own, the commands given to it, and the end of all its processes."""
+
+    def __init__(self):
+        # A short path: the agent's socket lies below it.
+        self.path = Path(tempfile.mkdtemp(prefix="sk-", dir="/tmp"))
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("SOKOVAN_")}
+        self.env |= {"SOKOVAN_HOME": str(self.path), "NO_COLOR": "1"}
+
+    def argv(self, *args):
+        return [sys.executable, "-m", "sokovan", *args]
+
+    def __call__(self, *args, code=0, env=None):
+        """Run a command to its end."""
+        done = subprocess.run(
+            self.argv(*args),
+            env=self.env | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == code, (args, done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done
+
+    def start(self, *args, **more):
+        """Start a command and leave it running."""
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(self.argv(*args), env=self.env, **(pipes | more))
+
+    def json(self, *args, code=0):
+        return json.loads(self(*args, "--json", code=code).stdout)
+
+    def submit(self, *args):
+        return self("submit", *args).stdout.strip()
+
+    def show(self, ref):
+        return self.json("show", ref)
+
+    def until_status(self, ref, *wanted):
+        def there():
+            session = self.show(ref)
+            return session if session["status"] in wanted else None
+
+        return until(there, f"{ref} in {wanted}")
+
+    @property
+    def server_pid(self):
+        return json.loads((self.path / "server.json").read_text())["pid"]
+
+    def kill_server(self):
+        pid = self.server_pid
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not is_alive(pid), f"the end of {pid}")
+
+    def processes(self):
+        """Yield the processes that have this home on their command line or in their environment."""
+        mark = os.fsencode(self.path)
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            with contextlib.suppress(OSError):
+                said = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                if mark in said and is_alive(int(entry.name)):
+                    yield int(entry.name)
+
+    def clean_up(self):
+        def killed():
+            left = list(self.processes())
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not left
+
+        until(killed, f"the end of everything in {self.path}")
+        shutil.rmtree(self.path)
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """A home for tests that do nothing to the server."""
+    place = Place()
+    yield place
+    place.clean_up()
+
+
+@pytest.fixture
+def own():
+    """A home for this test alone."""
+    place = Place()
+    yield place
+    place.clean_up()
+
+
+# --- run ------------------------------------------------------------------------------------------
+
+
+def test_run_prints_what_the_command_prints_and_exits_with_its_code(shared):
+    done = shared("run", "--", "sh", "-c", "echo hi; echo oops >&2; exit 3", code=3)
+
+    assert (done.stdout, done.stderr) == ("hi\n", "oops\n")
+
+
+def test_run_needs_no_dashes_before_a_plain_command(shared):
+    assert shared("run", "echo", "--json", "-x").stdout == "--json -x\n"
+
+
+def test_a_second_pair_of_dashes_belongs_to_the_command(shared):
+    done = shared("run", "--", "sh", "-c", 'printf "%s " "$@"', "sh", "a", "--", "b")
+
+    assert done.stdout == "a -- b "
+
+
+def test_run_hands_on_large_output_whole(shared):
+    done = shared("run", "--", "sh", "-c", "head -c 5000000 /dev/zero | tr '\\0' x")
+
+    assert len(done.stdout) == 5_000_000
+
+
+def test_a_session_is_where_it_was_submitted(shared, tmp_path):
+    done = subprocess.run(
+        shared.argv("run", "--env", "ADDED=a b", "--", "sh", "-c", "pwd; umask; echo $ADDED $KEPT"),
+        env=shared.env | {"KEPT": "kept"},
+        cwd=tmp_path,
+        umask=0o027,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+    assert done.stdout.splitlines() == [str(tmp_path), "0027", "a b kept"]
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "reason"),
+    [
+        (["/nonexistent/program"], 127, "COMMAND_NOT_FOUND"),
+        (["no-such-program-anywhere"], 127, "COMMAND_NOT_FOUND"),
+        (["/etc/passwd"], 126, "COMMAND_NOT_EXECUTABLE"),
+    ],
+)
+def test_a_command_that_cannot_run_gives_the_code_a_shell_gives(shared, command, code, reason):
+    done = shared("run", "--", *command, code=code)
+
+    assert done.stdout == ""
+    assert reason in done.stderr
+
+
+def test_a_directory_that_is_not_there_is_said(shared):
+    done = shared("run", "--cwd", "/nonexistent", "--", "true", code=125)
+
+    assert "DIRECTORY_NOT_FOUND" in done.stderr
+
+
+def test_a_signal_is_128_and_its_number(shared):
+    shared("run", "--", "sh", "-c", "kill -9 $$", code=137)
+
+
+def test_several_kernels_have_their_numbers_before_their_lines(shared):
+    done = shared("run", "--cpu", "0.1", "--kernels", "2", "--", "sh", "-c", "echo one; echo two")
+
+    assert sorted(done.stdout.splitlines()) == ["[0] one", "[0] two", "[1] one", "[1] two"]
+
+
+def test_run_in_json_is_lines_of_output_and_the_session(shared):
+    done = shared("run", "--json", "--", "sh", "-c", "printf '\\303\\251'; exit 1", code=1)
+
+    *pieces, session = [json.loads(line) for line in done.stdout.splitlines()]
+    assert pieces == [{"kernel": 0, "stream": "stdout", "offset": 0, "text": "é"}]
+    assert (session["status"], session["exit_code"]) == ("TERMINATED", 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_without_a_terminal_a_signal_cancels(shared, number):
+    running = shared.start(
+        "run", "--name", f"cancel-{number}", "--", "sh", "-c", "echo on; sleep 600"
+    )
+    assert running.stdout.readline() == b"on\n"
+
+    running.send_signal(number)
+
+    running.communicate(timeout=DEADLINE_S)
+    assert running.returncode == 128 + number
+    (session,) = shared.json("ls", "-a", "--name", f"cancel-{number}")
+    assert (session["status"], session["reason"]) == ("TERMINATED", "USER_REQUESTED")
+
+
+def test_a_second_signal_kills_what_ignores_the_first(shared):
+    script = "trap '' TERM INT; echo on; while :; do sleep 1; done"
+    running = shared.start("run", "--grace", "10m", "--", "sh", "-c", script)
+    assert running.stdout.readline() == b"on\n"
+
+    running.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    running.send_signal(signal.SIGTERM)
+
+    running.communicate(timeout=DEADLINE_S)
+    assert running.returncode == 143
+
+
+def test_a_reader_that_goes_away_ends_the_session(shared):
+    line = " ".join([*shared.argv("run", "--name", "piped", "--", "yes"), "| head -n 1"])
+
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line}"],
+        env=shared.env,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr, done.returncode) == ("y\n", "", 141)
+    (session,) = shared.json("ls", "-a", "--name", "piped")
+    assert session["status"] == "TERMINATED"
+
+
+def test_run_says_why_it_waits(shared):
+    holder = shared.submit("--cpu", "0", "--", "sleep", "600")
+    running = shared.start("run", "--depends-on", holder, "--", "echo", "done")
+
+    note = running.stderr.readline().decode()
+    shared("cancel", holder)
+    _, rest = running.communicate(timeout=DEADLINE_S)
+
+    assert holder in note
+    assert running.returncode == 125
+    assert b"DEPENDENCY_FAILED" in rest
+
+
+def test_the_errors_of_run_itself_are_125(shared):
+    assert "amount" in shared("run", "--cpu", "many", "--", "true", code=125).stderr
+    assert "priority" in shared("run", "--priority", "999", "--", "true", code=125).stderr
+    shared("run", code=125)
+
+
+# --- submit, and looking at it --------------------------------------------------------------------
+
+
+def test_a_session_goes_the_whole_way_and_history_shows_it(shared):
+    done = shared("submit", "--name", "tour", "--", "sh", "-c", "exit 0")
+    session_id = done.stdout.strip()
+
+    assert session_id in done.stdout
+    assert "sokovan logs -f" in done.stderr
+    assert shared.json("wait", session_id)["result"] == "SUCCESS"
+    changes = shared.json("history", session_id)
+    assert [item["to_status"] for item in changes if item["kernel_id"] is None] == WAY
+    text = shared("history", session_id).stdout
+    assert all(status in text for status in WAY)
+
+
+def test_a_session_has_its_stable_fields(shared):
+    session_id = shared.submit("--name", "fields", "--cpu", "0.5", "--mem", "64M", "--", "true")
+
+    session = shared.json("wait", session_id)
+
+    assert session.keys() >= STABLE
+    assert (session["name"], session["exit_code"], session["reason"]) == (
+        "fields",
+        0,
+        "SELF_TERMINATED",
+    )
+    (kernel,) = session["kernels"]
+    assert (kernel["cpu_milli"], kernel["mem_bytes"]) == (500, 64 * 2**20)
+    assert session["created_at"] <= session["started_at"] <= session["ended_at"]
+    assert session["created_at"].endswith("Z")
+
+
+def test_show_names_what_matters(shared):
+    session_id = shared.submit("--name", "shown", "--", "sh", "-c", "exit 7")
+    shared("wait", session_id, code=7)
+
+    text = shared("show", session_id).stdout
+
+    assert session_id in text
+    assert "KERNEL_FAILED" in text
+    assert "sh -c 'exit 7'" in text
+
+
+def test_ls_shows_live_sessions_and_all_of_them_when_asked(shared):
+    live = shared.submit("--name", "listed", "--hold", "--", "true")
+    ended = shared.submit("--name", "listed", "--", "true")
+    shared("wait", ended)
+
+    assert [s["id"] for s in shared.json("ls", "--name", "listed")] == [live]
+    assert [s["id"] for s in shared.json("ls", "-a", "--name", "listed")] == [ended, live]
+    header, line = shared("ls", "--name", "listed").stdout.splitlines()
+    assert header.split()[:4] == ["ID", "NAME", "STATUS", "REASON"]
+    assert line.split()[1:4] == ["listed", "PENDING", "HELD"]
+    shared("cancel", live)
+
+
+def test_prefixes_and_at_signs_name_sessions(own):
+    ids = [own.submit("--", "true") for _ in range(3)]
+
+    assert own.show("@")["id"] == ids[2]
+    assert own.show("@~2")["id"] == ids[0]
+    assert own.show(ids[1][:8])["id"] == ids[1]
+    assert own.json("wait", "@", "@~1")[1]["id"] == ids[1]
+    assert "error: " in own("show", "@~3", code=3).stderr
+    assert "error: " in own("show", "zzzz", code=3).stderr
+
+
+def test_a_session_that_must_wait_says_for_what(shared):
+    session_id = shared.submit("--cpu", "10000", "--allow-infeasible", "--", "true")
+
+    answer = shared.json("why", session_id)
+
+    assert answer["code"] == "NEVER_FITS"
+    assert "10000 cores" in answer["sentence"]
+    assert "10000 cores" in shared("why", session_id).stdout
+    shared("cancel", session_id)
+
+
+def test_logs_come_from_their_streams(shared):
+    session_id = shared.submit(
+        "--", "sh", "-c", "for i in 1 2 3 4 5; do echo out $i; echo err $i >&2; done"
+    )
+    shared("wait", session_id)
+
+    whole = shared("logs", session_id)
+    tail = shared("logs", "--tail", "2", session_id)
+    only = shared("logs", "--stream", "stderr", "--tail", "1", session_id)
+    followed = shared("logs", "-f", session_id)
+
+    assert whole.stdout == "".join(f"out {i}\n" for i in range(1, 6))
+    assert whole.stderr == "".join(f"err {i}\n" for i in range(1, 6))
+    assert (tail.stdout, tail.stderr) == ("out 4\nout 5\n", "err 4\nerr 5\n")
+    assert (only.stdout, only.stderr) == ("", "err 5\n")
+    assert followed.stdout == whole.stdout
+    (piece,) = map(json.loads, shared("logs", "--json", "--tail", "1", "--stream", "stdout",
+                                      session_id).stdout.splitlines())  # fmt: skip
+    assert piece == {"kernel": 0, "stream": "stdout", "offset": 24, "text": "out 5\n"}
+
+
+def test_the_logs_of_a_session_that_never_ran_are_empty(shared):
+    session_id = shared.submit("--hold", "--", "true")
+    shared("cancel", session_id)
+
+    assert shared("logs", "-f", session_id).stdout == ""
+
+
+def test_wait_gives_up_when_told_to_and_hands_on_the_code(shared):
+    session_id = shared.submit("--hold", "--", "sh", "-c", "exit 5")
+
+    shared("wait", "--timeout", "0.2", session_id, code=124)
+    shared("release", session_id)
+    shared("wait", session_id, code=5)
+
+
+def test_hold_and_release(shared):
+    session_id = shared.submit("--begin", "+1h", "--", "true")
+
+    assert shared.json("hold", session_id)["held"] is True
+    assert shared.json("release", session_id)["held"] is False
+    shared("cancel", session_id)
+    assert "error: " in shared("hold", session_id, code=4).stderr
+
+
+def test_cancel_says_what_became_of_it(shared):
+    waiting = shared.submit("--hold", "--", "true")
+    running = shared.submit("--", "sleep", "600")
+    shared.until_status(running, "RUNNING")
+
+    assert shared.json("cancel", waiting)["outcome"] == "cancelled"
+    assert shared.json("cancel", "--force", running)["outcome"] == "terminating"
+    assert shared.json("wait", running, code=137)["reason"] == "USER_REQUESTED"
+    assert shared.json("cancel", running)["outcome"] == "already-ended"
+    assert "ended already" in shared("cancel", running).stdout
+
+
+def test_a_dependency_may_be_named_by_prefix(shared):
+    first = shared.submit("--", "sh", "-c", "exit 1")
+    after = shared.submit("--depends-on", f"afterany:{first[:9]}", "--", "true")
+    never = shared.submit("--depends-on", first[:9], "--", "true")
+
+    assert shared.json("wait", after)["result"] == "SUCCESS"
+    assert shared.json("wait", never, code=125)["reason"] == "DEPENDENCY_FAILED"
+
+
+def test_the_walltime_ends_a_session(shared):
+    done = shared("run", "--time", "1s", "--", "sleep", "600", code=143)
+
+    assert "WALLTIME_EXCEEDED" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "field"),
+    [
+        (["--group", "nowhere"], "scaling_group"),
+        (["--cpu", "100000"], "cores"),
+        (["--priority", "101"], "priority"),
+        (["--time", "0"], "walltime_s"),
+        (["--kernels", "100000"], "kernels"),
+        (["--limit", "no-such-stage=10s"], "no-such-stage"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_the_field(shared, args, field):
+    done = shared("submit", *args, "--", "true", code=4)
+    problem = json.loads(shared("submit", "--json", *args, "--", "true", code=4).stderr)
+
+    assert done.stderr.startswith("error: ")
+    assert field in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert problem["status"] == 422
+    assert field in problem["detail"]
+
+
+@pytest.mark.parametrize("args", [["--cpu", "x"], ["--env", "A"], ["--begin", "soon"], ["--nope"]])
+def test_what_cannot_be_read_is_a_usage_error(shared, args):
+    done = shared("submit", *args, "--", "true", code=2)
+
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+# --- the server -----------------------------------------------------------------------------------
+
+
+def test_status_and_agents_describe_what_is_there(shared):
+    shared("run", "--", "true")
+
+    found = shared.json("status")
+    (agent,) = shared.json("agents")
+
+    assert found["pid"] == shared.server_pid
+    assert found["sessions"]["TERMINATED"] >= 1
+    assert str(found["pid"]) in shared("status").stdout
+    assert agent["status"] == "ALIVE"
+    assert agent["name"] in shared("agents").stdout
+
+
+def test_status_and_down_start_nothing(own):
+    assert "no server runs" in own("status", code=5).stderr
+    assert "no server runs" in own("down").stdout
+    assert own.json("down") == {"stopped": False, "pid": None, "live_sessions": []}
+    assert list(own.path.iterdir()) == []
+
+
+def test_sessions_go_on_without_the_server(own):
+    session_id = own.submit("--name", "survivor", "--", "sh", "-c", "sleep 2; echo late; exit 9")
+    own.until_status(session_id, "RUNNING")
+    pid = own.server_pid
+
+    stopped = own("down")
+
+    assert f"pid {pid}" in stopped.stdout
+    assert "survivor" in stopped.stdout
+    assert not is_alive(pid)
+    own("wait", session_id, code=9)
+    assert own.server_pid != pid
+    assert own("logs", session_id).stdout == "late\n"
+
+
+def test_a_killed_server_loses_nothing(own):
+    session_id = own.submit("--", "sh", "-c", "sleep 2; echo late; exit 9")
+    own.until_status(session_id, "RUNNING")
+    own.kill_server()
+
+    assert own.show(session_id)["status"] in {"RUNNING", "TERMINATING", "TERMINATED"}
+    own("wait", session_id, code=9)
+    assert own("logs", session_id).stdout == "late\n"
+
+
+def test_run_goes_on_when_the_server_is_killed(own):
+    script = "for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done; exit 4"
+    running = own.start("run", "--", "sh", "-c", script)
+    assert running.stdout.readline() == b"1\n"
+
+    own.kill_server()
+
+    out, _ = running.communicate(timeout=DEADLINE_S)
+    assert out == b"2\n3\n4\n5\n6\n"
+    assert running.returncode == 4
+
+
+def test_run_ends_when_the_server_is_stopped_and_starts_no_other(own):
+    running = own.start("run", "--", "sh", "-c", "echo on; sleep 600")
+    assert running.stdout.readline() == b"on\n"
+
+    own("down")
+
+    _, said = running.communicate(timeout=DEADLINE_S)
+    assert running.returncode == 125
+    assert b"the server was stopped" in said
+    own("status", code=5)
+
+
+def test_many_first_commands_start_one_server(own):
+    started = [own.start("submit", "--", "true") for _ in range(6)]
+
+    for process in started:
+        _, said = process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 0, said
+    assert len(own.json("ls", "-a")) == 6
+    assert (own.path / "server.log").read_text().count("already runs") == 0
+
+
+def test_the_foreground_server_says_where_it_is_and_heeds_a_signal(own):
+    server = own.start("up")
+    line = server.stdout.readline().decode()
+
+    assert f"pid {server.pid}" in line
+    assert own.json("status")["pid"] == server.pid
+    assert "already runs" in own("up", code=4).stderr
+    server.send_signal(signal.SIGINT)
+    server.communicate(timeout=DEADLINE_S)
+    assert server.returncode == 0
+
+
+def test_a_port_that_is_taken_is_said(own):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        foreground = own("up", "--port", str(port), code=4)
+        background = own("ls", code=5, env={"SOKOVAN_API_PORT": str(port)})
+
+    assert str(port) in foreground.stderr
+    assert str(port) in background.stderr
+    assert "address-in-use" in background.stderr
+
+
+def test_a_home_that_is_no_directory_is_said(own):
+    file = own.path / "file"
+    file.write_text("")
+
+    for command in (["ls"], ["submit", "--", "true"], ["up"]):
+        assert "is not a directory" in own("--home", str(file), *command, code=5).stderr
+    assert "error: " in own("ls", "--home", str(file / "below"), code=5).stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_home_that_cannot_be_written_is_said(own):
+    own.path.chmod(0o500)
+
+    assert "cannot be written" in own("ls", code=5).stderr
+    own.path.chmod(0o700)
+
+
+def test_a_home_that_others_can_write_is_refused(own):
+    own.path.chmod(0o777)
+
+    assert "chmod 700" in own("ls", code=5).stderr
+
+
+def test_a_configuration_that_makes_no_sense_is_said(own):
+    (own.path / "config.toml").write_text("[scheduler]\nhint = 1\n")
+
+    assert "no such setting" in own("up", code=4).stderr
+    assert "no such setting" in own("ls", code=5).stderr
+
+
+def test_only_the_owner_can_read_what_is_secret(own):
+    own("ls")
+
+    for name in ("token", "server.json", "server.log", "sokovan.db"):
+        assert (own.path / name).stat().st_mode & 0o077 == 0, name
+
+
+def test_the_version_is_printed(own):
+    assert own("--version").stdout.startswith("sokovan ")
