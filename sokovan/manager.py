@@ -85,8 +85,8 @@ async def _serve(
         config.home,
         config.agents,
         events,
-        clock,
         call_timeout_s=config.scheduler.agent_call_timeout_s,
+        clock=clock,
     )
     notices = Notices()
     join(coordinator, repository, home, events, config, post_processors=(notices,))

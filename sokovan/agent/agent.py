@@ -200,6 +200,10 @@ class Agent:
         self._news.clear()
         return news
 
+    def has_news(self) -> bool:
+        """Say whether there is something that nobody has been told yet."""
+        return bool(self._news)
+
     def unacknowledged(self) -> list[KernelReport]:
         """Return every report that is still to be repeated."""
         self._news.clear()

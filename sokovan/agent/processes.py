@@ -113,7 +113,6 @@ class ProcessRuntime:
         return found
 
     def close(self) -> None:
-        """Let go of the event loop; kernels run on."""
         self._loop.remove_signal_handler(signal.SIGCHLD)
         for kernel in self._kernels.values():
             self._unwatch(kernel)

@@ -77,6 +77,10 @@ class Runtime(Protocol):
         """Return what is remembered and not acknowledged. Called once, before anything else."""
         ...
 
+    def close(self) -> None:
+        """Tell nobody anything any more; kernels run on."""
+        ...
+
     def recall(self, token: str) -> KernelReport | None:
         """Return the last report of a token that was acknowledged or refused, if it was."""
         ...

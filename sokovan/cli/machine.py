@@ -73,17 +73,20 @@ def up(
 
     Other commands start one in the background by themselves.
     """
-    from sokovan.cli.server import prepare_home, tell_parent
-    from sokovan.cli.text import problem
-    from sokovan.domain.errors import SokovanError
+    from sokovan.cli.server import log_unexpected, prepare_home, tell_parent
+    from sokovan.cli.text import problem_of
 
     call = call_of(ctx, home)
     if background_child is not None:
         os.set_inheritable(background_child, False)
 
+    parent = background_child  # to be told once how it went
+
     def ready(url: str) -> None:
-        if background_child is not None:
-            tell_parent(background_child, {"url": url})
+        nonlocal parent
+        if parent is not None:
+            tell_parent(parent, {"url": url})
+            parent = None
             return
         print(
             f"sokovan serves {call.home} at {url} (pid {os.getpid()}); Ctrl-C stops it, and leaves"
@@ -94,11 +97,11 @@ def up(
     try:
         prepare_home(call.home)
         _serve(call, port, ready)
-    except SokovanError as error:
+    except Exception as error:
         if background_child is not None:
-            import json
-
-            tell_parent(background_child, json.loads(problem(error)))
+            log_unexpected(error)
+        if parent is not None:
+            tell_parent(parent, problem_of(error))
         raise
     return 0
 

@@ -1,5 +1,6 @@
 """The server of a home: look whether it answers, start it in the background, make its directory."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -8,13 +9,18 @@ import stat
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sokovan.client import Client, error_from
-from sokovan.domain.errors import AlreadyRunningError, HomeError, ServerUnreachableError
+from sokovan.domain.errors import (
+    AlreadyRunningError,
+    HomeError,
+    ServerUnreachableError,
+    SokovanError,
+)
 
 START_S_MAX = 60.0
 """How long a server may take to answer after it was started."""
@@ -75,7 +81,7 @@ def prepare_home(home: Path) -> None:
         raise HomeError(f"{home} cannot be written; name another with --home or SOKOVAN_HOME")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _only_one_starts(home: Path) -> Iterator[None]:
     """Let one process at a time start the server of a home."""
     with _open(home, "start.lock") as lock:
@@ -83,7 +89,7 @@ def _only_one_starts(home: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
+@contextlib.contextmanager
 def _open(home: Path, name: str) -> Iterator[int]:
     """Open a file of the home for appending."""
     try:
@@ -143,8 +149,14 @@ def _start(home: Path) -> None:
 
 def tell_parent(fd: int, word: dict[str, Any]) -> None:
     """Tell the process that started this server how it went: `url`, or a problem object."""
-    with os.fdopen(fd, "wb") as pipe:
+    with contextlib.suppress(OSError), os.fdopen(fd, "wb") as pipe:  # it may be gone already
         pipe.write(json.dumps(word).encode() + b"\n")
+
+
+def log_unexpected(error: Exception) -> None:
+    """Write a bug's traceback into the log of a server in the background, which is its stderr."""
+    if not isinstance(error, SokovanError):
+        traceback.print_exception(error)
 
 
 def _read_word(pipe: Any) -> dict[str, Any] | None:

@@ -30,8 +30,10 @@ def print_json(view: Any) -> None:
     print(json.dumps(view, ensure_ascii=False, indent=indent))
 
 
-def problem(error: SokovanError) -> str:
-    """Return an error as a problem object, on one line; the API answers the same."""
+def problem_of(error: Exception) -> dict[str, Any]:
+    """Return an error as a problem object, the same that the API answers."""
+    if not isinstance(error, SokovanError):
+        error = SokovanError(f"{type(error).__name__}: {error}")
     found: dict[str, Any] = {
         "type": f"urn:sokovan:error:{error.code}",
         "title": error.code.replace("-", " ").capitalize(),
@@ -41,7 +43,12 @@ def problem(error: SokovanError) -> str:
     }
     if error.field is not None:
         found["field"] = error.field
-    return json.dumps(found, ensure_ascii=False)
+    return found
+
+
+def problem(error: SokovanError) -> str:
+    """Return an error as a problem object, on one line."""
+    return json.dumps(problem_of(error), ensure_ascii=False)
 
 
 def plain(text: str) -> str:

@@ -1,0 +1,167 @@
+"""A runtime that runs nothing: what each kernel would do is written in a script.
+
+The kernels live on the machine's timers, so they go on, and end, while their agent is down.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sokovan.agent.journal import stopped_before_start
+from sokovan.agent.runtime import Ended, Recovered, RuntimeEvents, StartFailedError
+from sokovan.agent.timers import Timer, Timers
+from sokovan.clock import Clock
+from sokovan.domain.reasons import EndReason
+from sokovan.domain.resources import Capacity
+from sokovan.scheduler.ports import KernelReport, KernelToStart, OutputChunk
+
+_SIGKILLED = 137
+_SIGTERMED = 143
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What a kernel does."""
+
+    seconds: float = 1.0
+    """How long it runs when nobody stops it."""
+    exit_code: int = 0
+    ignores_term: bool = False
+    start_failures: int = 0
+    """How many starts fail, in a way that passes, before one succeeds."""
+    refusal: EndReason | None = None
+    """Why it can never be started."""
+    stdout: bytes = b""
+    """What it has written by the time it runs."""
+
+
+@dataclass(slots=True)
+class Scripted:
+    """One kernel of a scripted machine."""
+
+    order: KernelToStart
+    accepted_at: float
+    failures: int = 0
+    runs: bool = False
+    end: Ended | None = None
+    final: KernelReport | None = None
+    is_acknowledged: bool = False
+    timer: Timer | None = None
+    stdout: bytes = b""
+
+
+@dataclass(slots=True)
+class FakeRuntime:
+    """A machine on which kernels do as they are told.
+
+    Args:
+        clock: Tells when orders were accepted.
+        timers: The machine's own, which go on while no agent is there.
+        machine: What there is to hand out.
+        script: Says what the kernel of an order does.
+    """
+
+    clock: Clock
+    timers: Timers
+    machine: Capacity = Capacity()
+    script: Callable[[KernelToStart], Script] = lambda _: Script()
+    started: list[str] = field(default_factory=list)
+    """Every token whose command was run, in order: none may be there twice."""
+    kernels: dict[str, Scripted] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    events: RuntimeEvents | None = None
+
+    def reboot(self) -> None:
+        """Lose every kernel that runs, and how it would have ended; its agent must have crashed."""
+        assert self.events is None, "an agent does not survive its machine"
+        for token, kernel in list(self.kernels.items()):
+            if kernel.runs and kernel.end is None:
+                self._end(token, Ended(None, EndReason.EXIT_STATUS_LOST, "the machine restarted"))
+
+    # --- the Runtime protocol ---------------------------------------------------------------------
+
+    def capacity(self) -> Capacity:
+        return self.machine
+
+    def recover(self, events: RuntimeEvents) -> Sequence[Recovered]:
+        self.events = events
+        found = []
+        for token, kernel in self.kernels.items():
+            if kernel.is_acknowledged:
+                continue
+            alive = kernel.runs and kernel.final is None
+            if kernel.end is not None and alive:
+                self.timers.after(0, lambda token=token: self._tell(token))  # type: ignore[misc]
+            found.append(Recovered(kernel.order, kernel.accepted_at, kernel.final, alive))
+        return found
+
+    def close(self) -> None:
+        self.events = None
+
+    def recall(self, token: str) -> KernelReport | None:
+        kernel = self.kernels.get(token)
+        if kernel is not None and kernel.is_acknowledged:
+            return kernel.final
+        return stopped_before_start(token) if token in self.refused else None
+
+    def start(self, order: KernelToStart) -> None:
+        script = self.script(order)
+        kernel = self.kernels.setdefault(order.token, Scripted(order, self.clock.now()))
+        if script.refusal is not None:
+            raise StartFailedError("it is scripted so", permanent=True, reason=script.refusal)
+        if kernel.failures < script.start_failures:
+            kernel.failures += 1
+            raise StartFailedError("Resource temporarily unavailable")
+        kernel.runs = True
+        kernel.stdout = script.stdout
+        self.started.append(order.token)
+        kernel.timer = self.timers.after(
+            script.seconds, lambda: self._end(order.token, Ended(script.exit_code))
+        )
+
+    def stop(self, token: str, grace_s: float, *, force: bool) -> None:
+        kernel = self.kernels.get(token)
+        if kernel is None or kernel.end is not None or kernel.timer is None:
+            return
+        ignores = self.script(kernel.order).ignores_term
+        after_s = grace_s if ignores and not force else 0.0
+        code = _SIGKILLED if ignores or force else _SIGTERMED
+        if kernel.timer.at > self.clock.now() + after_s:
+            kernel.timer.cancel()
+            kernel.timer = self.timers.after(after_s, lambda: self._end(token, Ended(code)))
+
+    def refuse(self, tokens: Sequence[str]) -> None:
+        self.refused.update(tokens)
+
+    def conclude(self, report: KernelReport) -> None:
+        self.kernels[report.token].final = report
+
+    def acknowledged(self, token: str) -> None:
+        if token in self.kernels:
+            self.kernels[token].is_acknowledged = True
+
+    def forget(self, token: str) -> None:
+        self.kernels.pop(token, None)
+
+    def read(self, token: str, stream: str, offset: int, bytes_max: int) -> OutputChunk:
+        kernel = self.kernels.get(token)
+        data = kernel.stdout if kernel is not None and stream == "stdout" else b""
+        begin = max(0, len(data) + offset) if offset < 0 else offset
+        return OutputChunk(data[begin : begin + bytes_max], begin, len(data), ended=False)
+
+    def prune(self, before: float) -> None:
+        gone = [t for t, k in self.kernels.items() if k.is_acknowledged and k.accepted_at < before]
+        for token in gone:
+            del self.kernels[token]
+
+    def _end(self, token: str, end: Ended) -> None:
+        kernel = self.kernels[token]
+        if kernel.timer is not None:
+            kernel.timer.cancel()
+            kernel.timer = None
+        kernel.end = end
+        self._tell(token)
+
+    def _tell(self, token: str) -> None:
+        kernel = self.kernels[token]
+        if self.events is not None and kernel.end is not None and kernel.final is None:
+            self.events.ended(token, kernel.end)
