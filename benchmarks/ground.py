@@ -119,18 +119,19 @@ def fsync_ms(times: int = 50) -> float:
     return statistics.median(taken) * 1000
 
 
-def spawn_rate(command: Sequence[str], count: int, at_once: int) -> float:
+def spawn_rate(commands: Sequence[Sequence[str]], at_once: int) -> float:
     """Return how many processes a second are spawned and reaped, `at_once` at a time."""
     begun = time.perf_counter()
-    left, running = count, set()
-    while left or running:
-        while left and len(running) < at_once:
-            pid = os.posix_spawn(command[0], list(command), os.environ)
-            running.add(pid)
-            left -= 1
-        pid, _ = os.wait()
-        running.discard(pid)
-    return count / (time.perf_counter() - begun)
+    running = 0
+    for command in commands:
+        if running == at_once:
+            os.wait()
+            running -= 1
+        os.posix_spawn(command[0], list(command), os.environ)
+        running += 1
+    for _ in range(running):
+        os.wait()
+    return len(commands) / (time.perf_counter() - begun)
 
 
 def quantile(values: Sequence[float], share: float) -> float:

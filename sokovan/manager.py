@@ -114,6 +114,8 @@ async def _serve(
             on_ready(operations.address)
         await stop.wait()
         await _stop(app, server, serving)
+        for name, why in (await home.stop_idle_agents()).items():
+            log.info("agent stays", agent=name, why=why)
         for task in running:
             task.cancel()
     await home.aclose()

@@ -106,28 +106,31 @@ def _moves(stage: Stage, load: StageLoad, report: SessionExecutionResult) -> Ite
         if session_id in judged:  # a stage may take and await the same status
             continue
         judged.add(session_id)
-        if info := successes.get(session_id):
-            if stage.success is not None:
-                yield _move(
-                    stage, session, Outcome.SUCCESS, stage.success, info.reason, info.detail, info
-                )
-        elif info := failures.get(session_id):
+        if stage.success is not None and (info := successes.get(session_id)):
+            yield _move(
+                stage, session, Outcome.SUCCESS, stage.success, info.reason, info.detail, info
+            )
+        elif (info := failures.get(session_id)) and _counts(stage, session, info, load.now):
             yield from _failed(stage, load, session, info)
         elif _is_expired(phase_of(stage, session, load.group, load.now)):
             yield _move(stage, session, Outcome.EXPIRED, stage.expired, stage.expired_reason)
-        elif info := skipped.get(session_id):
+        elif info := failures.get(session_id) or skipped.get(session_id):
             yield from _note(stage, load, session, info)
+
+
+def _counts(
+    stage: Stage, session: SessionWithKernels, info: SessionTransitionInfo, now: float
+) -> bool:
+    """Say whether a failure counts: some do so only once in a while, and are a wait in between."""
+    before = session.attempts.get(stage.name, Attempts())
+    return not before.count or now - before.last_at >= (info.counted_every_s or 0.0)
 
 
 def _failed(
     stage: Stage, load: StageLoad, session: SessionWithKernels, info: SessionTransitionInfo
 ) -> Iterator[Move]:
-    before = session.attempts.get(stage.name, Attempts())
-    if before.count and load.now - before.last_at < (info.counted_every_s or 0.0):
-        yield from _note(stage, load, session, info)
-        return
     phase = phase_of(stage, session, load.group, load.now)
-    count = before.count + 1
+    count = phase.attempts + 1
     limit = phase.limit
     if limit.attempts_max is not None and count >= limit.attempts_max:
         target = stage.give_up or stage.expired

@@ -98,7 +98,7 @@ class RealHome:
     def live_ids(self) -> set[str] | None:
         """Return the sessions that have not ended, or `None` while the server does not answer."""
         try:
-            return {view["id"] for view in self.client.list(live_only=True)["items"]}
+            return {view["id"] for view in self.client.list(live_only=True)}
         except SokovanError:
             return None
 

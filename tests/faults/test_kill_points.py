@@ -36,7 +36,7 @@ def test_whatever_is_killed_every_session_runs_once_and_ends_truly(seed):
             home.up()
         home.wait_for(lambda: home.up() or home.live_ids() == set(), "end of every session")
 
-        ended = {view["id"]: view for view in home.client.list(live_only=False)["items"]}
+        ended = {view["id"]: view for view in home.client.list(live_only=False)}
         ran = Counter(line.split()[0] for line in _lines(home))
         assert {i: view["exit_code"] for i, view in ended.items()} == wanted
         assert ran == dict.fromkeys(wanted, 1)
