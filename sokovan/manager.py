@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,8 @@ from sokovan.store.schema import prepare
 
 log = structlog.get_logger(__name__)
 
+GIL_SWITCH_S = 0.0005
+"""The writer thread waits so long for the interpreter at most, once the disk has answered."""
 AGENTS_READY_S_MAX = 10.0
 """How long the first answer waits for the agents of this machine."""
 
@@ -52,6 +55,7 @@ def serve(config: Config, *, on_ready: Callable[[str], None] | None = None) -> N
         SchemaTooNewError: A newer Sokovan wrote the store.
         StoreUnavailableError: The store cannot be opened.
     """
+    sys.setswitchinterval(GIL_SWITCH_S)
     prepare_home(config.home)
     with _held(config.home), contextlib.closing(_listen(config)) as listener:
         engine = open_sqlite(config.home / "sokovan.db", config.store)

@@ -1,7 +1,10 @@
-"""`python -m sokovan.agent`."""
+"""`python -m sokovan.agent`: a process of its own, which keeps nothing open of whoever started it."""
 
+import os
 import sys
 
 from sokovan.agent.main import main
 
+# A pipe that a terminal or a test waits on would otherwise stay open for as long as the agent lives.
+os.closerange(3, os.sysconf("SC_OPEN_MAX"))
 sys.exit(main())

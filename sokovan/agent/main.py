@@ -35,6 +35,8 @@ from sokovan.scheduler.ports import AgentHello
 log = logging.getLogger("sokovan.agent")
 
 LOG_BYTES_MAX = 10 * 1024 * 1024
+FIRST_OWN = 3
+"""Descriptors below are the standard streams."""
 EXIT_USAGE = 2
 EXIT_HELD = 3
 """Another agent has the directory."""
@@ -55,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         **{field.name: getattr(options, field.name) for field in dataclasses.fields(AgentConfig)}
     )
     os.umask(0o077)
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 (names are all that is wanted)
+        with contextlib.suppress(OSError):  # what it was listed with is closed by now
+            os.set_inheritable(int(name), int(name) < FIRST_OWN)  # kernels get nothing of ours
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)

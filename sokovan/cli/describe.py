@@ -160,7 +160,7 @@ def history_row(item: View) -> Row:
     """Return one line of `sokovan history`."""
     kernel = item["kernel_id"]
     return (
-        local_time(item["at"]),
+        local_time(item["at"], timespec="milliseconds"),
         "session" if kernel is None else f"kernel {kernel.rpartition('.')[2]}",
         item["from_status"] or "-",
         Cell(item["to_status"] or "-", STYLES.get(item["to_status"] or "", "")),

@@ -23,6 +23,9 @@ class Cell(NamedTuple):
 
 Row = Sequence[Cell | str]
 
+NEVER_CUT = 16
+"""Columns this narrow are whole on any terminal; the wider ones share what is left."""
+
 
 def print_json(view: Any) -> None:
     """Print one JSON value: on one line, unless a person is looking."""
@@ -85,11 +88,10 @@ def print_line(*pieces: Cell | str) -> None:
     Console(highlight=False).print(line, soft_wrap=True)
 
 
-def local_time(text: str | None) -> str:
-    """Write an RFC 3339 time as this machine's clock shows it, to the second."""
-    if text is None:
-        return ""
-    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def local_time(text: str, *, timespec: str = "seconds") -> str:
+    """Write an RFC 3339 time as this machine's clock shows it."""
+    moment = datetime.fromisoformat(text).astimezone().replace(tzinfo=None)
+    return moment.isoformat(" ", timespec)
 
 
 def epoch(text: str) -> float:
@@ -114,13 +116,21 @@ def _texts(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
 
 
 def _print_rich(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    assert rows, "nothing to print"
     table = Table(box=None, pad_edge=False, show_header=bool(headers), header_style="bold")
-    for name in headers or [""] * len(rows[0] if rows else ()):
-        table.add_column(name, no_wrap=bool(headers), overflow="ellipsis" if headers else "fold")
+    for name, column in zip(headers or [""] * len(rows[0]), zip(*rows, strict=True), strict=True):
+        width = max(cell_len(cell.text) for cell in column)
+        table.add_column(
+            name,
+            no_wrap=bool(headers),
+            overflow="ellipsis" if headers else "fold",
+            min_width=width if width <= NEVER_CUT else None,
+        )
     for row in rows:
         table.add_row(*(Text(cell.text, cell.style) for cell in row))
     Console(highlight=False).print(table)

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sokovan.domain.reasons import Wait
 from sokovan.domain.sessions import Assignment, SessionId, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
 
 
-@dataclass(frozen=True, slots=True)
-class SessionTransitionInfo:
-    """One session's part of a report."""
+class SessionTransitionInfo(NamedTuple):
+    """One session's part of a report. A pass makes one for every session that waits."""
 
     session_id: SessionId
     from_status: SessionStatus

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sokovan.domain.cluster import ScalingGroup
+from sokovan.domain.reasons import Wait
 from sokovan.domain.sessions import Attempts, Limit, SessionId, SessionWithKernels
 from sokovan.scheduler.moves import Move, Outcome
 from sokovan.scheduler.results import SessionExecutionResult, SessionTransitionInfo
@@ -33,11 +34,17 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class NotedWait:
-    """A waiting reason, since when it has held, and the numbers behind it."""
+    """Why a session waits, and since when for this reason."""
 
     code: str
     since: float
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    wait: Wait | None = None
+    """The reason with its numbers, as the last pass gave it."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The numbers behind it."""
+        return self.wait.facts if self.wait else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,8 @@ def _moves(stage: Stage, load: StageLoad, report: SessionExecutionResult) -> Ite
     successes = {info.session_id: info for info in report.successes}
     failures = {info.session_id: info for info in report.failures}
     skipped = {info.session_id: info for info in report.skipped}
+    usual = limit_of(stage, load.group.limits.get(stage.name))
+    clock_matters = bool(usual.phase_s_max) or stage.limit_is_walltime
     judged: set[SessionId] = set()
     for session in (*load.taken, *load.backing_off, *load.awaited):
         session_id = session.session_id
@@ -112,7 +121,9 @@ def _moves(stage: Stage, load: StageLoad, report: SessionExecutionResult) -> Ite
             )
         elif (info := failures.get(session_id)) and _counts(stage, session, info, load.now):
             yield from _failed(stage, load, session, info)
-        elif _is_expired(phase_of(stage, session, load.group, load.now)):
+        elif (clock_matters or session.limits) and _is_expired(
+            phase_of(stage, session, load.group, load.now)
+        ):
             yield _move(stage, session, Outcome.EXPIRED, stage.expired, stage.expired_reason)
         elif info := failures.get(session_id) or skipped.get(session_id):
             yield from _note(stage, load, session, info)

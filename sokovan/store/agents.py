@@ -40,12 +40,6 @@ def register(tx: Transaction, hello: AgentHello, now: float) -> Agent:
     return agent
 
 
-def is_current(tx: Transaction, agent_id: AgentId, incarnation: int) -> bool:
-    """Say whether an agent's present incarnation is this one."""
-    known = tx.execute(select(agents.c.incarnation).where(agents.c.agent_id == agent_id)).scalar()
-    return bool(known == incarnation)
-
-
 def save_status(tx: Transaction, agent_id: AgentId, status: AgentStatus, now: float) -> Agent:
     """Write that an agent is back, lost or given up."""
     row = tx.execute(select(agents).where(agents.c.agent_id == agent_id)).one()

@@ -48,6 +48,7 @@ class ChangeSet:
         self._now = now
         self._changes: dict[SessionId, SessionChange] = {}
         self._released: list[Hold] = []
+        self._holds: dict[str, Hold] = {}
         self._followers: list[SessionWithKernels] = []
 
     def load(self, session_ids: Iterable[SessionId]) -> None:
@@ -55,6 +56,14 @@ class ChangeSet:
         wanted = [i for i in dict.fromkeys(session_ids) if i not in self._changes]
         for session in load_sessions(self._tx, wanted):
             self._changes[session.session_id] = SessionChange(session, self._now)
+
+    def load_holds(self, tokens: Iterable[str]) -> dict[str, Hold]:
+        """Read holds by token as they are in this transaction; tokens without one are left out."""
+        wanted = list(dict.fromkeys(tokens))
+        for part in _in_parts([token for token in wanted if token not in self._holds]):
+            for row in self._tx.execute(_HOLDS_BY_TOKEN, {"tokens": part}):
+                self._holds[row.token] = hold_of(row)
+        return {token: self._holds[token] for token in wanted if token in self._holds}
 
     def get(self, session_id: SessionId) -> SessionChange | None:
         """Return the change of a loaded session."""
@@ -153,11 +162,7 @@ class ChangeSet:
         }:
             told |= ended.keys()
             followers = self._retry(ended.values())
-            rows = self._tx.execute(
-                select(dependencies.c.session_id, dependencies.c.depends_on).where(
-                    dependencies.c.depends_on.in_(list(ended))
-                )
-            ).all()
+            rows = self._tx.execute(_DEPENDENTS, {"ids": list(ended)}).all()
             self.load(SessionId(row.session_id) for row in rows)
             for row in rows:
                 self._tell(
@@ -248,7 +253,7 @@ class ChangeSet:
         released = [token for change in changed for token in change.released]
         left_over = [token for change in changed for token in change.left_over]
         released += [hold.token for hold in self._released]
-        before = load_holds(self._tx, [*released, *left_over])
+        before = self.load_holds([*released, *left_over])
         begun = [replace(before[t], leftover_since=self._now) for t in left_over if t in before]
         ended = [before[token] for token in released if token in before]
         if added:
@@ -321,31 +326,35 @@ _UPDATE_SESSION = _update_by_id(
 _UPDATE_KERNEL = _update_by_id(kernels, kernels.c.kernel_id, kernel_values(Kernel()))
 
 
+def _among(column: Any, name: str) -> Any:
+    return column.in_(bindparam(name, expanding=True))
+
+
+# Made once: building a statement takes longer than running it.
+_SESSIONS_BY_ID = (
+    select(sessions).where(_among(sessions.c.session_id, "ids")).order_by(sessions.c.number)
+)
+_KERNELS_BY_SESSION = (
+    select(kernels)
+    .where(_among(kernels.c.session_id, "ids"))
+    .order_by(kernels.c.session_id, kernels.c.kernel_index)
+)
+_HOLDS_BY_TOKEN = select(holds).where(_among(holds.c.token, "tokens"))
+_SPECS_BY_SESSION = select(specs).where(_among(specs.c.session_id, "ids"))
+_DEPENDENTS = select(dependencies.c.session_id, dependencies.c.depends_on).where(
+    _among(dependencies.c.depends_on, "ids")
+)
+
+
 def load_sessions(tx: Transaction, session_ids: Sequence[SessionId]) -> list[SessionWithKernels]:
     """Read sessions by id, by ascending number; ids that do not exist are left out."""
     found = []
     for ids in _in_parts(session_ids):
-        parts = tx.execute(
-            select(kernels)
-            .where(kernels.c.session_id.in_(ids))
-            .order_by(kernels.c.session_id, kernels.c.kernel_index)
-        ).all()
         by_session: dict[str, list[Any]] = {}
-        for row in parts:
+        for row in tx.execute(_KERNELS_BY_SESSION, {"ids": ids}):
             by_session.setdefault(row.session_id, []).append(kernel_of(row))
-        rows = tx.execute(
-            select(sessions).where(sessions.c.session_id.in_(ids)).order_by(sessions.c.number)
-        )
+        rows = tx.execute(_SESSIONS_BY_ID, {"ids": ids})
         found += [session_of(row, by_session.get(row.session_id, ())) for row in rows]
-    return found
-
-
-def load_holds(tx: Transaction, tokens: Sequence[str]) -> dict[str, Hold]:
-    """Read holds by token; tokens without one are left out."""
-    found = {}
-    for part in _in_parts(tokens):
-        for row in tx.execute(select(holds).where(holds.c.token.in_(part))):
-            found[row.token] = hold_of(row)
     return found
 
 
@@ -353,7 +362,7 @@ def load_specs(tx: Transaction, session_ids: Sequence[SessionId]) -> dict[Sessio
     """Read what users submitted, as text, by session id."""
     found = {}
     for part in _in_parts(session_ids):
-        for row in tx.execute(select(specs).where(specs.c.session_id.in_(part))):
+        for row in tx.execute(_SPECS_BY_SESSION, {"ids": part}):
             found[SessionId(row.session_id)] = row.spec
     return found
 

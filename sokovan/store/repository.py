@@ -27,11 +27,10 @@ from sokovan.scheduler.ports import (
 )
 from sokovan.scheduler.settle import NotedWait, StageLoad
 from sokovan.scheduler.stages import SCHEDULE_SESSIONS, Stage
-from sokovan.store.agents import is_current, register, save_status, what_follows
+from sokovan.store.agents import register, save_status, what_follows
 from sokovan.store.answers import to_prepare, to_start, to_terminate
 from sokovan.store.changes import (
     ChangeSet,
-    load_holds,
     load_specs,
 )
 from sokovan.store.engine import Database, Transaction
@@ -226,13 +225,15 @@ class SqlRepository:
     def note_waits(self, waits: Mapping[SessionId, Wait | str]) -> None:
         """Keep the present waiting reason of each session that was left alone, and since when."""
         now = self._clock.now()
+        noted = self.live.waits
         for session_id, wait in waits.items():
+            before = noted.get(session_id)
+            known = None if isinstance(wait, str) else wait
+            if before is not None and known is not None and before.wait is known:
+                continue
             code = wait if isinstance(wait, str) else wait.code.value
-            before = self.live.waits.get(session_id)
             since = before.since if before is not None and before.code == code else now
-            facts = {} if isinstance(wait, str) else wait.facts
-            if before is None or before.since != since or before.facts is not facts:
-                self.live.waits[session_id] = NotedWait(code, since, facts)
+            noted[session_id] = NotedWait(code, since, known)
 
     async def apply(self, moves: Sequence[Move]) -> Applied:
         """Make moves: status, assignment, tokens, holds and history in one transaction.
@@ -282,8 +283,9 @@ class SqlRepository:
         def job(tx: Transaction) -> Applied:
             self._check_leases(tx)
             changes = self._changes(tx)
-            if is_current(tx, agent_id, incarnation):
-                found = load_holds(tx, [report.token for report in reports])
+            agent = self.live.agents.get(agent_id)
+            if agent is not None and agent.incarnation == incarnation:
+                found = changes.load_holds([report.token for report in reports])
                 on_agent = {t: hold for t, hold in found.items() if hold.agent_id == agent_id}
                 changes.load(SessionId(hold.session_id) for hold in on_agent.values())
                 record(changes, reports, on_agent, self._groups)

@@ -1,8 +1,11 @@
 """The `sokovan` command with a real server, a real agent and real processes."""
 
 import contextlib
+import getpass
 import json
 import os
+import pty
+import select
 import shutil
 import signal
 import socket
@@ -252,6 +255,94 @@ def test_without_a_terminal_a_signal_cancels(shared, number):
     assert (session["status"], session["reason"]) == ("TERMINATED", "USER_REQUESTED")
 
 
+class Terminal:
+    """A command whose stdin, stdout and stderr are a terminal."""
+
+    def __init__(self, place, *args):
+        self._ours, its = pty.openpty()
+        self.process = subprocess.Popen(
+            place.argv(*args),
+            env=place.env | {"TERM": "xterm", "COLUMNS": "100"},
+            stdin=its,
+            stdout=its,
+            stderr=its,
+            start_new_session=True,
+        )
+        os.close(its)
+        self._seen = b""
+
+    def until(self, text):
+        """Read on until `text` was shown, and return all that was."""
+        for _ in range(1000):
+            if text.encode() in self._seen:
+                return self._seen.decode()
+            if not select.select([self._ours], [], [], DEADLINE_S)[0]:
+                break
+            self._seen += os.read(self._ours, 65536)
+        return pytest.fail(f"{text!r} was not shown, only {self._seen!r}")
+
+    def press(self, keys):
+        os.write(self._ours, keys.encode())
+
+    def interrupt(self):
+        self.process.send_signal(signal.SIGINT)
+
+    def end(self):
+        code = self.process.wait(DEADLINE_S)
+        os.close(self._ours)
+        return code
+
+
+def test_ctrl_c_on_a_terminal_lets_one_detach(shared):
+    terminal = Terminal(shared, "run", "--name", "left", "--", "sh", "-c", "echo on; sleep 600")
+    terminal.until("on\r\n")
+
+    terminal.interrupt()
+    terminal.until("[d]etach")
+    terminal.press("d\n")
+
+    terminal.until("sokovan logs -f")
+    assert terminal.end() == 130
+    (session,) = shared.json("ls", "--name", "left")
+    assert session["status"] == "RUNNING"
+    shared("cancel", session["id"])
+
+
+def test_a_second_ctrl_c_on_a_terminal_cancels(shared):
+    terminal = Terminal(shared, "run", "--name", "ended", "--", "sh", "-c", "echo on; sleep 600")
+    terminal.until("on\r\n")
+
+    terminal.interrupt()
+    terminal.until("[d]etach")
+    terminal.interrupt()
+
+    assert terminal.end() == 130
+    (session,) = shared.json("ls", "-a", "--name", "ended")
+    assert session["reason"] == "USER_REQUESTED"
+
+
+def test_enter_after_ctrl_c_stays_with_the_session(shared):
+    terminal = Terminal(shared, "run", "--", "sh", "-c", "echo on; sleep 2; exit 6")
+    terminal.until("on\r\n")
+
+    terminal.interrupt()
+    terminal.until("[d]etach")
+    terminal.press("\n")
+
+    assert terminal.end() == 6
+
+
+def test_a_list_on_a_terminal_fits_its_width(shared):
+    held = shared.submit("--hold", "--name", "n" * 200, "--", "true")
+    terminal = Terminal(shared, "ls", "--owner", getpass.getuser())
+
+    shown = terminal.until("PENDING")
+
+    assert terminal.end() == 0
+    assert max(map(len, shown.splitlines())) <= 100
+    shared("cancel", held)
+
+
 def test_a_second_signal_kills_what_ignores_the_first(shared):
     script = "trap '' TERM INT; echo on; while :; do sleep 1; done"
     running = shared.start("run", "--grace", "10m", "--", "sh", "-c", script)
@@ -277,7 +368,7 @@ def test_a_reader_that_goes_away_ends_the_session(shared):
         check=False,
     )
 
-    assert (done.stdout, done.stderr, done.returncode) == ("y\n", "", 141)
+    assert (done.stdout, done.returncode) == ("y\n", 141)
     (session,) = shared.json("ls", "-a", "--name", "piped")
     assert session["status"] == "TERMINATED"
 
@@ -486,13 +577,14 @@ def test_what_cannot_be_read_is_a_usage_error(shared, args):
 
 
 def test_status_and_agents_describe_what_is_there(shared):
-    shared("run", "--", "true")
+    held = shared.submit("--hold", "--", "true")
 
     found = shared.json("status")
     (agent,) = shared.json("agents")
+    shared("cancel", held)
 
     assert found["pid"] == shared.server_pid
-    assert found["sessions"]["TERMINATED"] >= 1
+    assert found["sessions"]["PENDING"] >= 1
     assert str(found["pid"]) in shared("status").stdout
     assert agent["status"] == "ALIVE"
     assert agent["name"] in shared("agents").stdout
@@ -566,7 +658,7 @@ def test_many_first_commands_start_one_server(own):
 
 def test_the_foreground_server_says_where_it_is_and_heeds_a_signal(own):
     server = own.start("up")
-    line = server.stdout.readline().decode()
+    line = next(line for line in server.stdout if b"Ctrl-C" in line).decode()
 
     assert f"pid {server.pid}" in line
     assert own.json("status")["pid"] == server.pid
@@ -623,7 +715,7 @@ def test_a_configuration_that_makes_no_sense_is_said(own):
 def test_only_the_owner_can_read_what_is_secret(own):
     own("ls")
 
-    for name in ("token", "server.json", "server.log", "sokovan.db"):
+    for name in ("", "token", "server.json", "server.log"):
         assert (own.path / name).stat().st_mode & 0o077 == 0, name
 
 

@@ -1,0 +1,100 @@
+"""What can go wrong in a simulated run, and how often."""
+
+from dataclasses import dataclass, replace
+
+Range = tuple[float, float]
+"""From and up to, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Chances from 0 to 1 for each message, call or transaction; or how often in an hour.
+
+    A message is a report, a heartbeat, a hello, or the acknowledgement of one.
+    """
+
+    message_lost: float = 0.0
+    message_repeated: float = 0.0
+    message_delayed: float = 0.0
+    """Arrives after others that were sent later."""
+    delay_s: Range = (0.1, 90.0)
+    """How late a delayed message, a repeated one or a late call arrives."""
+
+    call_lost: float = 0.0
+    """Never arrives; the caller gives up after its timeout."""
+    call_late: float = 0.0
+    """Arrives when the caller has given up."""
+    call_repeated: float = 0.0
+    """Arrives, is answered, and arrives once more."""
+    answer_lost: float = 0.0
+    """Takes effect; the caller gives up after its timeout."""
+    call_slow: float = 0.0
+    """Everything else goes on for a while before it takes effect, and before it is answered."""
+    call_breaks: float = 0.0
+    """Ends in an exception that no handler expects."""
+    agent_dies_in_call: float = 0.0
+    """The agent process dies in the middle of the call."""
+
+    store_fails: float = 0.0
+    """A transaction is refused; nothing of it is written."""
+    store_slow: float = 0.0
+    """Everything else goes on for a moment before it runs."""
+    manager_dies_in_transaction: float = 0.0
+    """The manager process dies just before a transaction, or just after it is durable."""
+
+    manager_crashes_per_hour: float = 0.0
+    manager_down_s: Range = (0.5, 120.0)
+    agent_crashes_per_hour: float = 0.0
+    agent_down_s: Range = (0.5, 120.0)
+    agent_cuts_per_hour: float = 0.0
+    """How often an agent can be reached by nobody for a while."""
+    agent_cut_s: Range = (2.0, 900.0)
+    """Shorter than its silence counts, longer than that, longer than its grace."""
+    reboots_per_hour: float = 0.0
+    """How often a machine loses its kernels with its agent."""
+
+
+NO_FAULTS = Faults()
+
+ROUGH = Faults(
+    message_lost=0.03,
+    message_repeated=0.02,
+    message_delayed=0.03,
+    call_lost=0.02,
+    call_late=0.01,
+    call_repeated=0.01,
+    answer_lost=0.02,
+    call_slow=0.05,
+    call_breaks=0.002,
+    agent_dies_in_call=0.003,
+    store_fails=0.003,
+    store_slow=0.01,
+    manager_dies_in_transaction=0.001,
+    manager_crashes_per_hour=2.0,
+    agent_crashes_per_hour=3.0,
+    agent_cuts_per_hour=3.0,
+)
+"""A bad day: everything that is promised to be survived happens several times."""
+
+STORM = replace(
+    ROUGH,
+    message_lost=0.2,
+    message_repeated=0.1,
+    message_delayed=0.2,
+    call_lost=0.1,
+    call_late=0.05,
+    call_repeated=0.05,
+    answer_lost=0.1,
+    call_slow=0.2,
+    agent_dies_in_call=0.02,
+    store_fails=0.02,
+    store_slow=0.05,
+    manager_dies_in_transaction=0.005,
+    manager_crashes_per_hour=10.0,
+    agent_crashes_per_hour=12.0,
+    agent_cuts_per_hour=12.0,
+    reboots_per_hour=2.0,
+)
+"""The worst day: little works at the first attempt."""
+
+PROFILES = {"none": NO_FAULTS, "rough": ROUGH, "storm": STORM}

@@ -1,0 +1,292 @@
+"""What lies between the manager and its agents: it loses, repeats, delays and reorders.
+
+Agents are the real ones, in this process. What they say unasked travels as messages; what the manager
+asks of them, as calls that may fail before or after they took effect.
+"""
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from sokovan.agent.agent import Agent
+from sokovan.clock import Clock
+from sokovan.cluster.inprocess import InProcessHome, Place
+from sokovan.domain.errors import AgentError
+from sokovan.domain.sessions import AgentId
+from sokovan.scheduler.ports import (
+    AgentEventSink,
+    KernelReport,
+    KernelToPrepare,
+    KernelToStart,
+    KernelToStop,
+)
+from sokovan.simulator.faults import Faults
+
+T = TypeVar("T")
+
+HELLO_AGAIN_S = 1.0
+"""How long an agent waits for an answer to its hello before it says it again."""
+MEANWHILE_S_MAX = 15.0
+
+
+class Surroundings(Protocol):
+    """What the network asks of the world around it."""
+
+    def later(self, seconds: float, what: str, action: Callable[[], Awaitable[None]]) -> None:
+        """Have something happen later."""
+        ...
+
+    def note(self, what: str) -> None:
+        """Remember that something happened, for the story of a failure."""
+        ...
+
+    async def meanwhile(self, seconds: float) -> None:
+        """Let everything else go on for a while."""
+        ...
+
+    def sink(self) -> AgentEventSink | None:
+        """Return the manager's ear, or `None` while there is no manager."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What an agent says at one time."""
+
+    agent: Agent
+    incarnation: int
+    reports: tuple[KernelReport, ...]
+    tokens: tuple[str, ...] | None
+    """With a heartbeat: what lives."""
+
+
+class Network(InProcessHome):
+    """The agents of a world, and the ways to and from them.
+
+    Args:
+        surroundings: The world.
+        clock: Its time.
+        rng: Decides what goes wrong.
+        faults: How much of that.
+        call_timeout_s: How long a caller waits for an answer that does not come.
+    """
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        clock: Clock,
+        rng: random.Random,
+        faults: Faults,
+        *,
+        call_timeout_s: float = 10.0,
+    ) -> None:
+        super().__init__(_NOBODY, clock)
+        self.faults = faults
+        self._world = surroundings
+        self._rng = rng
+        self._timeout_s = call_timeout_s
+        self._hello_at: dict[AgentId, float] = {}
+
+    @property
+    def places(self) -> dict[AgentId, Place]:
+        """The machines, by the id of their agent."""
+        return self._places
+
+    # --- what agents say ----------------------------------------------------------------------
+
+    def due_at(self) -> float:
+        """Return when a round has something to do next; it may be past."""
+        times = [float("inf")]
+        for agent_id, place in self._places.items():
+            times += [t for t in (place.machine.due_at(), place.timers.due_at()) if t is not None]
+            if place.agent is None or not place.is_reachable or self._world.sink() is None:
+                continue
+            if place.incarnation is None:
+                times.append(self._hello_at.get(agent_id, 0.0))
+            else:
+                times.append(0.0 if place.agent.has_news() else place.beat_at)
+        return min(times)
+
+    async def _talk(self, place: Place, agent: Agent) -> None:
+        agent_id, now = place.hello.agent_id, self._clock.now()
+        if self._world.sink() is None:
+            return
+        if place.incarnation is None:
+            if self._hello_at.get(agent_id, 0.0) <= now:
+                self._hello_at[agent_id] = now + HELLO_AGAIN_S
+                self._send(f"{agent_id} says hello", lambda: self._hello(place, agent))
+            return
+        beats = place.beat_at <= now
+        reports = tuple(agent.unacknowledged() if beats else agent.news())
+        if beats:
+            place.beat_at = now + place.config.heartbeat_s
+        elif not reports:
+            return
+        tokens = tuple(agent.live_tokens()) if beats else None
+        letter = Letter(agent, place.incarnation, reports, tokens)
+        what = f"{agent_id} says {_brief(reports)}" if reports else ""
+        self._send(what, lambda: self._deliver(place, letter))
+
+    async def _hello(self, place: Place, agent: Agent) -> None:
+        sink = self._world.sink()
+        if sink is None or not _is_there(place, agent):
+            return
+        incarnation = await sink.connected(place.hello)
+
+        async def welcome() -> None:
+            if _is_there(place, agent) and self._world.sink() is sink:
+                place.incarnation, place.beat_at = incarnation, 0.0
+                agent.heard()
+
+        self._send("", welcome)
+
+    async def _deliver(self, place: Place, letter: Letter) -> None:
+        sink, agent_id = self._world.sink(), place.hello.agent_id
+        if sink is None:
+            return
+        if letter.reports:
+            await sink.reported(agent_id, letter.incarnation, letter.reports)
+        if letter.tokens is not None:
+            await sink.heartbeat(agent_id, letter.incarnation, letter.tokens)
+
+        async def acknowledge() -> None:
+            if _is_there(place, letter.agent) and place.incarnation == letter.incarnation:
+                letter.agent.acknowledge(letter.reports)
+                letter.agent.heard()
+
+        self._send("", acknowledge)
+
+    def _send(self, what: str, arrive: Callable[[], Awaitable[None]]) -> None:
+        """Have a message arrive: at once, late, twice, or never."""
+        faults, chance = self.faults, self._rng.random()
+        if chance < faults.message_lost:
+            self._world.note(f"{what or 'an acknowledgement'}: lost")
+            return
+        late_s = 0.0
+        if chance < faults.message_lost + faults.message_delayed:
+            late_s = self._rng.uniform(*faults.delay_s)
+        self._world.later(late_s, what, arrive)
+        if self._rng.random() < faults.message_repeated:
+            again_s = self._rng.uniform(*faults.delay_s)
+            self._world.later(again_s, f"{what or 'an acknowledgement'}, again", arrive)
+
+    # --- what the manager asks ------------------------------------------------------------------
+
+    async def prepare(
+        self, agent_id: AgentId, kernels: Sequence[KernelToPrepare]
+    ) -> Sequence[KernelReport]:
+        return await self._call(agent_id, "prepare", kernels)
+
+    async def start(
+        self, agent_id: AgentId, kernels: Sequence[KernelToStart]
+    ) -> Sequence[KernelReport]:
+        return await self._call(agent_id, "start", kernels)
+
+    async def stop(
+        self, agent_id: AgentId, kernels: Sequence[KernelToStop]
+    ) -> Sequence[KernelReport]:
+        return await self._call(agent_id, "stop", kernels)
+
+    async def states(self, agent_id: AgentId, tokens: Sequence[str]) -> Sequence[KernelReport]:
+        return await self._call(agent_id, "states", tokens)
+
+    async def _call(self, agent_id: AgentId, op: str, items: Sequence[Any]) -> list[KernelReport]:
+        faults = self.faults
+        what = f"{op} {', '.join(_token(item) for item in items)} on {agent_id}"
+        if self._happens(faults.call_breaks):
+            raise RuntimeError(f"{what}: broken on purpose")
+        await self._perhaps_meanwhile()
+        if self._happens(faults.call_lost):
+            await self._time_out(f"{what}: lost")
+        if self._happens(faults.call_late):
+            self._again(agent_id, op, items, f"{what}, late")
+            await self._time_out(f"{what}: late")
+        if self._happens(faults.agent_dies_in_call):
+            await self._die_half_way(agent_id, op, items, what)
+        answers = await self._do(agent_id, op, items)
+        self._world.note(f"{what}: {_brief(answers)}")
+        if self._happens(faults.call_repeated):
+            self._again(agent_id, op, items, f"{what}, again")
+        if self._happens(faults.answer_lost):
+            await self._time_out(f"{what}: answer lost")
+        await self._perhaps_meanwhile()
+        return answers
+
+    async def _do(self, agent_id: AgentId, op: str, items: Sequence[Any]) -> list[KernelReport]:
+        place = self._places.get(agent_id)
+        if place is None or place.incarnation is None or not place.is_reachable:
+            raise AgentError(f"agent {agent_id} is not connected")
+        agent = self._reached(agent_id)
+        answers: list[KernelReport] = await getattr(agent, op)(items)
+        agent.heard()
+        return answers
+
+    def _again(self, agent_id: AgentId, op: str, items: Sequence[Any], what: str) -> None:
+        async def arrive() -> None:
+            place = self._places[agent_id]
+            if place.agent is not None and place.is_reachable:
+                await getattr(place.agent, op)(items)
+
+        self._world.later(self._rng.uniform(*self.faults.delay_s), what, arrive)
+
+    async def _die_half_way(
+        self, agent_id: AgentId, op: str, items: Sequence[Any], what: str
+    ) -> None:
+        done = self._rng.randint(0, len(items))
+        await self._do(agent_id, op, items[:done])
+        if self._places[agent_id].agent is not None:
+            self._world.note(f"{what}: the agent dies after {done}")
+            self.crash(agent_id)
+            down_s = self._rng.uniform(*self.faults.agent_down_s)
+            self._world.later(down_s, f"{agent_id} is started", lambda: self.revive(agent_id))
+        await self._time_out(f"{what}: no answer")
+
+    async def revive(self, agent_id: AgentId) -> None:
+        """Start an agent where there is none."""
+        if self._places[agent_id].agent is None:
+            self.restart(agent_id)
+
+    async def _time_out(self, what: str) -> None:
+        self._world.note(what)
+        await self._world.meanwhile(self._timeout_s)
+        raise AgentError(f"no answer within {self._timeout_s:.0f} s")
+
+    async def _perhaps_meanwhile(self) -> None:
+        if self._happens(self.faults.call_slow):
+            await self._world.meanwhile(self._rng.uniform(0.0, MEANWHILE_S_MAX))
+
+    def _happens(self, chance: float) -> bool:
+        return chance > 0 and self._rng.random() < chance
+
+
+class _Nobody:
+    """The agents' words go through `_talk`; nothing comes here."""
+
+    async def connected(self, hello: Any) -> int:
+        raise NotImplementedError
+
+    async def heartbeat(self, agent_id: Any, incarnation: int, tokens: Any) -> None:
+        raise NotImplementedError
+
+    async def reported(self, agent_id: Any, incarnation: int, reports: Any) -> None:
+        raise NotImplementedError
+
+
+_NOBODY = _Nobody()
+
+
+def _is_there(place: Place, agent: Agent) -> bool:
+    return place.agent is agent and place.is_reachable
+
+
+def _brief(reports: Sequence[KernelReport]) -> str:
+    return ", ".join(
+        f"{report.token} {report.state}"
+        + (f" {report.exit_code}" if report.exit_code is not None else "")
+        for report in reports
+    )
+
+
+def _token(item: Any) -> str:
+    return item if isinstance(item, str) else str(item.token)

@@ -1,0 +1,127 @@
+"""What the users of a simulated run do: submit, and cancel, at times drawn from one seed."""
+
+import random
+from dataclasses import dataclass
+
+from sokovan.domain.reasons import EndReason
+from sokovan.domain.resources import Capacity, Device, Request
+from sokovan.domain.sessions import Dependency, DependencyKind, Limit, SessionId, SessionSpec
+from sokovan.simulator.runtime import Script
+
+GIB = 1024**3
+OWNERS = ("ada", "grace", "edsger")
+LATENESS_S_MAX = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One session that a user submits, what its kernels do, and when the user loses interest."""
+
+    at: float
+    """Seconds after the beginning."""
+    spec: SessionSpec
+    """`depends_on` names other wishes by their names, until those have an id."""
+    scripts: tuple[Script, ...]
+    """What each kernel does."""
+    cancel_at: float | None = None
+    force: bool = False
+
+
+def machines(rng: random.Random, count: int) -> list[Capacity]:
+    """Draw what the agents have: some have GPUs, and no two need be alike."""
+    found = []
+    for index in range(count):
+        gpus = rng.choice([1, 2, 4]) if index % 3 == 1 else 0
+        found.append(
+            Capacity(
+                cpu_milli=rng.choice([4000, 8000, 16000]),
+                mem_bytes=rng.choice([16, 32, 64]) * GIB,
+                devices=tuple(Device(n, "sim", rng.choice([16, 40]) * GIB) for n in range(gpus)),
+            )
+        )
+    return found
+
+
+def wishes(rng: random.Random, count: int, over_s: float, groups: tuple[str, ...]) -> list[Wish]:
+    """Draw what users submit within `over_s` seconds, in order of time."""
+    times = sorted(_moment(rng, over_s) for _ in range(count))
+    made: list[Wish] = []
+    for number, at in enumerate(times):
+        made.append(_wish(rng, f"s{number}", at, groups, made))
+    return made
+
+
+def _moment(rng: random.Random, over_s: float) -> float:
+    """Half of the submissions come in bursts on the ten minutes."""
+    at = rng.uniform(0.0, over_s)
+    return at if rng.random() < 0.5 else at // 600 * 600.0
+
+
+def _wish(
+    rng: random.Random, name: str, at: float, groups: tuple[str, ...], before: list[Wish]
+) -> Wish:
+    kernels = rng.choices([1, 2, 3, 5], [70, 15, 10, 5])[0]
+    infeasible = rng.random() < 0.03
+    spec = SessionSpec(
+        command=("simulated",),
+        name=name,
+        owner=rng.choice(OWNERS),
+        scaling_group=rng.choice(groups),
+        priority=rng.choices([10, 0, 5, 50, 100], [60, 10, 10, 15, 5])[0],
+        request=Request(cpu_milli=10**6) if infeasible else _request(rng),
+        kernel_count=kernels,
+        walltime_s=rng.choices([None, rng.uniform(30, 1800)], [75, 25])[0],
+        pending_timeout_s=rng.choices([None, rng.uniform(60, 3600)], [85, 15])[0],
+        begin_at=None,
+        requeue=rng.random() < 0.4,
+        retries=rng.choices([0, 1, 2], [85, 10, 5])[0],
+        grace_s=rng.choice([0.0, 10.0, 10.0, 60.0]),
+        depends_on=_dependencies(rng, before),
+        limits=_limits(rng),
+        allow_infeasible=True,
+        creation_id=name,
+    )
+    cancel_at = at + rng.expovariate(1 / 200) if rng.random() < 0.15 else None
+    scripts = tuple(_script(rng) for _ in range(kernels))
+    return Wish(at, spec, scripts, cancel_at, force=rng.random() < 0.3)
+
+
+def _request(rng: random.Random) -> Request:
+    gpu_shares = rng.choices([0, 1000, 500, 250, 2000], [80, 8, 6, 4, 2])[0]
+    return Request(
+        cpu_milli=rng.choice([100, 500, 1000, 2000, 4000]),
+        mem_bytes=rng.choice([0, GIB // 2, GIB, 4 * GIB, 12 * GIB]),
+        gpu_shares=gpu_shares,
+        gpu_mem_bytes_min=rng.choice([0, 0, 24 * GIB]) if gpu_shares else 0,
+    )
+
+
+def _dependencies(rng: random.Random, before: list[Wish]) -> tuple[Dependency, ...]:
+    if not before or rng.random() > 0.15:
+        return ()
+    others = rng.sample(before, min(len(before), rng.choice([1, 1, 2])))
+    return tuple(
+        Dependency(SessionId(other.spec.name), rng.choice(tuple(DependencyKind)))
+        for other in others
+    )
+
+
+def _limits(rng: random.Random) -> dict[str, Limit]:
+    if rng.random() > 0.05:
+        return {}
+    return {"start-sessions": Limit(attempts_max=2, phase_s_max=120.0)}
+
+
+def _script(rng: random.Random) -> Script:
+    kind = rng.choices(["ends", "brief", "fails", "will not start", "cannot"], [60, 20, 12, 5, 3])[0]
+    seconds = min(rng.expovariate(1 / 240), 1800.0)
+    ignores_term = rng.random() < 0.1
+    if kind == "brief":
+        return Script(seconds=rng.choice([0.0, 0.01]), exit_code=rng.choices([0, 1], [4, 1])[0])
+    if kind == "fails":
+        return Script(seconds, rng.choice([1, 2, 77]), ignores_term)
+    if kind == "will not start":
+        return Script(seconds, 0, ignores_term, start_failures=rng.choice([1, 2, 4, 9]))
+    if kind == "cannot":
+        return Script(refusal=EndReason.COMMAND_NOT_FOUND)
+    return Script(seconds, 0, ignores_term)
