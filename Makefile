@@ -40,6 +40,10 @@ format: $(VENV)/.dev ## Format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+.PHONY: docs
+docs: $(VENV)/.dev ## Write the reference pages that follow from the code
+	@$(BIN)/python docs/generate.py
+
 .PHONY: bench
 bench: $(RUNTIME) ## Measure throughput and latency
 	$(BIN)/python benchmarks/throughput.py

@@ -54,7 +54,7 @@ def tour() -> None:
     say("One session, two kernels: `main` decides when it is over.")
     sokovan(
         "run", "--name", "pair", "--cpu", str(min(0.5, CORES / 2)), "--kernels", "2", "--",
-        "sh", "-c", "echo kernel $SOKOVAN_KERNEL_INDEX of $SOKOVAN_KERNEL_COUNT is $SOKOVAN_KERNEL_ROLE",
+        "sh", "-c", "echo kernel $SOKOVAN_KERNEL_INDEX of $SOKOVAN_KERNEL_COUNT is $SOKOVAN_KERNEL_ROLE; sleep 1",
     )  # fmt: skip
 
     say("A request that no agent could ever fit is refused at once, with the numbers.")
@@ -74,6 +74,8 @@ def sokovan(*words: str, expect: int = 0) -> None:
     """Show a command, run it, show what it prints; it must end with the code `expect`."""
     print(f"\n$ sokovan {shlex.join(words)}", flush=True)
     done = subprocess.run([SOKOVAN, *words], check=False)
+    if expect:
+        print(f"(exit code {done.returncode})", flush=True)
     if done.returncode != expect:
         raise subprocess.CalledProcessError(done.returncode, ["sokovan", *words])
 

@@ -116,21 +116,29 @@ def _texts(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
 
 
 def _print_rich(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    """Print on a terminal: a table is cut to its width, name and value (no headers) are folded."""
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     assert rows, "nothing to print"
-    table = Table(box=None, pad_edge=False, show_header=bool(headers), header_style="bold")
-    for name, column in zip(headers or [""] * len(rows[0]), zip(*rows, strict=True), strict=True):
-        width = max(cell_len(cell.text) for cell in column)
-        table.add_column(
-            name,
-            no_wrap=bool(headers),
-            overflow="ellipsis" if headers else "fold",
-            min_width=width if width <= NEVER_CUT else None,
-        )
+    names = headers or [""] * len(rows[0])
+    console = Console(highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(headers), header_style="bold")
+    whole = [
+        max(cell_len(text) for text in (name, *(cell.text for cell in column)))
+        for name, column in zip(names, zip(*rows, strict=True), strict=True)
+    ]
+    narrow = [width for width in whole if width <= NEVER_CUT]
+    room = console.width - sum(narrow) - 2 * len(whole)
+    share = max(NEVER_CUT, room // max(1, len(whole) - len(narrow)))
+    for name, width in zip(names, whole, strict=True):
+        if headers or width <= NEVER_CUT:
+            cut = width if width <= NEVER_CUT else min(width, share)
+            table.add_column(name, no_wrap=True, overflow="ellipsis", width=cut)
+        else:
+            table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell.text, cell.style) for cell in row))
-    Console(highlight=False).print(table)
+    console.print(table)

@@ -67,6 +67,9 @@ PRE_RUNNING = PRE_PREPARED | {KernelStatus.PREPARED, KernelStatus.CREATING}
 WAITING = frozenset({SessionStatus.PENDING, SessionStatus.DEPRIORITIZING})
 """Not placed: nothing of the session exists on any agent, leftovers apart."""
 
+PRE_CREATING = frozenset({SessionStatus.SCHEDULED, SessionStatus.PREPARING, SessionStatus.PREPARED})
+"""Placed, but nothing was started: such a session can go elsewhere without a loss."""
+
 SESSION_PATH = (
     SessionStatus.PENDING,
     SessionStatus.SCHEDULED,

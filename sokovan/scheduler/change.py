@@ -15,6 +15,7 @@ from sokovan.domain.sessions import AgentId, Assignment, Attempts, Kernel, Sessi
 from sokovan.domain.statuses import (
     KERNEL_PATH,
     KERNEL_RANK,
+    PRE_CREATING,
     PRE_RUNNING,
     SESSION_PATH,
     WAITING,
@@ -34,6 +35,7 @@ from sokovan.scheduler.stages import (
 
 _STAGE_NAMED = {stage.name: stage for stage in STAGES}
 _BY_AGENT = "agent-report"
+_BY_WATCH = "agent-watch"
 _BY_USER = "user-request"
 
 
@@ -90,7 +92,7 @@ class SessionChange:
             self._give_up_kernels(reason, move.stage)
             self._set_session(to, reason, detail, move.stage)
         elif to is SessionStatus.PENDING and self.session.status not in WAITING:
-            self.send_back(reason, detail, requeues_max, stage=move.stage, failed=True)
+            self.send_back(reason, detail, requeues_max, stage=move.stage, failed=self._behind())
         else:
             if move.assignment is not None:
                 self._assign(move.assignment, mint)
@@ -197,10 +199,19 @@ class SessionChange:
         self._line(reason, error, stage.name)
         limit = limit_of(stage, session.limits.get(stage.name), group_limit)
         if limit.attempts_max is not None and attempts.count >= limit.attempts_max:
-            self.send_back(reason, error, requeues_max, stage=stage.name, failed=True)
+            failed = () if kernel.agent_id is None else (kernel.agent_id,)
+            self.send_back(reason, error, requeues_max, stage=stage.name, failed=failed)
             self.follow()
 
     # --- what became of an agent ----------------------------------------------------------------
+
+    def agent_lost(self, agent_id: AgentId, requeues_max: int) -> None:
+        """Take a session that has not reached CREATING off an agent that fell silent."""
+        if self.session.status in PRE_CREATING and agent_id in self.session.agent_ids:
+            self.send_back(
+                EndReason.AGENT_LOST, "", requeues_max, stage=_BY_WATCH, failed=(agent_id,)
+            )
+            self.follow()
 
     def agent_given_up(self, agent_id: AgentId, requeues_max: int) -> None:
         """Count the kernels of an agent that was lost for too long as gone; they stay leftovers."""
@@ -211,14 +222,19 @@ class SessionChange:
         ]
         if not lost:
             return
-        if self.session.requeue and self.session.status is not SessionStatus.TERMINATING:
-            self.send_back(EndReason.AGENT_LOST, "", requeues_max, stage=_BY_AGENT, failed=True)
-        else:
+        status = self.session.status
+        if status in PRE_CREATING or (
+            self.session.requeue and status is not SessionStatus.TERMINATING
+        ):
+            self.send_back(
+                EndReason.AGENT_LOST, "", requeues_max, stage=_BY_WATCH, failed=(agent_id,)
+            )
+        if self.session.status is not SessionStatus.PENDING:  # not sent back, or once too often
             for index in lost:
                 self._leave_over(index)
                 self._set_kernel(index, reason=EndReason.AGENT_LOST)
                 self._advance_kernel(
-                    index, KernelStatus.TERMINATED, EndReason.AGENT_LOST, _BY_AGENT
+                    index, KernelStatus.TERMINATED, EndReason.AGENT_LOST, _BY_WATCH
                 )
         self.follow()
 
@@ -250,7 +266,13 @@ class SessionChange:
     # --- the steps these are made of ------------------------------------------------------------
 
     def send_back(
-        self, reason: str, detail: str, requeues_max: int, *, stage: str, failed: bool
+        self,
+        reason: str,
+        detail: str,
+        requeues_max: int,
+        *,
+        stage: str,
+        failed: Iterable[AgentId],
     ) -> None:
         """Requeue: forget the assignment, remember who failed, leave over what may still exist."""
         session = self.session
@@ -277,14 +299,22 @@ class SessionChange:
                 ended_at=None,
             )
             self._write_kernel_status(index, KernelStatus.PENDING, reason, stage)
-        avoid = (*session.avoid, *session.agent_ids) if failed else session.avoid
         self.session = replace(
             self.session,
             requeues=session.requeues + 1,
             pending_since=self._now,
-            avoid=tuple(dict.fromkeys(avoid)),
+            avoid=tuple(dict.fromkeys((*session.avoid, *failed))),
         )
         self._set_session(SessionStatus.PENDING, reason, detail, stage)
+
+    def _behind(self) -> list[AgentId]:
+        """Return the agents whose kernels hold up the others: who failed, when nobody says."""
+        least = min((KERNEL_RANK[kernel.status] for kernel in self.session.kernels), default=0)
+        return [
+            kernel.agent_id
+            for kernel in self.session.kernels
+            if kernel.agent_id is not None and KERNEL_RANK[kernel.status] == least
+        ]
 
     def follow(self) -> None:
         """Do what follows from the kernels' statuses: termination first, then promotion."""
@@ -368,7 +398,7 @@ class SessionChange:
         kernel = self.session.kernels[index]
         if kernel.status.is_final or KERNEL_RANK[to] <= KERNEL_RANK[kernel.status]:
             return
-        if to in (KernelStatus.RUNNING, KernelStatus.PREPARED, KernelStatus.CREATING):
+        if KERNEL_RANK[to] <= KERNEL_RANK[KernelStatus.RUNNING]:
             first = KERNEL_RANK[kernel.status] + 1
             for status in KERNEL_PATH[first : KERNEL_RANK[to]]:
                 if status is not KernelStatus.PULLING:

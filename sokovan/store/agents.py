@@ -6,16 +6,12 @@ from dataclasses import replace
 from sqlalchemy import insert, select, update
 
 from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
-from sokovan.domain.reasons import EndReason
 from sokovan.domain.sessions import AgentId, SessionId
-from sokovan.domain.statuses import SessionStatus
 from sokovan.scheduler.ports import AgentHello
 from sokovan.store.changes import ChangeSet
 from sokovan.store.engine import Transaction
 from sokovan.store.rows import agent_of, agent_values
 from sokovan.store.tables import agents, holds
-
-PRE_CREATING = frozenset({SessionStatus.SCHEDULED, SessionStatus.PREPARING, SessionStatus.PREPARED})
 
 
 def register(tx: Transaction, hello: AgentHello, now: float) -> Agent:
@@ -69,15 +65,11 @@ def what_follows(
     )
     changes.load(SessionId(row.session_id) for row in rows)
     for change in changes:
-        session = change.session
-        requeues_max = groups[session.scaling_group].requeues_max
+        requeues_max = groups[change.session.scaling_group].requeues_max
         if agent.status is AgentStatus.GONE:
             change.agent_given_up(agent.agent_id, requeues_max)
-        elif session.status in PRE_CREATING and agent.agent_id in session.agent_ids:
-            change.send_back(
-                EndReason.AGENT_LOST, "", requeues_max, stage="agent-watch", failed=True
-            )
-            change.follow()
+        else:
+            change.agent_lost(agent.agent_id, requeues_max)
 
 
 def _write(tx: Transaction, agent: Agent) -> None:

@@ -34,13 +34,12 @@ class Live:
 
         In place: those who are about to write hold on to this very object.
         """
-        heard = {agent_id: agent.last_seen_at for agent_id, agent in self.agents.items()}
+        heard = dict(self.agents)
         waits = {i: wait for i, wait in self.waits.items() if i in other.sessions}
         self.__dict__.update(other.__dict__)
         self.waits = waits
         self.put_agents(
-            replace(agent, last_seen_at=max(agent.last_seen_at, heard.get(agent_id, 0.0)))
-            for agent_id, agent in list(self.agents.items())
+            _as_heard(agent, heard.get(agent.agent_id)) for agent in list(self.agents.values())
         )
 
     def put_sessions(self, sessions: Iterable[SessionWithKernels]) -> None:
@@ -106,3 +105,15 @@ class Live:
             (agent for agent in self.agents.values() if agent.scaling_group == scaling_group),
             key=lambda agent: agent.agent_id,
         )
+
+
+def _as_heard(agent: Agent, before: Agent | None) -> Agent:
+    """Return `agent` as the store knows it, with the times that memory knows better."""
+    if before is None:
+        return agent
+    lost_since = agent.lost_since
+    if lost_since is not None and before.lost_since is not None:
+        lost_since = max(lost_since, before.lost_since)  # take-over starts the grace anew
+    return replace(
+        agent, last_seen_at=max(agent.last_seen_at, before.last_seen_at), lost_since=lost_since
+    )

@@ -27,11 +27,23 @@ class RealHome:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._managers: list[subprocess.Popen[bytes]] = []
+        self._client: Client | None = None
+        self._said = ""
 
     @property
     def client(self) -> Client:
         """A client of the server that runs now."""
-        return Client(home=self.home)
+        where = self.home / "server.json"
+        said = where.read_text() if where.exists() else ""
+        if self._client is None or said != self._said:
+            self._hang_up()
+            self._client, self._said = Client(home=self.home), said
+        return self._client
+
+    def _hang_up(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def start(self, point: str = "never", count: int = 1) -> None:
         """Start a manager that may die at `point`."""
@@ -104,6 +116,7 @@ class RealHome:
 
     def clear_away(self) -> list[str]:
         """Kill whatever is left and remove the directory; return what kernels were left."""
+        self._hang_up()
         self.kill("both")
         left = []
         for process in psutil.process_iter():

@@ -298,6 +298,24 @@ def test_a_requeue_leaves_nothing_over_of_a_kernel_that_is_gone():
     assert again.exit_code is again.started_at is again.ended_at is None
 
 
+def test_a_requeue_leaves_a_kernel_as_it_is_that_was_never_placed():
+    kernels = [a_kernel(0, K.PREPARED), a_kernel(1, K.PENDING)]
+
+    change = requeued(a_session(S1, S.PREPARED, kernels=kernels))
+
+    assert change.left_over == [kernels[0].token]
+    assert path(change, kernels[1].kernel_id) == []
+
+
+def test_a_kernel_without_a_token_holds_nothing_that_could_be_released():
+    kernels = [a_kernel(0, K.RUNNING), a_kernel(1, K.RUNNING, token=None)]
+
+    change = ended(a_change(a_session(S1, S.RUNNING, kernels=kernels)), 1)
+
+    assert change.session.kernels[1].status is K.TERMINATED
+    assert change.released == []
+
+
 def test_the_requeue_limit_terminates_instead():
     session = a_session(S1, S.PREPARED, requeues=5)
 
@@ -662,6 +680,43 @@ def test_a_session_that_has_not_reached_creating_always_goes_back(status, requeu
     change.agent_given_up(A1, REQUEUES_MAX)
 
     assert change.session.status is S.PENDING
+
+
+@pytest.mark.parametrize("status", [S.SCHEDULED, S.PREPARING, S.PREPARED], ids=str)
+def test_a_session_that_has_not_reached_creating_leaves_an_agent_that_is_lost(status):
+    session = a_session(S1, status)
+    change = a_change(session)
+
+    change.agent_lost(A1, REQUEUES_MAX)
+
+    assert change.session.status is S.PENDING
+    assert change.session.avoid == (A1,)
+    assert change.left_over == [session.main.token]
+
+
+@pytest.mark.parametrize("status", [S.PENDING, S.CREATING, S.RUNNING, S.TERMINATING], ids=str)
+def test_any_other_session_stays_on_an_agent_that_is_lost(status):
+    change = a_change(a_session(S1, status))
+
+    change.agent_lost(A1, REQUEUES_MAX)
+
+    assert change.is_empty
+
+
+def test_a_session_elsewhere_does_not_care_for_an_agent_that_is_lost():
+    change = a_change(a_session(S1, S.PREPARED))
+
+    change.agent_lost(A2, REQUEUES_MAX)
+
+    assert change.is_empty
+
+
+def test_only_the_agents_that_hold_up_the_others_are_avoided_after_a_timeout():
+    kernels = [a_kernel(0, K.RUNNING), a_kernel(1, K.CREATING, agent_id=A2)]
+
+    change = requeued(a_session(S1, S.CREATING, kernels=kernels))
+
+    assert change.session.avoid == (A2,)
 
 
 def test_only_the_agent_that_was_lost_is_avoided():

@@ -1,7 +1,5 @@
 """From a handler's report to moves: every rule of the semantics, with plain values."""
 
-from dataclasses import replace
-
 import pytest
 
 from sokovan.domain.cluster import ScalingGroup
@@ -16,7 +14,7 @@ from sokovan.scheduler.results import (
     SessionTransitionInfo,
     each,
 )
-from sokovan.scheduler.settle import StageLoad, backoff_s, expires_at, phase_of, settle
+from sokovan.scheduler.settle import NotedWait, StageLoad, backoff_s, expires_at, phase_of, settle
 from sokovan.scheduler.stages import TransitionStatus
 from tests.build import (
     NOW,
@@ -38,7 +36,7 @@ def aged(session_id, status, age_s, **changes):
 
 
 def failed(*sessions, reason="agent-failed", **changes):
-    infos = [replace(info, **changes) for info in each(sessions, reason, "no answer")]
+    infos = [info._replace(**changes) for info in each(sessions, reason, "no answer")]
     return SessionExecutionResult(failures=infos)
 
 
@@ -515,3 +513,10 @@ def test_a_report_may_say_more_of_why_a_session_waits():
     )
 
     assert info.wait.facts == {}
+
+
+def test_a_noted_wait_has_the_facts_of_the_last_pass():
+    wait = Wait(WaitReason.TOO_LITTLE_CPU, {"requested": 1000})
+
+    assert NotedWait("TOO_LITTLE_CPU", NOW, wait).facts == {"requested": 1000}
+    assert NotedWait("TOO_LITTLE_CPU", NOW).facts == {}

@@ -1,0 +1,76 @@
+"""The store of a simulated manager: the real one in memory, which refuses, dawdles and is cut off."""
+
+import random
+from collections.abc import Awaitable, Callable
+
+from sqlalchemy import Engine
+
+from sokovan.domain.errors import StoreUnavailableError
+from sokovan.simulator.faults import Faults
+from sokovan.store.engine import InlineDatabase, Job, T
+
+MEANWHILE_S_MAX = 2.0
+
+
+class ManagerDied(BaseException):  # noqa: N818 - it is no error, and nobody may handle it
+    """The manager process is killed here: nothing after this line happens."""
+
+
+class SimulatedDatabase(InlineDatabase):
+    """What one life of the manager has of the store.
+
+    Args:
+        engine: Outlives the manager.
+        rng: Decides what goes wrong.
+        faults: How much of that.
+        committed: Called after each transaction.
+        meanwhile: Lets everything else go on for some seconds.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        rng: random.Random,
+        faults: Faults,
+        *,
+        committed: Callable[[], None],
+        meanwhile: Callable[[float], Awaitable[None]],
+    ) -> None:
+        super().__init__(engine)
+        self.faults = faults
+        self.is_dead = False
+        self._rng = rng
+        self._committed = committed
+        self._meanwhile = meanwhile
+
+    async def write(self, job: Job[T]) -> T:
+        """Run and commit `job`, if all goes well."""
+        await self._come_to_it()
+        result = self.write_now(job)
+        self._committed()
+        if self._happens(self.faults.manager_dies_in_transaction / 2):
+            self.is_dead = True
+        self._live_or_die()
+        return result
+
+    async def read(self, job: Job[T]) -> T:
+        """Run `job`, if all goes well."""
+        await self._come_to_it()
+        return self.write_now(job)
+
+    async def _come_to_it(self) -> None:
+        self._live_or_die()
+        if self._happens(self.faults.store_slow):
+            await self._meanwhile(self._rng.uniform(0.0, MEANWHILE_S_MAX))
+        if self._happens(self.faults.manager_dies_in_transaction / 2):
+            self.is_dead = True
+        self._live_or_die()
+        if self._happens(self.faults.store_fails):
+            raise StoreUnavailableError("the store cannot be written: so it was decided")
+
+    def _live_or_die(self) -> None:
+        if self.is_dead:
+            raise ManagerDied
+
+    def _happens(self, chance: float) -> bool:
+        return chance > 0 and self._rng.random() < chance
