@@ -13,7 +13,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import click
 import typer.main
 
 from sokovan import config
@@ -268,24 +267,26 @@ def fields_page() -> str:
 
 def command_page() -> str:
     """Return the help of every command."""
-    group = typer.main.get_command(command)
-    assert isinstance(group, click.Group)
+    # Typer brings a Click of its own, so commands and options are told by what they offer.
+    group: Any = typer.main.get_command(command)
+    context = group.make_context("sokovan", [], resilient_parsing=True)
     lines = ["# The `sokovan` command", GENERATED, *_params(group), ""]
-    context = click.Context(group, info_name="sokovan")
     for name in sorted(group.commands):
         sub = group.commands[name]
         if not sub.hidden:
             lines += [f"## `sokovan {name}`", "", inspect.cleandoc(sub.help or ""), ""]
-            usage = sub.get_usage(click.Context(sub, info_name=name, parent=context))
-            lines += ["```", " ".join(usage.split()), "```", "", *_params(sub), ""]
+            inner = sub.make_context(name, [], parent=context, resilient_parsing=True)
+            lines += ["```", " ".join(sub.get_usage(inner).split()), "```", "", *_params(sub), ""]
     return "\n".join(lines)
 
 
-def _params(sub: click.Command) -> list[str]:
+def _params(sub: Any) -> list[str]:
     rows = []
     for param in sub.params:
-        if isinstance(param, click.Option) and not param.hidden:
+        if param.param_type_name == "option" and not param.hidden:
             names = ", ".join(f"`{name}`" for name in (*param.opts, *param.secondary_opts))
+            if param.metavar:
+                names += f" {param.metavar}"
             rows.append(f"| {names} | {' '.join((param.help or '').split())} |")
     return ["| option | meaning |", "|---|---|", *rows] if rows else []
 

@@ -1,8 +1,9 @@
 """Control groups: what keeps a kernel within its request, and finds everything that is left of it.
 
-Version 2 is used where it has the controllers, else version 1; both below the agent's own group,
-so that whatever limits the agent limits its kernels. The wrapper of a kernel stays outside and lets
-only the command in: nothing that befalls the group can lose the command's status.
+Our groups are made below the agent's own group (version 1) or beside it (version 2, where a group
+with groups below it may have no processes), so that whatever limits the agent limits its kernels.
+The wrapper of a kernel stays outside and lets only the command in: nothing that befalls the group
+can lose the command's status.
 """
 
 # These calls are made for every kernel, and pathlib takes longer than they do.
@@ -21,6 +22,7 @@ from sokovan.domain.resources import Request
 
 CPU_PERIOD_US = 100_000
 CPU_QUOTA_US_MIN = 1_000
+_LIMITS = ("cpu", "memory")
 _PROBE = 'for f; do echo 0 >"$f" || exit 1; done'
 _SUBGROUPS_FROM = 3  # links of a directory that has one below it
 
@@ -118,7 +120,11 @@ class Cgroups:
         """
         for path in group.paths:
             with contextlib.suppress(FileExistsError):
-                os.mkdir(path)
+                try:
+                    os.mkdir(path)
+                except FileNotFoundError:  # somebody tidied up: our directory was empty
+                    _make_base(os.path.dirname(path))
+                    os.mkdir(path)
         name = group.paths[0].rpartition("/")[2]
         if request.mem_bytes and "memory" in self.bases:
             self._limit_memory(f"{self.bases['memory']}/{name}", request.mem_bytes)
@@ -153,9 +159,15 @@ class Cgroups:
                 if path.rpartition("/k-")[2] not in keep:
                     _remove(path)
 
+    def close(self) -> None:
+        """Remove our directories, unless there are kernels in them."""
+        for base in {self.tracker, *self.bases.values()}:
+            with contextlib.suppress(OSError):
+                os.rmdir(base)
+
     def description(self) -> str:
         """Say what is enforced, for the log."""
-        limits = [name for name in ("cpu", "memory") if name in self.bases]
+        limits = [name for name in _LIMITS if name in self.bases]
         return f"control groups v{self.version}: limits of {', '.join(limits) or 'nothing'}"
 
 
@@ -171,8 +183,7 @@ def detect(directory: Path, *, mount: str = "/sys/fs/cgroup") -> Cgroups | None:
     """
     name = f"sokovan-{hashlib.sha256(str(directory).encode()).hexdigest()[:12]}"
     if os.path.exists(f"{mount}/cgroup.controllers"):
-        found = [c for parent in _candidates_v2(mount) if (c := _try_v2(parent, name))]
-        return max(found, key=lambda c: len(c.bases), default=None)
+        return _try_v2(mount, name)
     return _try_v1(mount, name)
 
 
@@ -188,10 +199,11 @@ def _own_paths() -> dict[str, str]:
 
 def _try_v1(mount: str, name: str) -> Cgroups | None:
     own = _own_paths()
-    bases = {}
-    for controller in ("freezer", "pids", "memory", "cpu"):
+    bases: dict[str, str] = {}
+    for controller in ("freezer", "memory", "cpu", "pids"):
         root = f"{mount}/{controller}"
-        if not os.path.exists(f"{root}/cgroup.procs"):
+        is_needed = controller != "pids" or not bases  # it only tells what belongs to a kernel
+        if not is_needed or not os.path.exists(f"{root}/cgroup.procs"):
             continue
         inside = f"{root}{own.get(controller, '')}"  # not visible from inside some containers
         base = f"{inside if os.path.isdir(inside) else root}/{name}"
@@ -201,31 +213,44 @@ def _try_v1(mount: str, name: str) -> Cgroups | None:
     return Cgroups(1, tracker, bases) if tracker else None
 
 
-def _candidates_v2(mount: str) -> list[str]:
+def _try_v2(mount: str, name: str) -> Cgroups | None:
+    """Find where groups can be made that have the most limits; leave nothing anywhere else."""
     own = f"{mount}{_own_paths().get('', '')}"
-    parents = [own if own == mount else os.path.dirname(own), own]
-    if os.geteuid() == 0:
-        parents.insert(0, mount)
-    return [path for path in dict.fromkeys(parents) if os.access(path, os.W_OK)]
+    beside = own if own == mount else os.path.dirname(own)
+    best: Cgroups | None = None
+    for parent in dict.fromkeys((beside, own, mount)):
+        found = _try_v2_below(parent, name) if os.access(parent, os.W_OK) else None
+        if found is not None and (best is None or len(found.bases) > len(best.bases)):
+            best, found = found, best
+        if found is not None:
+            found.close()
+        if best is not None and len(best.bases) == len(_LIMITS):
+            break
+    return best
 
 
-def _try_v2(parent: str, name: str) -> Cgroups | None:
+def _try_v2_below(parent: str, name: str) -> Cgroups | None:
     base = f"{parent}/{name}"
     _enable(parent)
     with contextlib.suppress(OSError):
-        os.makedirs(base, exist_ok=True)
-        _enable(base)
+        _make_base(base)
     enabled = _read(f"{base}/cgroup.subtree_control").split()
     if not _can_join(base, [f"{base}/probe"]):
         return None
-    return Cgroups(2, base, {c: base for c in ("memory", "cpu") if c in enabled})
+    return Cgroups(2, base, {c: base for c in _LIMITS if c in enabled})
+
+
+def _make_base(base: str) -> None:
+    """Make a directory for our groups, which may have what their parent has to give."""
+    os.makedirs(base, exist_ok=True)
+    _enable(base)
 
 
 def _enable(path: str) -> None:
     """Give the groups below `path` the controllers that they can have."""
     there = set(_read(f"{path}/cgroup.controllers").split())
     there -= set(_read(f"{path}/cgroup.subtree_control").split())
-    for controller in ("cpu", "memory"):
+    for controller in _LIMITS:
         if controller in there:
             _write(f"{path}/cgroup.subtree_control", f"+{controller}")
 

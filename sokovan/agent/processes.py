@@ -37,6 +37,9 @@ WRAPPER_TRIES = 6
 """After so many, a wrapper that has nothing left to wait for is killed too."""
 NOT_YET_S = 0.01
 """How long to wait before asking again whether the command has been started."""
+ASK_AFTER_S = 1.0
+"""How often a wrapper is asked after that cannot be watched."""
+REMOVE_AGAIN_S = 0.5
 LOOKS_PART = 4
 """Looking at all processes may take at most one part in so many, plus one, of the time."""
 PRUNE_PAUSE_S = 0.02
@@ -93,7 +96,7 @@ class ProcessRuntime:
         self._kernels: dict[str, Running] = {}
         self._tokens: dict[int, str] = {}
         self._unclear: list[Running] = []
-        self._looked_s = 0.0
+        self._look_at = 0.0
 
     # --- the Runtime protocol: what is remembered -------------------------------------------------
 
@@ -116,6 +119,9 @@ class ProcessRuntime:
         self._loop.remove_signal_handler(signal.SIGCHLD)
         for kernel in self._kernels.values():
             self._unwatch(kernel)
+        if self._cgroups:
+            self._cgroups.sweep(set(self._kernels))
+            self._cgroups.close()
 
     def recall(self, token: str) -> KernelReport | None:
         return self._journal.recall(token)
@@ -223,14 +229,27 @@ class ProcessRuntime:
     def _watch(self, kernel: Running, found: procfs.Process) -> bool:
         """Have the end of a wrapper that is not our child noticed; say whether it is alive."""
         try:
-            pidfd = os.pidfd_open(found.pid)
-        except OSError:
+            kernel.pidfd = os.pidfd_open(found.pid)
+        except ProcessLookupError:
             return False
+        except OSError:  # no descriptor is free: asking from time to time must do
+            return self._ask_after(kernel, found)
         if not procfs.is_alive(found.pid, found.start):
-            os.close(pidfd)
+            os.close(kernel.pidfd)
+            kernel.pidfd = None
             return False
-        kernel.pidfd = pidfd
-        self._loop.add_reader(pidfd, self._wrapper_ended, kernel)
+        self._loop.add_reader(kernel.pidfd, self._wrapper_ended, kernel)
+        return True
+
+    def _ask_after(self, kernel: Running, found: procfs.Process) -> bool:
+        if not procfs.is_alive(found.pid, found.start):
+            return False
+
+        def ask() -> None:
+            if not self._ask_after(kernel, found):
+                self._wrapper_ended(kernel)
+
+        self._timers.after(ASK_AFTER_S, ask)
         return True
 
     def _unwatch(self, kernel: Running) -> None:
@@ -271,7 +290,7 @@ class ProcessRuntime:
         if kernel.group is None:
             self._unclear.append(kernel)
             if len(self._unclear) == 1:  # one look at all processes serves all that end meanwhile
-                self._timers.after(LOOKS_PART * self._looked_s, self._look)
+                self._timers.after(max(0.0, self._look_at - self._clock.now()), self._look)
         elif pids := kernel.group.pids():
             kernel.group.kill()
             self._again(kernel, pids, self._clear)
@@ -289,7 +308,8 @@ class ProcessRuntime:
                 self._again(kernel, {process.pid for process in left}, self._clear)
             else:
                 self._finish(kernel)
-        self._looked_s = self._clock.now() - began
+        now = self._clock.now()
+        self._look_at = now + LOOKS_PART * (now - began)
 
     def _finish(self, kernel: Running) -> None:
         """Nothing is left: work out how it ended, and say so."""
@@ -301,8 +321,8 @@ class ProcessRuntime:
             if end.exit_code != 0 and group.oom_killed():
                 limit = format_size(kernel.mem_bytes)
                 end = Ended(end.exit_code, end.reason, f"killed: over its memory limit of {limit}")
-            if not group.remove():
-                self._timers.after(1.0, group.remove)
+            if not group.remove():  # its last process is not quite gone
+                self._timers.after(REMOVE_AGAIN_S, group.remove)
         if run.started or not Path(self._journal.folder(token)).is_dir():
             self._events.ended(token, end)
         elif kernel.stopping:

@@ -120,13 +120,21 @@ def members(
 
 def send(target: Process, number: signal.Signals) -> None:
     """Send a signal to this very process, and to none that has its pid by now."""
-    with contextlib.suppress(OSError):
+    try:
         fd = os.pidfd_open(target.pid)
-        try:
-            now = process(target.pid)
-            if now is not None and now.start == target.start:
+    except OSError:  # gone, or no descriptor is free: then the moment in between must do
+        fd = -1
+    try:
+        now = process(target.pid)
+        if now is None or now.start != target.start:
+            return
+        with contextlib.suppress(OSError):
+            if fd < 0:
+                os.kill(target.pid, number)
+            else:
                 signal.pidfd_send_signal(fd, number)
-        finally:
+    finally:
+        if fd >= 0:
             os.close(fd)
 
 

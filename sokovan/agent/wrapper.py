@@ -26,7 +26,7 @@ WRAPPER = """\
 sokovan_dir=$1 sokovan_mask=$2 sokovan_cwd=$3 sokovan_data=$4 sokovan_gates=$5
 shift 5
 set -C
-exec 3>"$sokovan_dir/run" || exit 125
+exec 3>"$sokovan_dir/run" >>"$sokovan_dir/stdout" 2>>"$sokovan_dir/stderr" || exit 125
 read -r sokovan_line </proc/$$/stat && echo "$sokovan_line" >&3 || exit 125
 trap : TERM INT HUP QUIT
 sokovan_status=0
@@ -159,19 +159,19 @@ def spawn(
     name, *arguments = order.command
     if name.startswith("-"):  # `exec` would take it for an option
         name = program
-    output = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     argv = [SHELL, "-c", WRAPPER, "sokovan", folder, f"{order.umask:04o}", cwd]
     argv += [str(data_bytes_max // 1024), str(len(gates)), *gates, name, *arguments]
     try:
-        # Twice as fast as subprocess; everything it lacks (umask, directory) the wrapper does.
+        # Faster than subprocess. The agent stands still until the child has become the shell, so
+        # whatever the wrapper can do itself, it does: umask, directory, output.
         return os.posix_spawn(
             SHELL,
             argv,
             env,
             file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, f"{folder}/stdout", output, 0o600),
-                (os.POSIX_SPAWN_OPEN, 2, f"{folder}/stderr", output, 0o600),
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
             ],
             setsid=True,
             setsigmask=[],

@@ -8,6 +8,7 @@ client of its own, which brings the server back when it dies, and goes on at the
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -19,7 +20,7 @@ from sokovan.cli.options import Call
 from sokovan.cli.streams import STREAMS, Sink
 from sokovan.cli.text import on_one_line, print_json
 from sokovan.client import Client, ServerStoppedError
-from sokovan.domain.errors import SokovanError
+from sokovan.domain.errors import OutputUnavailableError, SokovanError
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.statuses import FINAL, SessionStatus
 
@@ -30,6 +31,9 @@ PATIENCE_S = 1.0
 REMINDER_S = 15.0
 """How often to look whether the reason has changed."""
 READ_WAIT_S = 10.0
+RETRY_S = 0.5
+FAILURES_MAX = 20
+"""How often in a row an ended session's output may fail to be read before that is all."""
 UNSTARTED = frozenset(
     {
         SessionStatus.PENDING,
@@ -140,6 +144,8 @@ class Attendance:
             )
         except BrokenPipeError:
             self._events.put(Event("unread"))
+        except OutputUnavailableError as error:
+            self._sink.note(f"{self._ref}: its {stream} is not complete: {error.message}")
         self._events.put(Event("copied"))
 
     # --- signals ----------------------------------------------------------------------------------
@@ -227,12 +233,24 @@ def copy_stream(
         stream: `stdout` or `stderr`.
         offset: Where to begin.
         is_over: Says whether the session has ended: a kernel that never began ends its stream then.
+
+    Raises:
+        OutputUnavailableError: The session has ended, and its agent does not answer.
     """
+    failures = 0
     while True:
         was_over = is_over()
-        piece = client.read_output(
-            session_id, kernel=kernel, stream=stream, offset=offset, wait_s=READ_WAIT_S
-        )
+        try:
+            piece = client.read_output(
+                session_id, kernel=kernel, stream=stream, offset=offset, wait_s=READ_WAIT_S
+            )
+        except OutputUnavailableError:
+            failures += 1
+            if failures >= FAILURES_MAX and client.get(session_id)["status"] in FINAL:
+                raise
+            time.sleep(RETRY_S)
+            continue
+        failures = 0
         if piece.size < offset:  # it was requeued, and began again with an empty stream
             offset = 0
             continue

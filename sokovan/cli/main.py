@@ -4,6 +4,7 @@ A command's module imports what it needs inside its functions: `sokovan ls` is t
 not wait for what only the server needs.
 """
 
+import errno
 import io
 import os
 import sys
@@ -14,8 +15,12 @@ import typer
 
 from sokovan import __version__
 from sokovan.cli import exits, machine, outputs, sessions, submit
-from sokovan.cli.options import Home, Said, call_of
+from sokovan.cli.options import Home, Said
 from sokovan.domain.errors import SokovanError
+
+# httpx imports a command of its own, with Rich and Pygments, when it can: a sixth of the time of
+# `sokovan ls`. `None` says that there is no such module, and httpx does without.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 app = typer.Typer(
     name="sokovan",
@@ -24,6 +29,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+OUTPUT_FAILED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 
 COMMAND_FOLLOWS = {"allow_interspersed_args": False}
 """Options end where the session's own command begins."""
@@ -61,7 +68,7 @@ def before(
     ] = False,
 ) -> None:
     """Take what is said before the command's name."""
-    call_of(ctx, home)
+    ctx.obj.home = home
 
 
 def main() -> None:
@@ -72,29 +79,36 @@ def main() -> None:
 def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit code; errors are one line on stderr."""
     said = Said()
-    _never_fail_on_a_character()
+    _mend_streams()
     try:
         code = app(args=[*argv] or ["--help"], prog_name="sokovan", standalone_mode=False, obj=said)
         sys.stdout.flush()
     except SokovanError as error:
         _say(error, as_json=said.json)
-        return exits.of_error(error)
+        return said.failure_code or exits.of_error(error)
     except (KeyboardInterrupt, typer.Abort):
         return exits.SIGNAL_BASE + 2
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_no_more()  # whoever read our output has seen enough
         return exits.SIGNAL_BASE + 13
     except Exception as error:  # noqa: BLE001 - the last line of defence: never a traceback
         return _unexpected(error, argv, said)
     return code if isinstance(code, int) else exits.SUCCESS
 
 
-def _never_fail_on_a_character() -> None:
-    """Print what the terminal's encoding lacks as an escape."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+def _mend_streams() -> None:
+    """Do without streams that are closed; print what the terminal's encoding lacks as an escape."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _say_no_more() -> None:
+    """Drop what is still to be written to stdout; Python would try, and complain, at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _unexpected(error: Exception, argv: Sequence[str], said: Said) -> int:
@@ -111,12 +125,16 @@ def _unexpected(error: Exception, argv: Sequence[str], said: Said) -> int:
         return exits.RUN_FAILED if command == "run" else exits.USAGE
     if os.environ.get("SOKOVAN_DEBUG") == "1":
         raise error
-    bug = SokovanError(
-        f"{type(error).__name__}: {error} (this is a bug; SOKOVAN_DEBUG=1 shows where, and the"
-        " server's side is in server.log)"
-    )
-    _say(bug, as_json=said.json)
-    return exits.INTERNAL
+    if isinstance(error, OSError) and error.errno in OUTPUT_FAILED:
+        _say_no_more()
+        trouble = SokovanError(f"the output cannot be written: {error.strerror}")
+    else:
+        trouble = SokovanError(
+            f"{type(error).__name__}: {error} (this is a bug; SOKOVAN_DEBUG=1 shows where, and the"
+            " server's side is in server.log)"
+        )
+    _say(trouble, as_json=said.json)
+    return said.failure_code or exits.INTERNAL
 
 
 def _say(error: SokovanError, *, as_json: bool) -> None:

@@ -38,11 +38,13 @@ class Said:
 
     home: Path | None = None
     json: bool = False
+    failure_code: int | None = None
+    """What to exit with after any error of our own, where that is not for the error to say."""
 
 
 def call_of(ctx: typer.Context, home: Path | None, json: bool = False) -> Call:
     """Return what the options say: `--home` behind the command's name wins."""
-    from sokovan.config import home_of
+    from sokovan.client import home_of
 
     said: Said = ctx.obj
     said.json = said.json or json

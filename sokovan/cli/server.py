@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sokovan.client import Client, error_from
+from sokovan.client import Client, error_from, server_file
 from sokovan.domain.errors import (
     AlreadyRunningError,
     HomeError,
@@ -24,7 +24,9 @@ from sokovan.domain.errors import (
 
 START_S_MAX = 60.0
 """How long a server may take to answer after it was started."""
-PING_S_MAX = 5.0
+PING_S_MAX = 10.0
+OTHER_START_S_MAX = 10.0
+LOOK_EVERY_S = 0.05
 LOG_LINES_SHOWN = 5
 
 
@@ -175,10 +177,10 @@ def _read_word(pipe: Any) -> dict[str, Any] | None:
 
 def _answers_soon(home: Path) -> bool:
     """Say whether a server that someone else is starting just now answers within some seconds."""
-    for _ in range(50):
-        if answers(home):
-            return True
-        time.sleep(0.1)
+    for _ in range(int(OTHER_START_S_MAX / LOOK_EVERY_S)):
+        if server_file(home) is not None:
+            return answers(home)
+        time.sleep(LOOK_EVERY_S)
     return False
 
 

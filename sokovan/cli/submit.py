@@ -11,7 +11,7 @@ import typer
 
 from sokovan.cli import exits
 from sokovan.cli.options import Home, Json, call_of
-from sokovan.domain.errors import InvalidRequestError, SokovanError
+from sokovan.domain.errors import InvalidRequestError
 from sokovan.domain.quantities import parse_duration, parse_milli, parse_size
 
 if TYPE_CHECKING:
@@ -203,17 +203,12 @@ def run(
     may not be executed; 128 + n means signal n.
     """
     from sokovan.cli.attend import Attendance
-    from sokovan.cli.text import on_one_line, problem
 
     call = call_of(ctx, home, json)
-    try:
-        with call.client() as client:
-            session = _submit(client, command, read, held=False)
-            return Attendance(call, client, session).until_it_ends()
-    except SokovanError as error:
-        shown = problem(error) if call.json else f"error: {on_one_line(error.message)}"
-        print(shown, file=sys.stderr)
-        return exits.RUN_FAILED
+    ctx.obj.failure_code = exits.RUN_FAILED
+    with call.client() as client:
+        session = _submit(client, command, read, held=False)
+        return Attendance(call, client, session).until_it_ends()
 
 
 def _submit(client: "Client", command: list[str], read: Read, *, held: bool) -> dict[str, Any]:

@@ -9,7 +9,6 @@ It asks the server of a home over HTTP, and raises the same errors as the server
         print(ended["result"], ended["exit_code"], b"".join(client.output(session["id"])))
 """
 
-import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,13 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 from urllib.parse import quote
 
-from sokovan.client.connection import Connection, ServerStoppedError, error_from, server_file
+from sokovan.client.connection import (
+    Connection,
+    ServerStoppedError,
+    error_from,
+    home_of,
+    server_file,
+)
 from sokovan.client.fields import (
     DependencyFields,
     LimitFields,
@@ -44,6 +49,7 @@ __all__ = [
     "Views",
     "captured",
     "error_from",
+    "home_of",
     "is_utf8",
     "server_file",
 ]
@@ -74,8 +80,7 @@ class Client:
         timeout_s: float = 30.0,
         revive: Callable[[], object] | None = None,
     ) -> None:
-        chosen = home or os.environ.get("SOKOVAN_HOME") or "~/.sokovan"
-        self.home = Path(chosen).expanduser().absolute()
+        self.home = home_of(home)
         self._connection = Connection(
             self.home, url=url, token=token, timeout_s=timeout_s, revive=revive
         )

@@ -1,6 +1,7 @@
 """How the server is asked: where it is, with which token, and what its errors mean."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -132,6 +133,11 @@ class Connection:
             verify=url.startswith("https:"),  # reading the certificates takes a while
             trust_env=self._url is not None,  # a proxy has no way to this machine's loopback
         )
+
+
+def home_of(named: Path | str | None) -> Path:
+    """Return the home directory: the one named, else SOKOVAN_HOME, else `~/.sokovan`, absolute."""
+    return Path(named or os.environ.get("SOKOVAN_HOME") or "~/.sokovan").expanduser().absolute()
 
 
 def server_file(home: Path) -> View | None:

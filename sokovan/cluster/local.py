@@ -31,8 +31,10 @@ from sokovan.scheduler.ports import (
     OutputChunk,
 )
 
-FRAME_ITEMS_MAX = 64
-"""Most kernels in one frame: environments are long, and the agent does other things in between."""
+FRAME_ORDERS_MAX = 16
+"""Most orders to start in one frame: each may have megabytes of arguments and environment."""
+FRAME_TOKENS_MAX = 1000
+"""Most of anything else."""
 
 
 class LocalHome:
@@ -149,10 +151,8 @@ class LocalHome:
         self, agent_id: AgentId, op: str, field: str, items: Sequence[Any]
     ) -> list[KernelReport]:
         """Ask about a batch, in as many frames as it takes."""
-        parts = [
-            items[begin : begin + FRAME_ITEMS_MAX]
-            for begin in range(0, len(items), FRAME_ITEMS_MAX)
-        ]
+        size = FRAME_ORDERS_MAX if op == "start" else FRAME_TOKENS_MAX
+        parts = [items[begin : begin + size] for begin in range(0, len(items), size)]
         answers = await asyncio.gather(
             *(self._ask(agent_id, op, self._timeout_s, **{field: part}) for part in parts)
         )

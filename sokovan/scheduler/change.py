@@ -174,6 +174,21 @@ class SessionChange:
             self.released.append(kernel.token)
         self.follow()
 
+    def kernel_lost(self, index: int, *, exit_code: int | None, error: str, requeues_max: int) -> None:
+        """Record that the agent stopped the kernel, cut off for so long that it counts as lost."""
+        session, kernel = self.session, self.session.kernels[index]
+        if session.requeue and session.status is not SessionStatus.TERMINATING:
+            failed = () if kernel.agent_id is None else (kernel.agent_id,)
+            self.send_back(
+                EndReason.AGENT_LOST, error, requeues_max, stage=_BY_AGENT, failed=failed
+            )
+            if self.session.status is SessionStatus.PENDING and kernel.token is not None:
+                self.left_over.remove(kernel.token)
+                self.released.append(kernel.token)
+        if self.session.status is not SessionStatus.PENDING:  # not sent back, or once too often
+            ran, reason = exit_code is not None, EndReason.AGENT_LOST
+            self.kernel_gone(index, ran=ran, exit_code=exit_code, reason=reason, error=error)
+
     def kernel_failed(
         self,
         index: int,

@@ -218,7 +218,7 @@ class Coordinator:
         """Run for ever.
 
         Raises:
-            LeaseLostError: Another manager has taken over.
+            ExceptionGroup: Of a `LeaseLostError`: another manager has taken over.
         """
         async with asyncio.TaskGroup() as tasks:
             while True:
@@ -229,7 +229,9 @@ class Coordinator:
                 self._wake.clear()
                 pause_s = min(self._cadence.next_at() - now, self._config.hint_cycle_s)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), max(pause_s, 0.0))
+                    # not `wait_for`: it loses a cancellation that comes together with the event
+                    async with asyncio.timeout(max(pause_s, 0.0)):
+                        await self._wake.wait()
 
     async def _run_one(self, key: object) -> None:
         try:

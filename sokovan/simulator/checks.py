@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
 
 from sokovan.domain.cluster import Agent, AgentStatus
-from sokovan.domain.reasons import WaitReason
+from sokovan.domain.reasons import EndReason, WaitReason
 from sokovan.domain.resources import Hold, over_held, used_by
 from sokovan.domain.sessions import AgentId, Kernel, KernelId, SessionId, SessionWithKernels
 from sokovan.domain.statuses import (
@@ -25,6 +25,7 @@ from sokovan.scheduler.promote import next_promotion
 from sokovan.scheduler.settle import NotedWait, expires_at
 from sokovan.scheduler.stages import STAGES, limit_of
 from sokovan.simulator.observe import Picture
+from sokovan.simulator.runtime import Script
 from sokovan.store.live import Live
 
 Check = Callable[[Picture], list[str]]
@@ -385,6 +386,28 @@ def nothing_is_overdue(picture: Picture, now: float, slack_s: float) -> list[str
     return found
 
 
+def results_are_true(
+    picture: Picture, script_of: Callable[[SessionWithKernels, int], Script]
+) -> list[str]:
+    """Whatever a session ended for is what its kernels were to do; our own stops never count."""
+    found = []
+    for session in picture.sessions.values():
+        if not session.status.is_final:
+            continue
+        codes = [(k.exit_code, script_of(session, k.index).exit_code) for k in session.kernels]
+        failed = any(code == own and own != 0 for code, own in codes)
+        succeeded = session.result is SessionResult.SUCCESS
+        if session.reason == EndReason.KERNEL_FAILED and not failed:
+            found.append(f"session {session.session_id} failed, but no kernel did: {codes}")
+        if session.reason == EndReason.SELF_TERMINATED and codes[0] != (0, 0):
+            found.append(f"session {session.session_id} ended by itself, but not so: {codes}")
+        if succeeded and codes[0] != (0, 0):
+            found.append(f"session {session.session_id} succeeded without its main kernel: {codes}")
+        if session.reason == EndReason.AGENT_LOST and session.requeue:
+            found.append(f"session {session.session_id} was to be requeued when its agent was lost")
+    return found
+
+
 WAITS_FOR_EVER = frozenset({WaitReason.HELD, WaitReason.NEVER_FITS})
 
 
@@ -443,7 +466,8 @@ def _hold_of(session: SessionWithKernels, kernel: Kernel) -> Hold:
 
 
 def _as_known(agent: Agent | None) -> tuple[object, ...] | None:
-    """What of an agent is written at once; when it was last heard of is kept in memory alone."""
+    """What of an agent is the same in memory and in the store; memory knows its times better."""
     if agent is None:
         return None
-    return (agent.status, agent.incarnation, agent.capacity, agent.scaling_group, agent.lost_since)
+    is_lost = agent.lost_since is not None
+    return (agent.status, agent.incarnation, agent.capacity, agent.scaling_group, is_lost)

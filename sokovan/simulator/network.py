@@ -99,7 +99,8 @@ class Network(InProcessHome):
         """Return when a round has something to do next; it may be past."""
         times = [float("inf")]
         for agent_id, place in self._places.items():
-            times += [t for t in (place.machine.due_at(), place.timers.due_at()) if t is not None]
+            driven = [place.machine] if place.agent is None else [place.machine, place.timers]
+            times += [at for timers in driven if (at := timers.due_at()) is not None]
             if place.agent is None or not place.is_reachable or self._world.sink() is None:
                 continue
             if place.incarnation is None:

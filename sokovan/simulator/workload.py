@@ -10,7 +10,6 @@ from sokovan.simulator.runtime import Script
 
 GIB = 1024**3
 OWNERS = ("ada", "grace", "edsger")
-LATENESS_S_MAX = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +22,8 @@ class Wish:
     """`depends_on` names other wishes by their names, until those have an id."""
     scripts: tuple[Script, ...]
     """What each kernel does."""
+    begin_after_s: float | None = None
+    """How long after its submission it may begin."""
     cancel_at: float | None = None
     force: bool = False
 
@@ -72,7 +73,6 @@ def _wish(
         kernel_count=kernels,
         walltime_s=rng.choices([None, rng.uniform(30, 1800)], [75, 25])[0],
         pending_timeout_s=rng.choices([None, rng.uniform(60, 3600)], [85, 15])[0],
-        begin_at=None,
         requeue=rng.random() < 0.4,
         retries=rng.choices([0, 1, 2], [85, 10, 5])[0],
         grace_s=rng.choice([0.0, 10.0, 10.0, 60.0]),
@@ -81,9 +81,14 @@ def _wish(
         allow_infeasible=True,
         creation_id=name,
     )
-    cancel_at = at + rng.expovariate(1 / 200) if rng.random() < 0.15 else None
-    scripts = tuple(_script(rng) for _ in range(kernels))
-    return Wish(at, spec, scripts, cancel_at, force=rng.random() < 0.3)
+    return Wish(
+        at,
+        spec,
+        tuple(_script(rng) for _ in range(kernels)),
+        begin_after_s=rng.uniform(0, 900) if rng.random() < 0.05 else None,
+        cancel_at=at + rng.expovariate(1 / 200) if rng.random() < 0.15 else None,
+        force=rng.random() < 0.3,
+    )
 
 
 def _request(rng: random.Random) -> Request:

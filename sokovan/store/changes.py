@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from sokovan.domain.cluster import ScalingGroup
+from sokovan.domain.cluster import AgentStatus, ScalingGroup
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Hold, over_held, used_by
 from sokovan.domain.sessions import AgentId, Dependency, Kernel, SessionId, SessionWithKernels
@@ -125,6 +125,7 @@ class ChangeSet:
             )
             for change in changed
             if change.session.status_seq != change.before.status_seq
+            or change.session.force != change.before.force  # stops are to be sent again
         ]
         moved += [
             Moved(session.session_id, session.scaling_group, None, session.status)
@@ -141,7 +142,7 @@ class ChangeSet:
 
     def _groups_freed(self, changed: Iterable[SessionChange]) -> Iterator[str]:
         for change in changed:
-            if change.released:
+            if change.released or change.session.unmet != change.before.unmet:
                 yield change.session.scaling_group
         for hold in self._released:
             agent = self._live.agents.get(AgentId(hold.agent_id))
@@ -162,7 +163,11 @@ class ChangeSet:
         }:
             told |= ended.keys()
             followers = self._retry(ended.values())
-            rows = self._tx.execute(_DEPENDENTS, {"ids": list(ended)}).all()
+            rows = [
+                row
+                for ids in _in_parts(list(ended))
+                for row in self._tx.execute(_DEPENDENTS, {"ids": ids})
+            ]
             self.load(SessionId(row.session_id) for row in rows)
             for row in rows:
                 self._tell(
@@ -219,6 +224,7 @@ class ChangeSet:
                 priority=session.priority,
                 depends_on=(),
                 begin_at=None,
+                held=False,
                 creation_id=None,
             )
             follower = new_session(spec, self._ids, self._now, retry_of=session.session_id)
@@ -258,14 +264,12 @@ class ChangeSet:
         ended = [before[token] for token in released if token in before]
         if added:
             self._tx.execute(insert(holds), [hold_values(hold) for hold in added])
-        if begun:
+        for tokens in _in_parts([hold.token for hold in begun]):
             self._tx.execute(
-                update(holds)
-                .where(holds.c.token.in_([hold.token for hold in begun]))
-                .values(leftover_since=self._now)
+                update(holds).where(holds.c.token.in_(tokens)).values(leftover_since=self._now)
             )
-        if ended:
-            self._tx.execute(delete(holds).where(holds.c.token.in_([h.token for h in ended])))
+        for tokens in _in_parts([hold.token for hold in ended]):
+            self._tx.execute(delete(holds).where(holds.c.token.in_(tokens)))
 
         def shadow() -> None:
             for hold in (*added, *begun):
@@ -277,7 +281,7 @@ class ChangeSet:
 
 
 class _Room:
-    """What is free on the agents that a batch of moves assigns kernels to."""
+    """What is free on the agents that a batch of moves assigns kernels to: nothing on lost ones."""
 
     def __init__(self, tx: Transaction, moves: Iterable[Move]) -> None:
         wanted = {k.agent_id for move in moves for k in move.assignment or ()}
@@ -285,7 +289,11 @@ class _Room:
             return
         self._capacity = {
             row.agent_id: agent_of(row).capacity
-            for row in tx.execute(select(agents).where(agents.c.agent_id.in_(wanted)))
+            for row in tx.execute(
+                select(agents)
+                .where(agents.c.agent_id.in_(wanted))
+                .where(agents.c.status == AgentStatus.ALIVE.value)
+            )
         }
         held: dict[str, list[Hold]] = {agent_id: [] for agent_id in wanted}
         for row in tx.execute(select(holds).where(holds.c.agent_id.in_(wanted))):

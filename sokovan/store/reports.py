@@ -57,6 +57,13 @@ def _record_one(
     elif state is ReportState.UNKNOWN:
         if change.session.kernels[index].status in STALE_SWEPT:
             change.kernel_gone(index, ran=False, exit_code=None, reason=EndReason.STALE_KERNEL)
+    elif report.reason == EndReason.AGENT_LOST:
+        change.kernel_lost(
+            index,
+            exit_code=report.exit_code,
+            error=report.message,
+            requeues_max=group.requeues_max,
+        )
     elif state is ReportState.ENDED or report.permanent:
         change.kernel_gone(
             index,

@@ -159,6 +159,7 @@ class SqlRepository:
         self, session_ids: list[SessionId], amount: int, min_priority: int
     ) -> None:
         def job(tx: Transaction) -> None:
+            self._check_leases(tx)
             changes = self._changes(tx)
             changes.load(session_ids)
             for change in changes:

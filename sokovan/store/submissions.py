@@ -170,14 +170,11 @@ def _with_dependencies(
     entries: Sequence[Entry],
 ) -> tuple[list[Entry], set[SessionId]]:
     """Resolve `#n`, check that the others exist, and leave only what is not met yet."""
-    wanted = {
-        d.session_id
-        for spec, _, _ in entries
-        for d in spec.depends_on
-        if not d.session_id.startswith("#")
-    }
-    found = _states_of(tx, wanted) if wanted else {}
     own = {session.session_id for _, session, _ in entries}
+    named = {d.session_id for spec, _, _ in entries for d in spec.depends_on}
+    again = set(answer) - own  # accepted before, under the same creation id
+    wanted = {name for name in named if not name.startswith("#")} | (again if named else set())
+    found = _states_of(tx, wanted) if wanted else {}
     resolved: list[Entry] = []
     failed: set[SessionId] = set()
     for spec, session, digest in entries:

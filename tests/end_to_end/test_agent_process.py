@@ -13,6 +13,7 @@ import pytest
 from sokovan.agent.cgroups import detect
 from sokovan.agent.frames import SOCKET
 from sokovan.agent.main import EXIT_HELD
+from sokovan.agent.wire import encode_start
 from sokovan.cluster.keeper import arguments
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Request
@@ -81,6 +82,30 @@ async def test_a_kernel_that_is_taken_up_can_be_stopped(ground):
     assert kernels_of(ground) == []
 
 
+async def test_kernels_are_watched_and_stopped_without_a_descriptor_for_each(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import errno, os\n"
+        "def pidfd_open(pid, flags=0):\n"
+        "    raise OSError(errno.EMFILE, 'Too many open files')\n"
+        "os.pidfd_open = pidfd_open\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    async with real_ground(cgroups="off") as ground:
+        script = "while [ ! -e go ]; do sleep 0.05; done; exit 5"
+        await start(ground, "t1", "sh", "-c", script, cwd=str(ground.directory))
+        await start(ground, "t2", "sh", "-c", "echo up; exec sleep 10000")
+        await ground.until_written("t2", b"up\n")
+        ground.kill_agent()
+        await ground.until(lambda: len(ground.sink.hellos) > 1)
+        await ground.home.all_connected()
+        (ground.directory / "go").touch()
+        await ground.stop("t2")
+
+        assert (await ground.end_of("t1")).exit_code == 5
+        assert (await ground.end_of("t2")).exit_code == 143
+        assert kernels_of(ground) == []
+
+
 async def test_the_status_of_a_kernel_that_ended_without_an_agent_is_known(ground):
     script = "echo before; while [ ! -e go ]; do sleep 0.05; done; echo after; touch gone; exit 7"
     await start(ground, "t1", "sh", "-c", script, cwd=str(ground.directory))
@@ -128,6 +153,25 @@ async def test_a_wrapper_that_died_without_an_agent_has_lost_its_status(ground):
 
     assert (await ground.end_of("t1")).reason == EndReason.EXIT_STATUS_LOST
     assert kernels_of(ground) == []
+
+
+async def test_nothing_survives_a_restart_of_the_machine_but_what_was_written_down(ground):
+    await ground.disconnect()
+    ground.kill_agent()
+    await ground.until(lambda: ground.agent_pid() == 0)
+    line = Path("/proc/self/stat").read_text()  # the pid is in use again: by this very process
+    for token, run in (("ended", f"{line}started\n3\n"), ("ran", f"{line}started\n"), ("not", "")):
+        order = encode_start(ground.command(token, "sleep", "10000"))
+        record = {"order": order, "accepted_at": 0, "boot_id": "another", "groups": []}
+        folder = ground.directory / "kernels" / token
+        folder.mkdir(mode=0o700)
+        (folder / "kernel.json").write_text(json.dumps(record))
+        (folder / "run").write_text(run)
+    await ground.connect()
+
+    assert (await ground.end_of("ended")).exit_code == 3
+    assert (await ground.end_of("ran")).reason == EndReason.EXIT_STATUS_LOST
+    assert (await ground.state("not")).state is ReportState.UNKNOWN
 
 
 async def test_what_a_kernel_leaves_behind_is_gone_when_its_end_is_reported(ground):
@@ -442,3 +486,35 @@ async def test_a_removed_socket_is_made_again(ground):
     await ground.connect()
 
     assert len({hello.agent_id for hello in ground.sink.hellos}) == 1
+
+
+async def test_an_agent_without_a_directory_and_without_kernels_ends():
+    directory = a_short_directory()
+    ground = RealGround(directory)
+    await ground.connect()
+    pid = ground.agent_pid()
+    await ground.disconnect()
+    shutil.rmtree(directory)
+
+    await ground.until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid)
+
+
+async def test_an_agent_without_a_directory_stays_for_its_kernels():
+    directory = a_short_directory()
+    ground = RealGround(directory)
+    await ground.connect()
+    await start(
+        ground,
+        "t1",
+        "sh",
+        "-c",
+        "while [ -d $D ]; do sleep 0.1; done; sleep 1; exit 3",
+        env={"D": str(directory)},
+    )
+    shutil.rmtree(directory)
+    end = await ground.end_of("t1")
+    pid = ground.home._keepers[0]._pid
+    await ground.disconnect()
+
+    assert end.exit_code == 3
+    await ground.until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid)

@@ -114,7 +114,7 @@ class RealHome:
         except SokovanError:
             return None
 
-    def clear_away(self) -> list[str]:
+    def clear_away(self, *, keep_home: bool = False) -> list[str]:
         """Kill whatever is left and remove the directory; return what kernels were left."""
         self._hang_up()
         self.kill("both")
@@ -124,7 +124,8 @@ class RealHome:
                 if process.environ().get("SOKOVAN_TEST_HOME") == str(self.home):
                     left.append(" ".join(process.cmdline()))
                     process.kill()
-        shutil.rmtree(self.home, ignore_errors=True)
+        if not keep_home:
+            shutil.rmtree(self.home, ignore_errors=True)
         return left
 
 

@@ -1,0 +1,95 @@
+"""One suite for every store: the stores, and what a test does with one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Self
+
+import pytest
+from sqlalchemy import event
+
+from sokovan.clock import ManualClock
+from sokovan.config import StoreConfig
+from sokovan.domain.cluster import ScalingGroup
+from sokovan.store.engine import Database, InlineDatabase, ThreadedDatabase, open_sqlite
+from sokovan.store.queries import history_of
+from sokovan.store.repository import SqlRepository
+from sokovan.store.schema import prepare
+from tests.build import NOW, a_repository
+from tests.checked import CheckedRepository
+
+STORES = ["sqlite-memory", "sqlite-file"]  # a third, "postgres", needs a server
+
+
+class Store:
+    """A database, and repositories on it as one manager after the other would open them."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.clock = ManualClock(NOW)
+        self._opened = 0
+
+    async def opened(
+        self, *groups: ScalingGroup | str, kind: type[SqlRepository] = CheckedRepository
+    ) -> SqlRepository:
+        """Open a repository that takes over, as a manager does at its start."""
+        self._opened += 1
+        repository = a_repository(
+            *groups,
+            database=self.database,
+            clock=self.clock,
+            seed=self._opened,
+            holder=f"manager {self._opened}",
+            taken_over=False,
+            kind=kind,
+        )
+        await repository.take_over()
+        return repository
+
+    async def history(self, session_id: str) -> list[dict]:
+        return await self.database.read(lambda tx: history_of(tx, session_id))
+
+    def counting(self) -> "Statements":
+        return Statements(self.database.engine)
+
+
+class Statements:
+    """Counts the statements of a block, those of transactions apart."""
+
+    def __init__(self, engine) -> None:
+        self._engine = engine
+        self.texts: list[str] = []
+
+    def __enter__(self) -> Self:
+        event.listen(self._engine, "before_cursor_execute", self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        event.remove(self._engine, "before_cursor_execute", self._note)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def _note(self, _connection, _cursor, statement, *_: object) -> None:
+        if statement.split()[0] not in {"BEGIN", "SAVEPOINT", "RELEASE"}:
+            self.texts.append(statement)
+
+
+@pytest.fixture(params=STORES)
+async def store(request, tmp_path) -> AsyncIterator[Store]:
+    """Open an empty store of each kind."""
+    in_memory = request.param == "sqlite-memory"
+    engine = open_sqlite(None if in_memory else tmp_path / "sokovan.db", StoreConfig())
+    prepare(engine)
+    database: Database = (
+        InlineDatabase(engine)
+        if in_memory
+        else ThreadedDatabase(engine, asyncio.get_running_loop())
+    )
+    yield Store(database)
+    await asyncio.to_thread(database.close)
+
+
+@pytest.fixture
+async def repository(store) -> SqlRepository:
+    """Open a repository that checks itself after every change."""
+    return await store.opened("default", "other")
