@@ -24,7 +24,9 @@ READY_S_MAX = 30.0
 
 
 @contextlib.contextmanager
-def server(cpu: int, *, prefill: int = 0, profile: Path | None = None) -> Iterator[tuple[Client, Path]]:
+def server(
+    cpu: int, *, prefill: int = 0, profile: Path | None = None
+) -> Iterator[tuple[Client, Path]]:
     """Run a server with an agent of `cpu` cores in a home of its own, and clear it all away after.
 
     Args:

@@ -42,7 +42,15 @@ def tour() -> None:
 
     say("A session that takes every core, and one that has to wait for it. Why?")
     sokovan(
-        "submit", "--name", "big", "--cpu", str(CORES), "--", "sh", "-c", "sleep 4; echo big is done"
+        "submit",
+        "--name",
+        "big",
+        "--cpu",
+        str(CORES),
+        "--",
+        "sh",
+        "-c",
+        "sleep 4; echo big is done",
     )
     sokovan("submit", "--name", "small", "--cpu", "1", "--", "echo", "small had its turn")
     sokovan("ls")

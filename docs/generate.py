@@ -92,10 +92,7 @@ def states_page() -> str:
         "",
         "| name | takes | to | when |",
         "|---|---|---|---|",
-        *(
-            f"| {p.name} | {_names(p.takes)} | {p.to} | {p.when} |"
-            for p in PROMOTIONS
-        ),
+        *(f"| {p.name} | {_names(p.takes)} | {p.to} | {p.when} |" for p in PROMOTIONS),
         "",
         "## All statuses",
         "",

@@ -26,6 +26,7 @@ from sokovan.clock import Clock, SystemClock
 from sokovan.cluster.local import LocalHome
 from sokovan.config import Config
 from sokovan.domain.errors import AddressInUseError, AlreadyRunningError, HomeError
+from sokovan.home import prepare_home
 from sokovan.identity import IdSource
 from sokovan.scheduler.coordinator import Coordinator
 from sokovan.scheduler.wiring import events_for, join
@@ -139,25 +140,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def prepare_home(home: Path) -> None:
-    """Create the home, for its owner alone.
-
-    Raises:
-        HomeError: It cannot be used.
-    """
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(home, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if home.stat().st_uid == os.getuid():
-            home.chmod(0o700)
-    except OSError as error:
-        raise HomeError(
-            f"the home {home} cannot be used: {error.strerror};"
-            " choose another with --home or SOKOVAN_HOME"
-        ) from error
 
 
 @contextlib.contextmanager

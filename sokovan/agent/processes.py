@@ -37,6 +37,8 @@ WRAPPER_TRIES = 6
 """After so many, a wrapper that has nothing left to wait for is killed too."""
 NOT_YET_S = 0.01
 """How long to wait before asking again whether the command has been started."""
+SHELL_FAILED = frozenset({1, 2, 125})
+"""What shells, and our wrapper, return when they could not do what they were to."""
 ASK_AFTER_S = 1.0
 """How often a wrapper is asked after that cannot be watched."""
 REMOVE_AGAIN_S = 0.5
@@ -316,6 +318,9 @@ class ProcessRuntime:
         token = kernel.token
         del self._kernels[token]
         run = self._journal.run(token)
+        is_journaled = Path(self._journal.folder(token)).is_dir() if not run.started else True
+        if not is_journaled and kernel.exit_code in SHELL_FAILED:
+            kernel.exit_code = None  # the shell's or the command's: nobody can tell any more
         end = self._end_of(run, kernel.exit_code)
         if group := kernel.group:
             if end.exit_code != 0 and group.oom_killed():
@@ -323,7 +328,7 @@ class ProcessRuntime:
                 end = Ended(end.exit_code, end.reason, f"killed: over its memory limit of {limit}")
             if not group.remove():  # its last process is not quite gone
                 self._timers.after(REMOVE_AGAIN_S, group.remove)
-        if run.started or not Path(self._journal.folder(token)).is_dir():
+        if run.started or not is_journaled:
             self._events.ended(token, end)
         elif kernel.stopping:
             report = stopped_before_start(token)

@@ -73,8 +73,9 @@ def up(
 
     Other commands start one in the background by themselves.
     """
-    from sokovan.cli.server import log_unexpected, prepare_home, tell_parent
+    from sokovan.cli.server import log_unexpected, tell_parent
     from sokovan.cli.text import problem_of
+    from sokovan.home import prepare_home
 
     call = call_of(ctx, home)
     if background_child is not None:

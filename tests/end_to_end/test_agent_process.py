@@ -508,9 +508,10 @@ async def test_an_agent_without_a_directory_stays_for_its_kernels():
         "t1",
         "sh",
         "-c",
-        "while [ -d $D ]; do sleep 0.1; done; sleep 1; exit 3",
+        "echo up; while [ -d $D ]; do sleep 0.1; done; sleep 1; exit 3",
         env={"D": str(directory)},
     )
+    await ground.until_written("t1", b"up\n")
     shutil.rmtree(directory)
     end = await ground.end_of("t1")
     pid = ground.home._keepers[0]._pid

@@ -37,8 +37,7 @@ def test_a_full_disk_refuses_submissions_and_loses_nothing(small_home):
 
     _fill(home)
     with pytest.raises(SokovanError) as refused:
-        for _ in range(200):  # what is still free in the write-ahead log takes a few
-            home.client.submit(["/bin/true"], env=environment(home, FILL="x" * 20_000), cwd="/")
+        _submit_many(home)
     accepted = {view["id"] for view in home.client.list(live_only=False)}
     (home.home / "full").unlink()
 
@@ -49,6 +48,12 @@ def test_a_full_disk_refuses_submissions_and_loses_nothing(small_home):
     assert set(ended) == accepted
     assert ended.pop(first["id"]) == 5
     assert set(ended.values()) <= {0}
+
+
+def _submit_many(home: RealHome) -> None:
+    """What is still free in the write-ahead log takes a few."""
+    for _ in range(200):
+        home.client.submit(["/bin/true"], env=environment(home, FILL="x" * 20_000), cwd="/")
 
 
 def _fill(home: RealHome) -> None:

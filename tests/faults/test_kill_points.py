@@ -46,9 +46,7 @@ def test_whatever_is_killed_every_session_runs_once_and_ends_truly(seed):
         assert agent["kernels"] == agent["leftovers"] == 0
 
 
-def _submit_some(
-    home: RealHome, rng: random.Random, wanted: dict[str, int], seed: int
-) -> None:
+def _submit_some(home: RealHome, rng: random.Random, wanted: dict[str, int], seed: int) -> None:
     """Submit a few sessions; a submission that got no answer is repeated with its creation id."""
     for _ in range(rng.randint(1, 3)):
         if len(wanted) >= SESSIONS:

@@ -24,9 +24,7 @@ heartbeat_s = 0.5
 
 def _submit(home: RealHome, **options):
     script = f"echo $SOKOVAN_TOKEN >> {home.home}/ran; sleep 300"
-    view = home.client.submit(
-        ["/bin/sh", "-c", script], env=environment(home), cwd="/", **options
-    )
+    view = home.client.submit(["/bin/sh", "-c", script], env=environment(home), cwd="/", **options)
     home.wait_for(lambda: home.client.get(view["id"])["status"] == "RUNNING", "start")
     return view["id"]
 
