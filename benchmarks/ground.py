@@ -1,4 +1,4 @@
-"""What the benchmarks stand on: a server of their own, this machine's bare speed, a way to report."""
+"""What the benchmarks stand on: a server of their own, the machine's bare speed, a report."""
 
 import contextlib
 import json
@@ -77,11 +77,11 @@ def wait_ready(home: Path, process: "subprocess.Popen[bytes]") -> Client:
 
 def of_home(home: Path) -> list[psutil.Process]:
     """Return the processes whose command line names the home."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if str(home) in " ".join(process.info["cmdline"] or ()):
-            found.append(process)
-    return found
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(home) in " ".join(process.info["cmdline"] or ())
+    ]
 
 
 def cpu_seconds(home: Path) -> dict[str, float]:

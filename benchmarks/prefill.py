@@ -1,4 +1,4 @@
-"""Fills a store with finished sessions, history included, as the product itself would have left them."""
+"""Fills a store with finished sessions and their history, as the product would have left them."""
 
 import sqlite3
 import sys

@@ -1,4 +1,4 @@
-"""A tour of Sokovan in under a minute: real sessions on this machine, in a home that is cleared away.
+"""A tour of Sokovan in under a minute: real sessions, in a home that is cleared away after.
 
 Everything shown is the `sokovan` command, run as a user would run it.
 """
@@ -41,17 +41,8 @@ def tour() -> None:
     sokovan("history", "@")
 
     say("A session that takes every core, and one that has to wait for it. Why?")
-    sokovan(
-        "submit",
-        "--name",
-        "big",
-        "--cpu",
-        str(CORES),
-        "--",
-        "sh",
-        "-c",
-        "sleep 4; echo big is done",
-    )
+    busy = "sleep 4; echo big is done"
+    sokovan("submit", "--name", "big", "--cpu", str(CORES), "--", "sh", "-c", busy)
     sokovan("submit", "--name", "small", "--cpu", "1", "--", "echo", "small had its turn")
     sokovan("ls")
     sokovan("why", "@")
@@ -60,10 +51,9 @@ def tour() -> None:
     sokovan("logs", "@")
 
     say("One session, two kernels: `main` decides when it is over.")
-    sokovan(
-        "run", "--name", "pair", "--cpu", str(min(0.5, CORES / 2)), "--kernels", "2", "--",
-        "sh", "-c", "echo kernel $SOKOVAN_KERNEL_INDEX of $SOKOVAN_KERNEL_COUNT is $SOKOVAN_KERNEL_ROLE; sleep 1",
-    )  # fmt: skip
+    each = "echo kernel $SOKOVAN_KERNEL_INDEX of $SOKOVAN_KERNEL_COUNT is $SOKOVAN_KERNEL_ROLE"
+    words = ["--name", "pair", "--kernels", "2", "--cpu", str(min(0.5, CORES / 2))]
+    sokovan("run", *words, "--", "sh", "-c", f"{each}; sleep 1")
 
     say("A request that no agent could ever fit is refused at once, with the numbers.")
     sokovan("submit", "--cpu", str(CORES + 100), "--", "true", expect=4)

@@ -1,6 +1,6 @@
-"""Writes the reference pages that follow from the code; `make docs`. A test fails when one is stale.
+"""Writes the reference pages that follow from the code (`make docs`); a test finds stale ones.
 
-Run it as `python docs/generate.py`; with `--check` it writes nothing and exits 1 when a page is stale.
+With `--check` it writes nothing and exits 1 when a page is stale.
 """
 
 import ast
@@ -64,8 +64,7 @@ def states_page() -> str:
     lines = [
         "# Statuses and stages",
         GENERATED,
-        "A session goes PENDING → SCHEDULED → PREPARING → PREPARED → CREATING → RUNNING → TERMINATING"
-        " → TERMINATED.",
+        f"A session goes {' → '.join(statuses.SESSION_PATH)}.",
         "CANCELLED is the end of one that was never placed.",
         "",
         "```mermaid",
@@ -80,7 +79,8 @@ def states_page() -> str:
         "",
         "## Stages",
         "",
-        "A stage acts on the sessions in the statuses it takes; the clock alone acts on those it awaits.",
+        "A stage acts on the sessions in the statuses it takes.",
+        "The clock alone acts on those in the statuses it awaits.",
         "",
         "| stage | takes | awaits | success | expired | give up | attempts | phase limit |",
         "|---|---|---|---|---|---|---|---|",
@@ -166,8 +166,8 @@ def settings_page() -> str:
         "# Settings",
         GENERATED,
         "They are read from `config.toml` in the home when the server starts.",
-        "The environment wins: `SOKOVAN_SCHEDULER_HINT_CYCLE_S` is `hint_cycle_s` of `[scheduler]`;"
-        " `[scheduler]`, `[store]` and `[api]` can be set there.",
+        "The environment wins: `SOKOVAN_SCHEDULER_HINT_CYCLE_S` is `hint_cycle_s` of `[scheduler]`.",
+        "`[scheduler]`, `[store]` and `[api]` can be set there.",
         "",
     ]
     for title, kind in (
@@ -207,8 +207,8 @@ def errors_page() -> str:
     lines = [
         "# Errors",
         GENERATED,
-        "The API answers errors as `application/problem+json` with `type, title, status, detail, code`"
-        " and, where one is at fault, `field`.",
+        "The API answers errors as `application/problem+json`.",
+        "It has `type, title, status, detail, code` and, where one is at fault, `field`.",
         "With `--json` the command prints that object on stderr.",
         "",
         "| code | HTTP status | meaning |",
@@ -252,7 +252,7 @@ def fields_page() -> str:
         "# A session as JSON",
         GENERATED,
         "What the API sends and `--json` prints; names and meanings stay.",
-        "Amounts are in base units: cpu in milli-cores, memory in bytes, devices in shares of 1/1000.",
+        "Amounts are in base units: milli-cores, bytes, shares of 1/1000 device.",
         "",
         "| field | meaning |",
         "|---|---|",
