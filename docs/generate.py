@@ -166,7 +166,7 @@ def settings_page() -> str:
         "# Settings",
         GENERATED,
         "They are read from `config.toml` in the home when the server starts.",
-        "The environment wins: `SOKOVAN_SCHEDULER_HINT_CYCLE_S` is `hint_cycle_s` of `[scheduler]`.",
+        "The environment wins: `SOKOVAN_STORE_SYNCHRONOUS` is `synchronous` of `[store]`.",
         "`[scheduler]`, `[store]` and `[api]` can be set there.",
         "",
     ]

@@ -57,6 +57,7 @@ def serve(config: Config, *, on_ready: Callable[[str], None] | None = None) -> N
         StoreUnavailableError: The store cannot be opened.
     """
     sys.setswitchinterval(GIL_SWITCH_S)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     prepare_home(config.home)
     with _held(config.home), contextlib.closing(_listen(config)) as listener:
         engine = open_sqlite(config.home / "sokovan.db", config.store)
