@@ -1,4 +1,4 @@
-"""What a submission must fulfil before it is accepted. Pure; each refusal names the field and the fix."""
+"""What a submission must fulfil to be accepted. Pure; each refusal names the field and the fix."""
 
 import math
 import re
@@ -96,7 +96,7 @@ def _check_numbers(spec: SessionSpec, group: ScalingGroup) -> None:
     _require(
         not (request.devices_whole and request.device_fraction),
         "gpu_shares",
-        f"{request.gpu_shares / DEVICE_SHARES} devices: ask for whole devices, or for less than one",
+        f"{request.gpu_shares / DEVICE_SHARES} devices: ask for whole ones, or for less than one",
     )
     _require(
         not request.gpu_mem_bytes_min or request.gpu_shares > 0,
@@ -125,6 +125,6 @@ def _check_limits(spec: SessionSpec) -> None:
         )
 
 
-def _require(holds: bool, field: str, message: str) -> None:  # noqa: FBT001 - reads as a sentence
+def _require(holds: bool, field: str, message: str) -> None:
     if not holds:
         raise InvalidRequestError(f"{field}: {message}", field=field)

@@ -1,4 +1,4 @@
-"""`Operations`: the service itself, on the store, the coordinator and the agents of this process."""
+"""`Operations`: the service itself, on this process's store, coordinator and agents."""
 
 import asyncio
 import os

@@ -13,8 +13,10 @@ View = dict[str, Any]
 
 
 class Service(Protocol):
-    """The requests that users may make. `ref` is a session id, or a prefix that only one has, or
-    `@` for the owner's last submitted session and `@~2` for the one two before.
+    """The requests that users may make.
+
+    `ref` is a session id, or a prefix that only one has, or `@` for the owner's last submitted
+    session and `@~2` for the one two before.
 
     Raises:
         SokovanError: With a stable code, for everything that is the request's fault.
@@ -53,11 +55,14 @@ class Service(Protocol):
         ...
 
     async def why(self, ref: str, *, owner: str) -> View:
-        """Explain where a session stands: `{"session": View, "sentence": str, "code": str, "facts": {}}`."""
+        """Explain where a session stands: `session`, `sentence`, `code` and `facts`."""
         ...
 
     async def cancel(self, ref: str, *, owner: str, force: bool = False) -> View:
-        """Ask for a session's end: `{"session": View, "outcome": "cancelled" | "terminating" | "already-ended"}`."""
+        """Ask for a session's end: `session` and `outcome`.
+
+        The outcome is `cancelled`, `terminating` or `already-ended`.
+        """
         ...
 
     async def set_held(self, ref: str, *, owner: str, held: bool) -> View:
