@@ -23,7 +23,6 @@ from sokovan.placement.explain import explain, sentence
 from sokovan.placement.snapshot import snapshot_of
 from sokovan.scheduler.moves import Applied
 from sokovan.scheduler.ports import AgentGateway, OutputChunk
-from sokovan.scheduler.settle import NotedWait
 from sokovan.store.engine import Database
 from sokovan.store.queries import (
     Filter,
@@ -301,21 +300,18 @@ class Operations:
 
     def _view(self, session: SessionWithKernels, spec: SessionSpec) -> View:
         names: dict[str, str] = {a: agent.name for a, agent in self._repository.live.agents.items()}
-        wait = None
-        if session.status is SessionStatus.PENDING:
-            noted = self._repository.live.waits.get(session.session_id)
-            wait = self._wait_view(noted or NotedWait("NOT_EXAMINED_YET", session.status_since))
+        wait = self._wait_view(session) if session.status is SessionStatus.PENDING else None
         return session_view(session, spec, names, wait)
 
-    def _wait_view(self, noted: NotedWait) -> View:
-        known = noted.code in WaitReason.__members__
+    def _wait_view(self, session: SessionWithKernels) -> View:
+        live = self._repository.live
+        noted = live.waits.get(session.session_id)
+        wait = live.facts.get(session.session_id, Wait(WaitReason.NOT_EXAMINED_YET))
         return {
-            "code": noted.code,
-            "sentence": sentence(Wait(WaitReason(noted.code), dict(noted.facts)))
-            if known
-            else noted.code,
-            "facts": dict(noted.facts),
-            "since": stamp(noted.since),
+            "code": wait.code.value,
+            "sentence": sentence(wait, now=self._clock.now()),
+            "facts": wait.facts,
+            "since": stamp(noted.since if noted else session.status_since),
         }
 
 

@@ -14,6 +14,7 @@ class Cadence:
         self._every_s = dict(every_s)
         self._due_at: dict[Hashable, float] = dict.fromkeys(every_s, 0.0)
         self._in_flight: set[Hashable] = set()
+        self._rests_until: dict[Hashable, float] = {}
 
     def wake_at(self, key: Hashable, at: float) -> None:
         """Have `key` run at `at`, unless it is due earlier anyway."""
@@ -25,18 +26,27 @@ class Cadence:
 
     def due(self, now: float) -> list[Hashable]:
         """Return what is due and not under way, in a fixed order."""
-        return [k for k, at in self._due_at.items() if at <= now and k not in self._in_flight]
+        return [
+            key
+            for key, at in self._due_at.items()
+            if at <= now and key not in self._in_flight and self._rests_until.get(key, 0.0) <= now
+        ]
 
     def begin(self, key: Hashable, now: float) -> None:
         """Note that `key` runs; a hint from now on means another run."""
         self._in_flight.add(key)
         self._due_at[key] = now + self._every_s[key]
 
-    def end(self, key: Hashable) -> None:
-        """Note that `key` is over."""
+    def end(self, key: Hashable, *, rest_until: float = 0.0) -> None:
+        """Note that `key` is over, and is not to run again before `rest_until`."""
         self._in_flight.discard(key)
+        self._rests_until[key] = rest_until
 
     def next_at(self) -> float:
         """Return when something will be due that is not under way."""
-        waiting = [at for key, at in self._due_at.items() if key not in self._in_flight]
+        waiting = (
+            max(at, self._rests_until.get(key, 0.0))
+            for key, at in self._due_at.items()
+            if key not in self._in_flight
+        )
         return min(waiting, default=float("inf"))

@@ -174,7 +174,9 @@ class SessionChange:
             self.released.append(kernel.token)
         self.follow()
 
-    def kernel_lost(self, index: int, *, exit_code: int | None, error: str, requeues_max: int) -> None:
+    def kernel_lost(
+        self, index: int, *, exit_code: int | None, error: str, requeues_max: int
+    ) -> None:
         """Record that the agent stopped the kernel, cut off for so long that it counts as lost."""
         session, kernel = self.session, self.session.kernels[index]
         if session.requeue and session.status is not SessionStatus.TERMINATING:

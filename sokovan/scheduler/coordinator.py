@@ -7,8 +7,9 @@ slowness never delays another. What runs is decided by `Cadence`; what follows f
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -17,7 +18,7 @@ from sokovan.config import SchedulerConfig
 from sokovan.domain.cluster import AgentStatus
 from sokovan.domain.errors import AgentError, LeaseLostError
 from sokovan.domain.reasons import MoveReason, Wait, WaitReason
-from sokovan.domain.sessions import SessionId, SessionWithKernels
+from sokovan.domain.sessions import SessionWithKernels
 from sokovan.scheduler.cadence import Cadence
 from sokovan.scheduler.handlers.base import LifecycleHandler
 from sokovan.scheduler.moves import Applied, Verdict
@@ -34,6 +35,10 @@ log = structlog.get_logger(__name__)
 
 PostProcessor = Callable[[Applied], None]
 AGENT_WATCH_S = 1.0
+_NOT_EXAMINED = Wait(WaitReason.NOT_EXAMINED_YET)
+PASS_REST_S_MAX = 0.05
+"""A scheduling pass rests for as long as it took, but no longer than this: what is freed meanwhile
+goes into one pass, and passes over a long queue leave time for the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ class Coordinator:
         self._runs: dict[tuple[str, str], _Run] = {}
         self._cadence = Cadence({})
         self._wake = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
 
     def set_up(
         self,
@@ -155,9 +161,7 @@ class Coordinator:
 
     def _note_waits(self, report: SessionExecutionResult) -> None:
         """Keep why each PENDING session waits; one that failed waits for its next attempt."""
-        waits: dict[SessionId, Wait | str] = {
-            info.session_id: info.wait or info.reason for info in report.skipped
-        }
+        waits = {info.session_id: info.wait or _NOT_EXAMINED for info in report.skipped}
         for info in report.failures:
             facts = {"reason": info.reason, "detail": info.detail}
             waits[info.session_id] = info.wait or Wait(WaitReason.WAITING_FOR_RETRY, facts)
@@ -220,12 +224,12 @@ class Coordinator:
         Raises:
             ExceptionGroup: Of a `LeaseLostError`: another manager has taken over.
         """
-        async with asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as self._tasks:
             while True:
                 now = self._clock.now()
                 for key in self._cadence.due(now):
                     self._cadence.begin(key, now)
-                    tasks.create_task(self._run_one(key))
+                    self._tasks.create_task(self._run_one(key))
                 self._wake.clear()
                 pause_s = min(self._cadence.next_at() - now, self._config.hint_cycle_s)
                 with contextlib.suppress(TimeoutError):
@@ -233,20 +237,39 @@ class Coordinator:
                     async with asyncio.timeout(max(pause_s, 0.0)):
                         await self._wake.wait()
 
+    async def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have `work` done beside what else runs; at once, when `run` is not running."""
+        if self._tasks is None:
+            await work
+        else:
+            self._tasks.create_task(self._guarded(work))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except LeaseLostError:
+            raise
+        except Exception:
+            log.exception("what an agent answered was not recorded; it will say it again")
+
     async def _run_one(self, key: object) -> None:
+        began_at, rests = self._clock.now(), False
         try:
             if isinstance(key, str):
                 await self._chores[key].run()
             else:
                 run = self._runs[key]  # type: ignore[index]
                 await self.run_stage(run.handler, run.scaling_group)
+                rests = run.handler.stage is SCHEDULE_SESSIONS
         except LeaseLostError:
             raise
         except Exception:
             log.exception("will be tried again", what=str(key))
             self._cadence.wake_at(key, self._clock.now() + self._config.hint_cycle_s)
         finally:
-            self._cadence.end(key)
+            now = self._clock.now()
+            rest_s = min(now - began_at, PASS_REST_S_MAX) if rests else 0.0
+            self._cadence.end(key, rest_until=now + rest_s)
             self._wake.set()
 
     # --- agents that fall silent ----------------------------------------------------------------

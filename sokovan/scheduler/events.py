@@ -1,6 +1,7 @@
 """What agents say, as it comes in: hello, heartbeats, reports, answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 import structlog
 
@@ -21,6 +22,7 @@ class AgentEvents:
         tell: Takes what a record has changed.
         hint: Tells that a stage of a group has work.
         stop_leftovers: Asks for the leftovers to be stopped.
+        beside: Does something without being waited for.
     """
 
     def __init__(
@@ -29,11 +31,13 @@ class AgentEvents:
         tell: Callable[[Applied], None],
         hint: Callable[[str, Stage], None],
         stop_leftovers: Callable[[], None],
+        beside: Callable[[Coroutine[Any, Any, None]], Awaitable[None]],
     ) -> None:
         self._store = store
         self._tell = tell
         self._hint = hint
         self._stop_leftovers = stop_leftovers
+        self._beside = beside
 
     async def connected(self, hello: AgentHello) -> int:
         """Register an agent, durably; return the incarnation its reports must carry."""
@@ -68,10 +72,14 @@ class AgentEvents:
             self._tell(await self._store.record_reports(agent_id, incarnation, reports))
 
     async def answered(self, agent_id: AgentId, reports: Sequence[KernelReport]) -> None:
-        """Record what an agent answered over its present connection."""
+        """Record what an agent answered over its present connection.
+
+        Not waited for, so that it is committed together with what the asking stage has to save. An
+        answer that is lost is repeated as a report.
+        """
         agent = self._store.live.agents.get(agent_id)
         if agent is not None:
-            await self.reported(agent_id, agent.incarnation, reports)
+            await self._beside(self.reported(agent_id, agent.incarnation, reports))
 
     def _expected_on(self, agent_id: AgentId) -> set[str]:
         sessions = self._store.live.sessions

@@ -400,7 +400,7 @@ class SchedulerStore(SchedulerRepository, Protocol):
         """Return the sessions a stage takes and those it awaits. Costs no query."""
         ...
 
-    def note_waits(self, waits: Mapping[SessionId, Wait | str]) -> None:
+    def note_waits(self, waits: Mapping[SessionId, Wait]) -> None:
         """Keep the present waiting reason of each session that was left alone."""
         ...
 

@@ -11,10 +11,8 @@ Every session that a stage takes or awaits is looked at once; first match wins:
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sokovan.domain.cluster import ScalingGroup
-from sokovan.domain.reasons import Wait
 from sokovan.domain.sessions import Attempts, Limit, SessionId, SessionWithKernels
 from sokovan.scheduler.moves import Move, Outcome
 from sokovan.scheduler.results import SessionExecutionResult, SessionTransitionInfo
@@ -38,13 +36,6 @@ class NotedWait:
 
     code: str
     since: float
-    wait: Wait | None = None
-    """The reason with its numbers, as the last pass gave it."""
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """The numbers behind it."""
-        return self.wait.facts if self.wait else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,4 +76,5 @@ def events_for(coordinator: Coordinator, store: SchedulerStore) -> AgentEvents:
         coordinator.tell,
         coordinator.hint,
         lambda: coordinator.hint_chore("stop-leftovers"),
+        coordinator.beside,
     )

@@ -31,6 +31,10 @@ from sokovan.store.live import Live
 Check = Callable[[Picture], list[str]]
 StepCheck = Callable[[Picture, Picture], list[str]]
 
+_WATCHED_BY = {
+    status: [stage for stage in STAGES if status in stage.takes | stage.awaits]
+    for status in SessionStatus
+}
 ENDS = frozenset({SessionStatus.TERMINATING, SessionStatus.TERMINATED, SessionStatus.CANCELLED})
 
 # --- one picture ----------------------------------------------------------------------------------
@@ -374,9 +378,7 @@ def nothing_is_overdue(picture: Picture, now: float, slack_s: float) -> list[str
     """No session stays in a status longer than the stage that watches it allows, by more than slack."""
     found = []
     for session in picture.sessions.values():
-        for stage in STAGES:
-            if session.status not in stage.takes | stage.awaits:
-                continue
+        for stage in _WATCHED_BY[session.status]:
             at = expires_at(stage, session, picture.group_of(session))
             if at is not None and now > at + slack_s:
                 found.append(

@@ -35,8 +35,8 @@ def machines(rng: random.Random, count: int) -> list[Capacity]:
         gpus = rng.choice([1, 2, 4]) if index % 3 == 1 else 0
         found.append(
             Capacity(
-                cpu_milli=rng.choice([4000, 8000, 16000]),
-                mem_bytes=rng.choice([16, 32, 64]) * GIB,
+                cpu_milli=rng.choice([4000, 8000]),
+                mem_bytes=rng.choice([16, 32]) * GIB,
                 devices=tuple(Device(n, "sim", rng.choice([16, 40]) * GIB) for n in range(gpus)),
             )
         )
@@ -94,7 +94,7 @@ def _wish(
 def _request(rng: random.Random) -> Request:
     gpu_shares = rng.choices([0, 1000, 500, 250, 2000], [80, 8, 6, 4, 2])[0]
     return Request(
-        cpu_milli=rng.choice([100, 500, 1000, 2000, 4000]),
+        cpu_milli=rng.choice([100, 500, 1000, 2000, 3000]),
         mem_bytes=rng.choice([0, GIB // 2, GIB, 4 * GIB, 12 * GIB]),
         gpu_shares=gpu_shares,
         gpu_mem_bytes_min=rng.choice([0, 0, 24 * GIB]) if gpu_shares else 0,
@@ -119,7 +119,7 @@ def _limits(rng: random.Random) -> dict[str, Limit]:
 
 def _script(rng: random.Random) -> Script:
     kind = rng.choices(["ends", "brief", "fails", "will not start", "cannot"], [60, 20, 12, 5, 3])[0]
-    seconds = min(rng.expovariate(1 / 240), 1800.0)
+    seconds = min(rng.expovariate(1 / 400), 3000.0)
     ignores_term = rng.random() < 0.1
     if kind == "brief":
         return Script(seconds=rng.choice([0.0, 0.01]), exit_code=rng.choices([0, 1], [4, 1])[0])

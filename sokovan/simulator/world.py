@@ -44,6 +44,8 @@ BEGINNING = 1_000_000_000.0
 ROUNDS_PER_MOMENT_MAX = 500
 """More rounds than this at one moment, and something goes round in circles."""
 STEPS_KEPT = 400
+OVERDUE_S = 130.0
+"""How late a limit may be acted on: two full cycles, and what the store refuses meanwhile."""
 
 
 class InvariantViolatedError(AssertionError):
@@ -58,6 +60,7 @@ class Manager:
     repository: SqlRepository
     coordinator: Coordinator
     events: AgentEvents
+    since: float
 
 
 class World:
@@ -180,7 +183,7 @@ class World:
                 await repository.take_over()
                 break
         self.network.disconnect()
-        self.manager = Manager(database, repository, coordinator, events)
+        self.manager = Manager(database, repository, coordinator, events, self.clock.now())
         self.check(always=True)
 
     async def crash_manager(self) -> None:
@@ -334,6 +337,8 @@ class World:
         found += checks.tokens_run_once(self.starts())
         if self.manager is not None:
             found += checks.the_shadow_is_true(now, self.manager.repository.live)
+            if self.clock.now() - self.manager.since > OVERDUE_S:
+                found += checks.nothing_is_overdue(now, self.clock.now(), OVERDUE_S)
         self._violations = self._violations or found
 
     def check_at_rest(self) -> list[str]:

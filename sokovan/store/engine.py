@@ -145,6 +145,7 @@ class ThreadedDatabase:
         self.engine = engine
         self._loop = loop
         self._writes: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
+        self._gathered: list[_Queued] = []
         self._reads: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._write_loop, name="store-writer"),
@@ -154,12 +155,29 @@ class ThreadedDatabase:
             thread.start()
 
     async def write(self, job: Job[T]) -> T:
-        """Run `job` on the writer, committed together with what else is waiting."""
-        return await self._put(self._writes, job)
+        """Run `job` on the writer, committed together with what else is waiting.
+
+        What is asked for within one turn of the event loop is handed over at once, so that it is
+        not torn apart into two commits.
+        """
+        queued = _Queued(job, self._loop.create_future())
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(queued)
+        result: T = await queued.future
+        return result
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        for queued in gathered:
+            self._writes.put(queued)
 
     async def read(self, job: Job[T]) -> T:
         """Run `job` on the reader."""
-        return await self._put(self._reads, job)
+        queued = _Queued(job, self._loop.create_future())
+        self._reads.put(queued)
+        result: T = await queued.future
+        return result
 
     def close(self) -> None:
         """Finish the queued jobs and end both threads."""
@@ -168,12 +186,6 @@ class ThreadedDatabase:
         for thread in self._threads:
             thread.join()
         self.engine.dispose()
-
-    async def _put(self, jobs: "queue.SimpleQueue[_Queued | None]", job: Job[T]) -> T:
-        queued = _Queued(job, self._loop.create_future())
-        jobs.put(queued)
-        result: T = await queued.future
-        return result
 
     def _write_loop(self) -> None:
         stopping = False

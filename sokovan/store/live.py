@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from sokovan.domain.cluster import Agent
+from sokovan.domain.reasons import Wait
 from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import AgentId, SessionId, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
@@ -24,7 +25,9 @@ class Live:
         self.sessions: dict[SessionId, SessionWithKernels] = {}
         self.agents: dict[AgentId, Agent] = {}
         self.waits: dict[SessionId, NotedWait] = {}
-        """Why each session waits that was left alone in its present phase."""
+        """Why each session waits that was left alone in its present phase, and since when."""
+        self.facts: dict[SessionId, Wait] = {}
+        """The numbers behind that, as the last pass gave them."""
         self._by_status: dict[tuple[str, SessionStatus], dict[SessionId, None]] = defaultdict(dict)
         self._holds: dict[AgentId, dict[str, Hold]] = defaultdict(dict)
         self._leftovers: dict[str, Hold] = {}
@@ -36,8 +39,9 @@ class Live:
         """
         heard = dict(self.agents)
         waits = {i: wait for i, wait in self.waits.items() if i in other.sessions}
+        facts = {i: wait for i, wait in self.facts.items() if i in other.sessions}
         self.__dict__.update(other.__dict__)
-        self.waits = waits
+        self.waits, self.facts = waits, facts
         self.put_agents(
             _as_heard(agent, heard.get(agent.agent_id)) for agent in list(self.agents.values())
         )
@@ -49,7 +53,7 @@ class Live:
             before = self.sessions.get(session_id)
             if before is not None and before.status is not session.status:
                 del self._by_status[before.scaling_group, before.status][session_id]
-                self.waits.pop(session_id, None)
+                self._forget_wait(session_id)
             if session.status.is_final:
                 self.sessions.pop(session_id, None)
             else:
@@ -61,7 +65,11 @@ class Live:
         before = self.sessions.pop(session_id, None)
         if before is not None:
             del self._by_status[before.scaling_group, before.status][session_id]
-            self.waits.pop(session_id, None)
+            self._forget_wait(session_id)
+
+    def _forget_wait(self, session_id: SessionId) -> None:
+        self.waits.pop(session_id, None)
+        self.facts.pop(session_id, None)
 
     def put_hold(self, hold: Hold) -> None:
         """Take over a hold as it is now."""

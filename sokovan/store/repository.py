@@ -223,18 +223,15 @@ class SqlRepository:
             note_after_s,
         )
 
-    def note_waits(self, waits: Mapping[SessionId, Wait | str]) -> None:
+    def note_waits(self, waits: Mapping[SessionId, Wait]) -> None:
         """Keep the present waiting reason of each session that was left alone, and since when."""
         now = self._clock.now()
         noted = self.live.waits
         for session_id, wait in waits.items():
             before = noted.get(session_id)
-            known = None if isinstance(wait, str) else wait
-            if before is not None and known is not None and before.wait is known:
-                continue
-            code = wait if isinstance(wait, str) else wait.code.value
-            since = before.since if before is not None and before.code == code else now
-            noted[session_id] = NotedWait(code, since, known)
+            if before is None or before.code != wait.code:
+                noted[session_id] = NotedWait(wait.code.value, now)
+        self.live.facts.update(waits)
 
     async def apply(self, moves: Sequence[Move]) -> Applied:
         """Make moves: status, assignment, tokens, holds and history in one transaction.

@@ -825,15 +825,17 @@ async def test_a_waiting_reason_is_kept_while_it_holds_and_forgotten_with_the_ph
     store.clock.advance(30)
     repository.note_waits({session_id: Wait(WaitReason.TOO_LITTLE_CPU, {"n": 2})})
     noted = repository.live.waits[session_id]
-    assert (noted.code, noted.since, noted.facts) == ("TOO_LITTLE_CPU", NOW, {"n": 2})
+    assert (noted.code, noted.since) == ("TOO_LITTLE_CPU", NOW)
+    assert repository.live.facts[session_id].facts == {"n": 2}
 
-    repository.note_waits({session_id: "no-scheduling-data"})
+    repository.note_waits({session_id: Wait(WaitReason.NO_AGENTS)})
     assert repository.live.waits[session_id].since == NOW + 30
 
     await repository.refresh()
     assert session_id in repository.live.waits
     await placed(repository, session_id)
     assert session_id not in repository.live.waits
+    assert session_id not in repository.live.facts
 
 
 # --- agents ---------------------------------------------------------------------------------------

@@ -5,13 +5,19 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from sokovan.clock import ManualClock
 from sokovan.domain.cluster import AgentStatus, ScalingGroup
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Request
-from sokovan.domain.sessions import AgentId, Dependency, DependencyKind, SessionId
+from sokovan.domain.sessions import AgentId, Dependency, DependencyKind
 from sokovan.domain.statuses import FINAL, KernelStatus, SessionResult, SessionStatus
 from sokovan.scheduler import stages
 from sokovan.scheduler.moves import Outcome
@@ -138,7 +144,14 @@ def test_a_session_succeeds_only_when_its_main_kernel_did_and_none_has_failed(ke
 AGENTS = [AgentId(f"a{number}") for number in range(3)]
 LIVE_STAGES = [stage for stage in stages.STAGES if stage is not stages.SWEEP_STALE_KERNELS]
 TERMINATING = stages.both("TERMINATING")
-some = st.randoms(use_true_random=False)
+LIVE_SESSIONS_MAX = 6
+NEXT_REPORT = {
+    S.PREPARING: ReportState.PREPARED,
+    S.CREATING: ReportState.RUNNING,
+    S.RUNNING: ReportState.ENDED,
+    S.TERMINATING: ReportState.ENDED,
+}
+some = st.integers(0, 2**16).map(random.Random)
 
 
 class Lives(RuleBasedStateMachine):
@@ -152,7 +165,6 @@ class Lives(RuleBasedStateMachine):
         self.clock = ManualClock(NOW)
         groups = (ScalingGroup("default", requeues_max=2), ScalingGroup("other"))
         self.repository = a_repository(*groups, clock=self.clock, kind=CheckedRepository)
-        self.seen: dict[SessionId, int] = {}
         self.old_reports: list[tuple[AgentId, int, KernelReport]] = []
         self.old_moves = []
 
@@ -175,6 +187,11 @@ class Lives(RuleBasedStateMachine):
     def start(self):
         for agent_id in AGENTS[:2]:
             self.connect(agent_id)
+        at_once(self.repository.submit([a_spec(kernel_count=2), a_spec(requeue=True, retries=1)]))
+
+    def is_alive(self, agent_id):
+        agent = self.live.agents.get(agent_id)
+        return agent is not None and agent.status is AgentStatus.ALIVE
 
     def connect(self, agent_id):
         hello = an_agent_hello(agent_id, capacity=a_capacity(cpu_milli=2500, devices=1))
@@ -182,6 +199,7 @@ class Lives(RuleBasedStateMachine):
 
     # --- users ---
 
+    @precondition(lambda self: len(self.live.sessions) < LIVE_SESSIONS_MAX)
     @rule(
         kernel_count=st.integers(1, 3),
         requeue=st.booleans(),
@@ -203,9 +221,9 @@ class Lives(RuleBasedStateMachine):
         )
         at_once(self.repository.submit([spec]))
 
-    @rule(rng=some, force=st.booleans())
-    def cancel(self, rng, force):
-        if session := self.pick(rng):
+    @rule(rng=some, force=st.booleans(), status=st.sampled_from(sorted(set(S) - FINAL)))
+    def cancel(self, rng, force, status):
+        if session := self.pick(rng, {status}):
             at_once(
                 self.repository.request_termination([session.session_id], force=force, detail="")
             )
@@ -215,15 +233,50 @@ class Lives(RuleBasedStateMachine):
         if session := self.pick(rng):
             at_once(self.repository.set_held(session.session_id, held=held))
 
+    # --- the ordinary course of things ---
+
+    @rule(rng=some, steps=st.integers(1, 8))
+    def go_on(self, rng, steps):
+        """Bring some sessions a step further, as stages and agents do when nothing goes wrong."""
+        for _ in range(steps):
+            session = self.pick(rng)
+            if session is None:
+                return
+            if session.status in NEXT_REPORT:
+                self.agents_report(session, rng)
+            elif session.status is S.PENDING:
+                self.place(rng)
+            else:
+                (stage,) = (x for x in LIVE_STAGES if session.status in x.takes)
+                load = self.repository.load_for_stage("default", stage, 60.0)
+                self.apply(settle(stage, load, SessionExecutionResult(each(load.taken, "done"))))
+
+    def agents_report(self, session, rng):
+        for kernel in rng.sample(session.kernels, len(session.kernels)):
+            if kernel.token is not None:
+                code = rng.choice([0, 0, 1]) if session.status is S.RUNNING else None
+                said = KernelReport(kernel.token, NEXT_REPORT[session.status], exit_code=code)
+                self.tell(kernel.agent_id, said)
+            if rng.random() < 0.3:
+                return
+
+    def tell(self, agent_id, *reports):
+        incarnation = self.live.agents[agent_id].incarnation
+        self.old_reports += [(agent_id, incarnation, said) for said in reports]
+        self.old_reports = self.old_reports[-20:]
+        at_once(self.repository.record_reports(agent_id, incarnation, reports))
+
     # --- stages ---
 
     @rule(rng=some)
     def place(self, rng):
+        alive = [a for a in AGENTS if self.is_alive(a)]
+        agents = alive if alive and rng.random() < 0.9 else AGENTS
         load = self.repository.load_for_stage("default", stages.SCHEDULE_SESSIONS, 60.0)
         successes = [
-            info._replace(assignment=an_assignment(session, *rng.choices(AGENTS, k=3)))
+            info._replace(assignment=an_assignment(session, *rng.choices(agents, k=3)))
             for session, info in zip(load.taken, each(load.taken, "scheduled"), strict=True)
-            if not session.unmet
+            if not session.unmet and rng.random() < 0.8
         ]
         self.apply(settle(stages.SCHEDULE_SESSIONS, load, SessionExecutionResult(successes)))
 
@@ -293,27 +346,7 @@ class Lives(RuleBasedStateMachine):
             permanent=permanent and failed,
             reason=EndReason.COMMAND_NOT_FOUND if permanent and failed else None,
         )
-        agent_id = AgentId(hold.agent_id)
-        told = (agent_id, self.live.agents[agent_id].incarnation, said)
-        self.old_reports = [*self.old_reports, told][-20:]
-        at_once(self.repository.record_reports(told[0], told[1], [said]))
-
-    @rule(rng=some)
-    def go_on(self, rng):
-        """Have agents do what they were asked to, so that some sessions come far."""
-        session = self.pick(rng, {S.PREPARING, S.CREATING, S.TERMINATING})
-        if session is None:
-            return
-        state = {
-            S.PREPARING: ReportState.PREPARED,
-            S.CREATING: ReportState.RUNNING,
-            S.TERMINATING: ReportState.ENDED,
-        }[session.status]
-        for kernel in session.kernels:
-            if kernel.agent_id in self.live.agents:
-                incarnation = self.live.agents[kernel.agent_id].incarnation
-                said = KernelReport(kernel.token, state)
-                at_once(self.repository.record_reports(kernel.agent_id, incarnation, [said]))
+        self.tell(AgentId(hold.agent_id), said)
 
     @rule(rng=some)
     def repeat_reports(self, rng):
@@ -325,14 +358,24 @@ class Lives(RuleBasedStateMachine):
     def reconnect(self, agent_id):
         self.connect(agent_id)
 
-    @rule(agent_id=st.sampled_from(AGENTS), status=st.sampled_from(AgentStatus))
-    def fall_silent(self, agent_id, status):
+    @rule(agent_id=st.sampled_from(AGENTS), for_long=st.booleans(), returns=st.booleans())
+    def fall_silent(self, agent_id, for_long, returns):
         if agent_id in self.live.agents:
-            at_once(self.repository.set_agent_status(agent_id, status))
+            statuses = [AgentStatus.LOST, *[AgentStatus.GONE] * for_long]
+            for status in [*statuses, *[AgentStatus.ALIVE] * returns]:
+                at_once(self.repository.set_agent_status(agent_id, status))
 
     @rule()
     def refresh(self):
         at_once(self.repository.refresh())
+
+    @rule(rng=some)
+    def all_goes_well(self, rng):
+        for agent_id in AGENTS:
+            if not self.is_alive(agent_id):
+                self.connect(agent_id)
+        self.clock.advance(60)
+        self.go_on(rng, 10)
 
     # --- what always holds, beyond what the repository checks by itself ---
 
@@ -400,7 +443,7 @@ def test_the_same_seed_gives_the_same_history(seed):
             machine.submit(rng.randint(1, 3), True, 0, 500, DependencyKind.AFTER_ANY, rng, True)
             machine.place(rng)
             machine.run_stage(rng.choice(LIVE_STAGES), rng)
-            machine.go_on(rng)
+            machine.go_on(rng, 3)
         found = dict(machine.live.sessions)
         machine.teardown()
         return found
