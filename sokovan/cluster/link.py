@@ -23,6 +23,7 @@ class Link:
     Attributes:
         hello: How the agent introduced itself.
         config: What it was started with.
+        is_silent: Whether a question was given up, and nothing has been heard since.
         told: Set when there is something in `take`, or the connection is lost.
     """
 
@@ -37,6 +38,7 @@ class Link:
         self._number = 0
         self._frames: list[Frame] = []
         self._is_lost = False
+        self.is_silent = False
 
     @property
     def is_lost(self) -> bool:
@@ -95,6 +97,7 @@ class Link:
             self._stream.close()
 
     def _received(self, stream: FrameStream, line: bytes) -> None:
+        self.is_silent = False
         try:
             frame = json.loads(line)
             if not isinstance(frame, dict):

@@ -165,8 +165,11 @@ class LocalHome:
         link = next((k.link for k in self._keepers if k.link and k.agent_id == agent_id), None)
         if link is None:
             raise AgentError(f"agent {agent_id} is not connected")
+        if link.is_silent:
+            raise AgentError(f"agent {agent_id} has not answered the last question, nor said more")
         try:
             async with asyncio.timeout(timeout_s):
                 return await link.ask(op, **fields)
         except TimeoutError:
+            link.is_silent = True  # until it says anything: one that hangs must not hold up all
             raise AgentError(f"agent {agent_id} did not answer within {timeout_s:g} s") from None

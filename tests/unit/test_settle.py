@@ -14,7 +14,7 @@ from sokovan.scheduler.results import (
     SessionTransitionInfo,
     each,
 )
-from sokovan.scheduler.settle import NotedWait, StageLoad, backoff_s, expires_at, phase_of, settle
+from sokovan.scheduler.settle import StageLoad, backoff_s, expires_at, phase_of, settle
 from sokovan.scheduler.stages import TransitionStatus
 from tests.build import (
     NOW,
@@ -513,10 +513,3 @@ def test_a_report_may_say_more_of_why_a_session_waits():
     )
 
     assert info.wait.facts == {}
-
-
-def test_a_noted_wait_has_the_facts_of_the_last_pass():
-    wait = Wait(WaitReason.TOO_LITTLE_CPU, {"requested": 1000})
-
-    assert NotedWait("TOO_LITTLE_CPU", NOW, wait).facts == {"requested": 1000}
-    assert NotedWait("TOO_LITTLE_CPU", NOW).facts == {}
