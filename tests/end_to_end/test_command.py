@@ -10,6 +10,7 @@ import select
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -720,6 +721,20 @@ def test_a_configuration_that_makes_no_sense_is_said(own):
 
     assert "no such setting" in own("up", code=4).stderr
     assert "no such setting" in own("ls", code=5).stderr
+
+
+def test_a_store_of_a_newer_version_is_said_and_left_alone(own):
+    own("submit", "--hold", "--", "true")
+    own("down")
+    store = own.path / "sokovan.db"
+    with contextlib.closing(sqlite3.connect(store)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    before = store.read_bytes()
+
+    assert "a newer Sokovan has used it" in own("up", code=4).stderr
+    assert "schema-too-new" in own("ls", code=5).stderr
+    assert store.read_bytes() == before
 
 
 def test_only_the_owner_can_read_what_is_secret(own):
