@@ -27,8 +27,8 @@ from sokovan.domain.sessions import (
 from sokovan.domain.statuses import FINAL, WAITING, KernelStatus, SessionStatus
 from sokovan.identity import IdSource
 from sokovan.scheduler.coordinator import Chore, Coordinator
+from sokovan.scheduler.messages import AgentHello, KernelReport, ReportState
 from sokovan.scheduler.moves import Applied, Move, Outcome
-from sokovan.scheduler.ports import AgentHello, KernelReport, ReportState
 from sokovan.scheduler.settle import NotedWait, StageLoad
 from sokovan.scheduler.stages import (
     CHECK_PRECONDITION,

@@ -17,8 +17,7 @@ from sokovan.cluster.local import LocalHome
 from sokovan.config import AgentConfig
 from sokovan.domain.resources import Request
 from sokovan.domain.sessions import AgentId, KernelId, SessionId
-from sokovan.scheduler.ports import (
-    AgentGateway,
+from sokovan.scheduler.messages import (
     AgentHello,
     KernelReport,
     KernelToPrepare,
@@ -26,6 +25,7 @@ from sokovan.scheduler.ports import (
     KernelToStop,
     ReportState,
 )
+from sokovan.scheduler.ports import AgentGateway
 from sokovan.simulator.runtime import FakeRuntime, Script
 
 DEADLINE_S = 60.0

@@ -16,7 +16,7 @@ from sokovan.clock import Clock
 from sokovan.config import AgentConfig
 from sokovan.domain.errors import AgentError
 from sokovan.domain.reasons import EndReason
-from sokovan.scheduler.ports import (
+from sokovan.scheduler.messages import (
     AgentHello,
     KernelReport,
     KernelToPrepare,

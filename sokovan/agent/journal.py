@@ -30,7 +30,7 @@ from typing import Any
 from sokovan.agent.procfs import Process, parse_stat
 from sokovan.agent.wire import WireError, decode_report, decode_start, encode_report
 from sokovan.domain.reasons import EndReason
-from sokovan.scheduler.ports import KernelReport, KernelToStart, OutputChunk, ReportState
+from sokovan.scheduler.messages import KernelReport, KernelToStart, OutputChunk, ReportState
 
 CHUNK_BYTES_MAX = 4 * 1024 * 1024
 """Most output in one answer, whatever was asked for."""

@@ -30,7 +30,7 @@ from sokovan.config import AgentConfig
 from sokovan.domain.errors import SokovanError
 from sokovan.domain.resources import Capacity
 from sokovan.domain.sessions import AgentId
-from sokovan.scheduler.ports import AgentHello
+from sokovan.scheduler.messages import AgentHello
 
 log = logging.getLogger("sokovan.agent")
 

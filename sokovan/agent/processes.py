@@ -25,7 +25,7 @@ from sokovan.clock import Clock
 from sokovan.domain.quantities import format_size
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Capacity
-from sokovan.scheduler.ports import KernelReport, KernelToStart, OutputChunk, ReportState
+from sokovan.scheduler.messages import KernelReport, KernelToStart, OutputChunk, ReportState
 
 log = logging.getLogger(__name__)
 

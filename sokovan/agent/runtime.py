@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sokovan.domain.errors import AgentError
 from sokovan.domain.resources import Capacity
-from sokovan.scheduler.ports import KernelReport, KernelToStart, OutputChunk, ReportState
+from sokovan.scheduler.messages import KernelReport, KernelToStart, OutputChunk, ReportState
 
 
 class StartFailedError(AgentError):

@@ -38,7 +38,7 @@ from sokovan.agent.wire import (
     token_of,
 )
 from sokovan.domain.errors import SokovanError
-from sokovan.scheduler.ports import KernelReport
+from sokovan.scheduler.messages import KernelReport
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from sokovan.domain.resources import Capacity, Device, Request
 from sokovan.domain.sessions import AgentId, KernelId, SessionId
-from sokovan.scheduler.ports import (
+from sokovan.scheduler.messages import (
     AgentHello,
     KernelReport,
     KernelToPrepare,

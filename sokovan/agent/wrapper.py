@@ -20,7 +20,7 @@ from sokovan.agent.procfs import TOKEN_VARIABLE
 from sokovan.agent.runtime import StartFailedError
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Device
-from sokovan.scheduler.ports import KernelToStart
+from sokovan.scheduler.messages import KernelToStart
 
 WRAPPER = """\
 sokovan_dir=$1 sokovan_mask=$2 sokovan_cwd=$3 sokovan_data=$4 sokovan_gates=$5

@@ -32,7 +32,7 @@ from sokovan.api.problems import ServerStoppingError, invalid, problem_response
 from sokovan.api.service import Service
 from sokovan.config import ApiConfig
 from sokovan.domain.errors import InvalidRequestError, SokovanError
-from sokovan.scheduler.ports import OutputChunk
+from sokovan.scheduler.messages import OutputChunk
 
 WAIT_S_MAX = 3600.0
 """Longest that one request may wait for something to happen."""

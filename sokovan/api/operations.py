@@ -21,8 +21,9 @@ from sokovan.domain.sessions import SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import PRE_RUNNING, SessionStatus
 from sokovan.placement.explain import explain, sentence
 from sokovan.placement.snapshot import snapshot_of
+from sokovan.scheduler.messages import OutputChunk
 from sokovan.scheduler.moves import Applied
-from sokovan.scheduler.ports import AgentGateway, OutputChunk
+from sokovan.scheduler.ports import AgentGateway
 from sokovan.store.engine import Database
 from sokovan.store.queries import (
     Filter,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from sokovan.domain.sessions import SessionSpec
-from sokovan.scheduler.ports import OutputChunk
+from sokovan.scheduler.messages import OutputChunk
 
 View = dict[str, Any]
 

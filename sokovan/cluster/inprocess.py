@@ -16,8 +16,7 @@ from sokovan.clock import Clock
 from sokovan.config import AgentConfig
 from sokovan.domain.errors import AgentError
 from sokovan.domain.sessions import AgentId
-from sokovan.scheduler.ports import (
-    AgentEventSink,
+from sokovan.scheduler.messages import (
     AgentHello,
     KernelReport,
     KernelToPrepare,
@@ -25,6 +24,7 @@ from sokovan.scheduler.ports import (
     KernelToStop,
     OutputChunk,
 )
+from sokovan.scheduler.ports import AgentEventSink
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 from sokovan.agent.frames import SOCKET, Frame, FrameStream, at_directory
 from sokovan.agent.wire import WireError, decode_hello, field_of
 from sokovan.domain.errors import AgentError
-from sokovan.scheduler.ports import AgentHello
+from sokovan.scheduler.messages import AgentHello
 
 log = logging.getLogger(__name__)
 

@@ -22,14 +22,14 @@ from sokovan.cluster.keeper import POLL_S, AgentKeeper
 from sokovan.config import AgentConfig
 from sokovan.domain.errors import AgentError
 from sokovan.domain.sessions import AgentId
-from sokovan.scheduler.ports import (
-    AgentEventSink,
+from sokovan.scheduler.messages import (
     KernelReport,
     KernelToPrepare,
     KernelToStart,
     KernelToStop,
     OutputChunk,
 )
+from sokovan.scheduler.ports import AgentEventSink
 
 FRAME_ORDERS_MAX = 16
 """Most orders to start in one frame: each may have megabytes of arguments and environment."""

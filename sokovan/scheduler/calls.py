@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from sokovan.domain.errors import AgentError
 from sokovan.domain.sessions import AgentId, SessionId
-from sokovan.scheduler.ports import KernelReport
+from sokovan.scheduler.messages import KernelReport
 
 T = TypeVar("T")
 Answers = Callable[[AgentId, Sequence[KernelReport]], Awaitable[None]]

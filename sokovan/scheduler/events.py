@@ -7,8 +7,9 @@ import structlog
 
 from sokovan.domain.cluster import AgentStatus
 from sokovan.domain.sessions import AgentId
+from sokovan.scheduler.messages import AgentHello, KernelReport
 from sokovan.scheduler.moves import Applied
-from sokovan.scheduler.ports import AgentHello, KernelReport, SchedulerStore
+from sokovan.scheduler.ports import SchedulerStore
 from sokovan.scheduler.stages import SCHEDULE_SESSIONS, STALE_SWEPT, SWEEP_STALE_KERNELS, Stage
 
 log = structlog.get_logger(__name__)

@@ -5,14 +5,8 @@ from typing import Any, TypeVar
 
 from sokovan.domain.sessions import AgentId
 from sokovan.scheduler.calls import Answers, ask_agents, by_agent, raise_for
-from sokovan.scheduler.ports import (
-    AgentGateway,
-    KernelReport,
-    KernelToPrepare,
-    KernelToStart,
-    SessionDataForPull,
-    SessionDataForStart,
-)
+from sokovan.scheduler.messages import KernelReport, KernelToPrepare, KernelToStart
+from sokovan.scheduler.ports import AgentGateway, SessionDataForPull, SessionDataForStart
 
 K = TypeVar("K", KernelToPrepare, KernelToStart)
 

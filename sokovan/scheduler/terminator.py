@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import AgentId
 from sokovan.scheduler.calls import Answers, ask_agents, by_agent, raise_for
-from sokovan.scheduler.ports import AgentGateway, KernelToStop, TerminatingSessionData
+from sokovan.scheduler.messages import KernelToStop
+from sokovan.scheduler.ports import AgentGateway, TerminatingSessionData
 
 
 class AgentTerminator:

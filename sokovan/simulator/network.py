@@ -14,13 +14,8 @@ from sokovan.clock import Clock
 from sokovan.cluster.inprocess import InProcessHome, Place
 from sokovan.domain.errors import AgentError
 from sokovan.domain.sessions import AgentId
-from sokovan.scheduler.ports import (
-    AgentEventSink,
-    KernelReport,
-    KernelToPrepare,
-    KernelToStart,
-    KernelToStop,
-)
+from sokovan.scheduler.messages import KernelReport, KernelToPrepare, KernelToStart, KernelToStop
+from sokovan.scheduler.ports import AgentEventSink
 from sokovan.simulator.faults import Faults
 
 T = TypeVar("T")
@@ -47,6 +42,10 @@ class Surroundings(Protocol):
 
     def sink(self) -> AgentEventSink | None:
         """Return the manager's ear, or `None` while there is no manager."""
+        ...
+
+    def incarnation_of(self, agent_id: AgentId) -> int | None:
+        """Return the last incarnation that the manager gave an agent."""
         ...
 
 
@@ -150,6 +149,10 @@ class Network(InProcessHome):
             await sink.reported(agent_id, letter.incarnation, letter.reports)
         if letter.tokens is not None:
             await sink.heartbeat(agent_id, letter.incarnation, letter.tokens)
+        if self._world.incarnation_of(agent_id) != letter.incarnation:
+            if place.incarnation == letter.incarnation:
+                place.incarnation = None  # hung up on: it must introduce itself again
+            return
 
         async def acknowledge() -> None:
             if _is_there(place, letter.agent) and place.incarnation == letter.incarnation:

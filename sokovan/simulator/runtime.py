@@ -12,7 +12,7 @@ from sokovan.agent.timers import Timer, Timers
 from sokovan.clock import Clock
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Capacity
-from sokovan.scheduler.ports import KernelReport, KernelToStart, OutputChunk
+from sokovan.scheduler.messages import KernelReport, KernelToStart, OutputChunk
 
 _SIGKILLED = 137
 _SIGTERMED = 143

@@ -27,8 +27,9 @@ from sokovan.domain.sessions import AgentId, KernelId, SessionId, SessionSpec, S
 from sokovan.identity import IdSource
 from sokovan.scheduler.coordinator import Coordinator
 from sokovan.scheduler.events import AgentEvents
+from sokovan.scheduler.messages import AgentHello, KernelToStart
 from sokovan.scheduler.moves import Applied, HistoryLine
-from sokovan.scheduler.ports import AgentEventSink, AgentHello, KernelToStart
+from sokovan.scheduler.ports import AgentEventSink
 from sokovan.scheduler.wiring import events_for, join
 from sokovan.simulator import checks
 from sokovan.simulator.database import ManagerDied, SimulatedDatabase
@@ -203,6 +204,13 @@ class World:
     def sink(self) -> AgentEventSink | None:
         """Return where agents' words go, or `None` while there is no manager."""
         return None if self.manager is None else self.manager.events
+
+    def incarnation_of(self, agent_id: AgentId) -> int | None:
+        """Return the last incarnation that the manager gave an agent."""
+        if self.manager is None:
+            return None
+        agent = self.manager.repository.live.agents.get(agent_id)
+        return None if agent is None else agent.incarnation
 
     # --- what users do ----------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from sqlalchemy import insert, select, update
 
 from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
 from sokovan.domain.sessions import AgentId, SessionId
-from sokovan.scheduler.ports import AgentHello
+from sokovan.scheduler.messages import AgentHello
 from sokovan.store.changes import ChangeSet
 from sokovan.store.engine import Transaction
 from sokovan.store.rows import agent_of, agent_values

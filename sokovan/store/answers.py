@@ -1,9 +1,8 @@
 """From live sessions to what the launcher and the terminator are given."""
 
 from sokovan.domain.sessions import SessionSpec, SessionWithKernels
+from sokovan.scheduler.messages import KernelToPrepare, KernelToStart
 from sokovan.scheduler.ports import (
-    KernelToPrepare,
-    KernelToStart,
     SessionDataForPull,
     SessionDataForStart,
     TerminatingKernelData,

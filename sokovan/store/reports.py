@@ -8,7 +8,7 @@ from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import SessionId
 from sokovan.domain.statuses import KernelStatus
 from sokovan.scheduler.change import SessionChange
-from sokovan.scheduler.ports import KernelReport, ReportState
+from sokovan.scheduler.messages import KernelReport, ReportState
 from sokovan.scheduler.stages import CHECK_PRECONDITION, STALE_SWEPT, START_SESSIONS
 from sokovan.store.changes import ChangeSet
 

@@ -14,10 +14,9 @@ from sokovan.domain.reasons import EndReason, Wait
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
 from sokovan.identity import IdSource
+from sokovan.scheduler.messages import AgentHello, KernelReport
 from sokovan.scheduler.moves import Applied, Move, Moved
 from sokovan.scheduler.ports import (
-    AgentHello,
-    KernelReport,
     PendingTimeoutSessionData,
     SchedulingData,
     SessionQuerier,

@@ -5,7 +5,7 @@ import pytest
 from sokovan.domain.errors import AgentError
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.sessions import AgentId
-from sokovan.scheduler.ports import KernelReport, ReportState
+from sokovan.scheduler.messages import KernelReport, ReportState
 from tests.homes import (
     FAILS,
     IS_STUBBORN,

@@ -12,12 +12,9 @@ from sokovan.domain.resources import Request
 from sokovan.domain.sessions import AgentId, Attempts, KernelAssignment, Limit, SessionId
 from sokovan.domain.statuses import KernelStatus, SessionResult, SessionStatus
 from sokovan.scheduler import stages
+from sokovan.scheduler.messages import KernelReport, ReportState
 from sokovan.scheduler.moves import Applied, Outcome, Verdict
-from sokovan.scheduler.ports import (
-    KernelReport,
-    ReportState,
-    SessionQuerier,
-)
+from sokovan.scheduler.ports import SessionQuerier
 from sokovan.scheduler.stages import both
 from sokovan.store.repository import SqlRepository
 from tests.build import (
@@ -514,6 +511,21 @@ async def test_a_lost_exit_status_is_a_failure_never_a_success(repository, store
 
     lines = [line for line in await store.history(session_id) if line["kernel_id"] is None]
     assert [line["reason"] for line in lines[-2:]] == ["EXIT_STATUS_LOST", "kernels-ended"]
+
+
+@pytest.mark.parametrize("requeue", [True, False])
+async def test_a_kernel_stopped_by_an_agent_that_was_cut_off_leaves_nothing_behind(
+    repository, requeue
+):
+    (session_id,) = await brought_to(repository, S.RUNNING, a_spec(requeue=requeue))
+
+    await report(repository, session_id, ReportState.ENDED, reason="AGENT_LOST", exit_code=143)
+
+    assert held_on(repository, A1) == []
+    assert (session_id in repository.live.sessions) == requeue
+    data = await repository.get_scheduling_data("default")
+    assert [session.session_id for session in data.pending] == [session_id] * requeue
+    assert data.waiting_for_old == frozenset()
 
 
 async def test_what_cannot_be_killed_is_reported_with_its_pids(repository):

@@ -6,7 +6,7 @@ from sokovan.domain.errors import CreationConflictError, InvalidRequestError
 from sokovan.domain.resources import Request
 from sokovan.domain.sessions import Dependency, DependencyKind, SessionId
 from sokovan.domain.statuses import SessionStatus
-from sokovan.scheduler.ports import ReportState
+from sokovan.scheduler.messages import ReportState
 from sokovan.scheduler.stages import CHECK_PRECONDITION, START_SESSIONS
 from sokovan.store.changes import load_sessions, load_specs
 from sokovan.store.queries import sessions_with_specs

@@ -17,7 +17,7 @@ from sokovan.agent.wire import encode_start
 from sokovan.cluster.keeper import arguments
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Request
-from sokovan.scheduler.ports import KernelReport, ReportState
+from sokovan.scheduler.messages import KernelReport, ReportState
 from tests.homes import RUNS_LONG, RealGround, a_short_directory, real_ground
 
 pytestmark = pytest.mark.real

@@ -20,8 +20,8 @@ from sokovan.domain.resources import Request
 from sokovan.domain.sessions import AgentId, Dependency, DependencyKind
 from sokovan.domain.statuses import FINAL, KernelStatus, SessionResult, SessionStatus
 from sokovan.scheduler import stages
+from sokovan.scheduler.messages import KernelReport, ReportState
 from sokovan.scheduler.moves import Outcome
-from sokovan.scheduler.ports import KernelReport, ReportState
 from sokovan.scheduler.promote import end_of, next_promotion
 from sokovan.scheduler.results import SessionExecutionResult, each
 from sokovan.scheduler.settle import phase_of, settle

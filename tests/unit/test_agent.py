@@ -6,7 +6,7 @@ import pytest
 
 from sokovan.domain.errors import AgentError
 from sokovan.domain.reasons import EndReason
-from sokovan.scheduler.ports import KernelReport, ReportState
+from sokovan.scheduler.messages import KernelReport, ReportState
 from sokovan.simulator.runtime import Script
 from tests.homes import FAILS, IS_STUBBORN, RUNS_LONG, SUCCEEDS, Deed, ScriptedGround
 

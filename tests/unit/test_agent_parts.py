@@ -37,7 +37,7 @@ from sokovan.domain.errors import ConfigError
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Capacity, Device, Request
 from sokovan.domain.sessions import AgentId, KernelId, SessionId
-from sokovan.scheduler.ports import (
+from sokovan.scheduler.messages import (
     AgentHello,
     KernelReport,
     KernelToPrepare,

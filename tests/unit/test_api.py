@@ -9,7 +9,7 @@ import pytest
 from sokovan.api.app import build_app
 from sokovan.config import ApiConfig
 from sokovan.domain.errors import SessionNotFoundError
-from sokovan.scheduler.ports import OutputChunk
+from sokovan.scheduler.messages import OutputChunk
 
 TOKEN = "correct-horse"
 LIMITS = ApiConfig(body_bytes_max=10_000, submit_sessions_max=3, page_sessions_max=50)

@@ -96,3 +96,22 @@ def test_the_next_moment_leaves_out_what_is_under_way():
 def test_without_any_work_nothing_is_ever_due():
     assert Cadence({}).due(1e12) == []
     assert Cadence({}).next_at() == float("inf")
+
+
+def test_work_that_rests_is_not_due_even_after_a_hint():
+    cadence = a_cadence()
+    cadence.begin("slow", 100.0)
+    cadence.end("slow", rest_until=103.0)
+    cadence.hint("slow")
+
+    assert "slow" not in cadence.due(102.9)
+    assert "slow" in cadence.due(103.0)
+
+
+def test_the_next_moment_waits_for_those_who_rest():
+    cadence = Cadence({"only": 60.0})
+    cadence.begin("only", 100.0)
+    cadence.end("only", rest_until=103.0)
+    cadence.hint("only")
+
+    assert cadence.next_at() == 103.0

@@ -13,11 +13,8 @@ from sokovan.scheduler.handlers.kernel.sweep_stale_kernels import (
     SweepStaleKernelsLifecycleHandler,
 )
 from sokovan.scheduler.launcher import AgentLauncher
+from sokovan.scheduler.messages import KernelReport, KernelToPrepare, KernelToStart, ReportState
 from sokovan.scheduler.ports import (
-    KernelReport,
-    KernelToPrepare,
-    KernelToStart,
-    ReportState,
     SessionDataForPull,
     SessionDataForStart,
     TerminatingKernelData,

@@ -766,6 +766,59 @@ def test_a_kernel_that_ended_before_does_not_care_for_its_agent():
     assert change.is_empty
 
 
+def cut_off(session, exit_code=None):
+    change = a_change(session)
+    change.kernel_lost(0, exit_code=exit_code, error="cut off", requeues_max=REQUEUES_MAX)
+    return change
+
+
+def test_a_kernel_that_its_agent_stopped_when_it_was_cut_off_goes_back_and_leaves_nothing_over():
+    session = a_session(S1, S.RUNNING, requeue=True, kernels=2)
+
+    change = cut_off(session)
+
+    assert change.session.status is S.PENDING
+    assert change.session.avoid == (A1,)
+    assert change.released == [session.main.token]
+    assert change.left_over == [session.kernels[1].token]
+
+
+def test_a_kernel_without_an_agent_that_was_cut_off_leaves_nothing_over():
+    kernels = [a_kernel(0, K.RUNNING, agent_id=None, token=None)]
+
+    change = cut_off(a_session(S1, S.RUNNING, requeue=True, kernels=kernels))
+
+    assert change.session.status is S.PENDING
+    assert change.session.avoid == change.session.agent_ids == ()
+    assert change.released == change.left_over == []
+
+
+@pytest.mark.parametrize("exit_code", [None, 143])
+def test_a_session_cut_off_too_often_ends(exit_code):
+    session = a_session(S1, S.RUNNING, requeue=True, requeues=REQUEUES_MAX)
+
+    change = cut_off(session, exit_code)
+
+    assert end_of(change) == (S.TERMINATED, SessionResult.FAILURE, "REQUEUE_LIMIT_EXCEEDED")
+    assert change.released == [session.main.token]
+
+
+def test_a_session_cut_off_while_it_terminates_just_ends():
+    session = a_session(S1, S.TERMINATING, requeue=True, reason="USER_REQUESTED")
+
+    change = cut_off(session, 137)
+
+    assert change.session.status is S.TERMINATED
+    assert change.session.reason == "USER_REQUESTED"
+    assert change.released == [session.main.token]
+
+
+def test_a_session_that_must_not_be_requeued_ends_when_it_was_cut_off():
+    change = cut_off(a_session(S1, S.RUNNING))
+
+    assert end_of(change) == (S.TERMINATED, SessionResult.FAILURE, "AGENT_LOST")
+
+
 # --- what users ask for ---------------------------------------------------------------------------
 
 

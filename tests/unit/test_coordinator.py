@@ -15,8 +15,8 @@ from sokovan.domain.statuses import KernelStatus, SessionStatus
 from sokovan.scheduler import stages
 from sokovan.scheduler.coordinator import Chore, Coordinator, report_of_failure
 from sokovan.scheduler.handlers.base import ClockOnlyHandler
+from sokovan.scheduler.messages import KernelReport, ReportState
 from sokovan.scheduler.moves import Applied, Moved
-from sokovan.scheduler.ports import KernelReport, ReportState
 from sokovan.scheduler.results import (
     NOTHING,
     SessionExecutionResult,
@@ -274,6 +274,21 @@ async def test_why_a_session_waits_is_kept(repository, clock):
 
     lines = await history(repository, session_id)
     assert [line["reason"] for line in lines[2:]] == ["TOO_LITTLE_CPU"]
+
+
+@pytest.mark.xfail(reason="note_waits keeps a wait of a session that ended meanwhile until refresh")
+async def test_why_a_session_waits_is_forgotten_when_it_ended_meanwhile(repository, clock):
+    (session_id,) = await submitted(repository)
+
+    async def is_slow(sessions):
+        await repository.request_termination([session_id], force=False, detail="")
+        return SessionExecutionResult(skipped=each(sessions, "not-scheduled-this-cycle"))
+
+    handler = Handler(stages.SCHEDULE_SESSIONS, is_slow)
+    await a_coordinator(repository, handler, clock=clock).run_stage(handler, "default")
+
+    assert session_id not in repository.live.sessions
+    assert session_id not in repository.live.waits
 
 
 async def test_a_session_that_failed_waits_for_its_next_attempt(repository, clock):
@@ -658,6 +673,60 @@ async def test_what_runs_ends_when_its_agent_is_given_up(repository, clock, coor
     assert status_of(repository, goes_back) is S.PENDING
     assert (await history(repository, ends))[-1]["to_status"] == "TERMINATED"
     assert {hold.session_id for hold in repository.live.leftovers()} == {ends, goes_back}
+
+
+# --- work beside ----------------------------------------------------------------------------------
+
+
+async def test_work_beside_is_done_at_once_when_nothing_runs(repository, clock):
+    done = []
+
+    async def work():
+        done.append(True)
+
+    await a_coordinator(repository, clock=clock).beside(work())
+
+    assert done == [True]
+
+
+async def test_work_beside_that_fails_stops_nothing_else(repository, clock):
+    done = asyncio.Event()
+
+    async def fail():
+        raise StoreUnavailableError("the disk is full")
+
+    async def work():
+        done.set()
+
+    async def start_work():
+        await coordinator.beside(fail())
+        await coordinator.beside(work())
+
+    coordinator = a_coordinator(repository, clock=clock, chores=[Chore("start", 60, start_work)])
+    running = asyncio.create_task(coordinator.run())
+    await asyncio.wait_for(done.wait(), 10)
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    assert not running.done()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_work_beside_that_lost_the_lease_stops_everything(repository, clock):
+    async def fail():
+        raise LeaseLostError("another manager drives the group")
+
+    async def start_work():
+        await coordinator.beside(fail())
+
+    coordinator = a_coordinator(repository, clock=clock, chores=[Chore("start", 60, start_work)])
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await coordinator.run()
+
+    assert caught.value.subgroup(LeaseLostError) is not None
 
 
 # --- what an exception means ----------------------------------------------------------------------

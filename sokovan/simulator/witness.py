@@ -1,0 +1,185 @@
+"""The invariants that need a witness: what was accepted, what was cancelled, what runs, what is known.
+
+Like those in `checks`, each returns what is violated, as sentences.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from sokovan.domain.cluster import Agent, AgentStatus
+from sokovan.domain.reasons import EndReason, WaitReason
+from sokovan.domain.sessions import AgentId, KernelId, SessionId, SessionWithKernels
+from sokovan.domain.statuses import SessionResult, SessionStatus
+from sokovan.scheduler.settle import NotedWait
+from sokovan.simulator.checks import ENDS
+from sokovan.simulator.observe import Picture
+from sokovan.simulator.runtime import Script
+from sokovan.store.live import Live
+
+Runs = tuple[AgentId, str, KernelId]
+"""What runs on a machine: whose, by which token, which kernel."""
+
+
+
+def every_accepted_session_is_there(picture: Picture, accepted: Collection[SessionId]) -> list[str]:
+    """Each accepted session is there; nothing else is, except what retries one of them."""
+    found = [
+        f"session {i} was accepted and is not there" for i in accepted if i not in picture.sessions
+    ]
+    known = set(accepted)
+    for session in picture.sessions.values():
+        if session.session_id not in known and session.retry_of not in picture.sessions:
+            found.append(f"session {session.session_id} was never submitted")
+    return found
+
+
+def cancels_hold(picture: Picture, cancelled: Collection[SessionId]) -> list[str]:
+    """A session whose cancel was acknowledged is ending or over, from then on."""
+    return [
+        f"session {session_id} was cancelled and is {picture.sessions[session_id].status}"
+        for session_id in cancelled
+        if picture.sessions[session_id].status not in ENDS
+    ]
+
+
+def tokens_run_once(starts: Mapping[str, int]) -> list[str]:
+    """No token was started more than once, as counted where it was started."""
+    return [f"token {token} was started {n} times" for token, n in starts.items() if n > 1]
+
+
+def what_runs_is_held(
+    picture: Picture, running: Iterable[tuple[AgentId, str, KernelId]]
+) -> list[str]:
+    """Whatever runs on an agent has its hold there, be it as a leftover."""
+    found = []
+    for agent_id, token, kernel_id in running:
+        hold = picture.holds.get(token)
+        session_id = kernel_id.rpartition(".")[0]
+        if hold is None:
+            found.append(
+                f"session {session_id}: token {token} runs on {agent_id} and holds nothing"
+            )
+        elif hold.agent_id != agent_id:
+            found.append(
+                f"session {session_id}: token {token} runs on {agent_id}, not where it holds"
+            )
+    return found
+
+
+def kernels_run_once(
+    running: Iterable[tuple[AgentId, str, KernelId]], given_up: Collection[str]
+) -> list[str]:
+    """No kernel runs twice at a time, unless the agent of the older token was given up."""
+    by_kernel: dict[KernelId, list[str]] = defaultdict(list)
+    for _, token, kernel_id in running:
+        if token not in given_up:
+            by_kernel[kernel_id].append(token)
+    return [
+        f"session {kernel_id.rpartition('.')[0]}: its kernel {kernel_id} runs as {' and '.join(tokens)}"
+        for kernel_id, tokens in by_kernel.items()
+        if len(tokens) > 1
+    ]
+
+
+def the_shadow_is_true(picture: Picture, live: Live) -> list[str]:
+    """What the manager remembers of what is alive is what the store remembers."""
+    found = []
+    alive = {i: s for i, s in picture.sessions.items() if not s.status.is_final}
+    for session_id in alive.keys() | live.sessions.keys():
+        if alive.get(session_id) != live.sessions.get(session_id):
+            found.append(
+                f"session {session_id} is remembered as {live.sessions.get(session_id)},"
+                f" but is {alive.get(session_id)}"
+            )
+    indexed = {
+        session.session_id: session.status
+        for group in {session.scaling_group for session in live.sessions.values()}
+        for status in SessionStatus
+        for session in live.in_statuses(group, [status])
+        if session.status is status
+    }
+    if indexed.keys() != live.sessions.keys():
+        found.append("what is alive is not what is found by status")
+    held = {h.token: h for a in {*picture.agents, *live.agents} for h in live.holds_on(a)}
+    if held != dict(picture.holds):
+        found.append(
+            f"the holds remembered differ by {sorted(held.items() ^ picture.holds.items())}"
+        )
+    left = {hold.token for hold in live.leftovers()}
+    if left != {token for token, hold in picture.holds.items() if hold.is_leftover}:
+        found.append("the leftovers remembered are not those there are")
+    for agent_id in picture.agents.keys() | live.agents.keys():
+        if _as_known(picture.agents.get(agent_id)) != _as_known(live.agents.get(agent_id)):
+            found.append(
+                f"agent {agent_id} is remembered as {live.agents.get(agent_id)},"
+                f" but is {picture.agents.get(agent_id)}"
+            )
+    return sorted(found)
+
+
+def results_are_true(
+    picture: Picture, script_of: Callable[[SessionWithKernels, int], Script]
+) -> list[str]:
+    """Whatever a session ended for is what its kernels were to do; our own stops never count."""
+    found = []
+    for session in picture.sessions.values():
+        if not session.status.is_final:
+            continue
+        codes = [(k.exit_code, script_of(session, k.index).exit_code) for k in session.kernels]
+        failed = any(code == own and own != 0 for code, own in codes)
+        succeeded = session.result is SessionResult.SUCCESS
+        if session.reason == EndReason.KERNEL_FAILED and not failed:
+            found.append(f"session {session.session_id} failed, but no kernel did: {codes}")
+        if session.reason == EndReason.SELF_TERMINATED and codes[0] != (0, 0):
+            found.append(f"session {session.session_id} ended by itself, but not so: {codes}")
+        if succeeded and codes[0] != (0, 0):
+            found.append(f"session {session.session_id} succeeded without its main kernel: {codes}")
+        if session.reason == EndReason.AGENT_LOST and session.requeue:
+            found.append(f"session {session.session_id} was to be requeued when its agent was lost")
+    return found
+
+
+WAITS_FOR_EVER = frozenset({WaitReason.HELD, WaitReason.NEVER_FITS})
+
+
+def everything_has_ended(picture: Picture, waits: Mapping[SessionId, NotedWait]) -> list[str]:
+    """Once faults have stopped for long enough: all is over that can run, and nothing is left."""
+    found = []
+    for session in picture.sessions.values():
+        if session.status.is_final:
+            continue
+        code = waits[session.session_id].code if session.session_id in waits else None
+        if session.status is not SessionStatus.PENDING:
+            found.append(f"session {session.session_id} is still {session.status}")
+        elif code is None:
+            found.append(f"session {session.session_id} waits without a reason")
+        elif code not in WAITS_FOR_EVER and not _waits_for_a_waiter(session, picture):
+            found.append(f"session {session.session_id} still waits: {code}")
+    found += [
+        f"session {hold.session_id}: token {hold.token} is left over on {hold.agent_id}"
+        for hold in picture.holds.values()
+    ]
+    return found
+
+
+def _waits_for_a_waiter(session: SessionWithKernels, picture: Picture) -> bool:
+    return any(not picture.sessions[d.session_id].status.is_final for d in session.unmet)
+
+
+def given_up_tokens(picture: Picture) -> set[str]:
+    """Return the leftovers on agents that are given up: these may run beside their successors."""
+    return {
+        token
+        for token, hold in picture.holds.items()
+        if hold.is_leftover
+        and (agent := picture.agents.get(AgentId(hold.agent_id))) is not None
+        and agent.status is AgentStatus.GONE
+    }
+
+
+def _as_known(agent: Agent | None) -> tuple[object, ...] | None:
+    """What of an agent is the same in memory and in the store; memory knows its times better."""
+    if agent is None:
+        return None
+    is_lost = agent.lost_since is not None
+    return (agent.status, agent.incarnation, agent.capacity, agent.scaling_group, is_lost)

@@ -1,0 +1,149 @@
+"""How statements reach the database: commits together, errors apart, results in order."""
+
+import asyncio
+import threading
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from sokovan.config import StoreConfig
+from sokovan.domain.errors import StoreUnavailableError
+from sokovan.store.engine import InlineDatabase, ThreadedDatabase, open_sqlite
+
+
+@pytest.fixture
+async def database(tmp_path):
+    engine = open_sqlite(tmp_path / "x.db", StoreConfig())
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE t (n INTEGER PRIMARY KEY)"))
+    database = ThreadedDatabase(engine, asyncio.get_running_loop())
+    yield database
+    await asyncio.to_thread(database.close)
+
+
+def inserting(number, hooks=None):
+    def job(tx):
+        if hooks is not None:
+            tx.after_commit(lambda: hooks.append(number))
+        tx.execute(text("INSERT INTO t VALUES (:n)"), {"n": number})
+        return number
+
+    return job
+
+
+def numbers(tx):
+    return list(tx.execute(text("SELECT n FROM t ORDER BY n")).scalars())
+
+
+class Blocking:
+    """A job that holds up the writer, so that what comes after it is committed together."""
+
+    def __init__(self):
+        self._begun, self._go_on = threading.Event(), threading.Event()
+
+    def __call__(self, tx):
+        self._begun.set()
+        assert self._go_on.wait(10)
+
+    async def holds_up(self, database):
+        asked = asyncio.create_task(database.write(self))
+        assert await asyncio.to_thread(self._begun.wait, 10)
+        return asked
+
+    async def lets_go(self):
+        await asyncio.sleep(0)  # what was asked for is begun
+        await asyncio.sleep(0)  # and handed over
+        self._go_on.set()
+
+
+async def test_results_and_hooks_come_in_the_order_of_the_jobs(database):
+    hooks = []
+
+    found = await asyncio.gather(*(database.write(inserting(n, hooks)) for n in range(10)))
+
+    assert found == hooks == list(range(10))
+    assert await database.read(numbers) == list(range(10))
+
+
+async def test_an_error_undoes_only_its_own_part_of_a_common_commit(database):
+    hooks, blocking = [], Blocking()
+    first = await blocking.holds_up(database)
+    jobs = [database.write(inserting(n, hooks)) for n in (1, 1, 2)]
+    together = asyncio.gather(*jobs, return_exceptions=True)
+    await blocking.lets_go()
+    await first
+
+    one, error, two = await together
+
+    assert (one, two) == (1, 2)
+    assert isinstance(error, IntegrityError)
+    assert hooks == [1, 2]
+    assert await database.read(numbers) == [1, 2]
+
+
+async def test_an_error_of_a_job_alone_is_raised_to_whoever_asked(database):
+    await database.write(inserting(1))
+
+    with pytest.raises(IntegrityError):
+        await database.write(inserting(1))
+
+
+async def test_trouble_of_the_database_fails_every_part_of_a_common_commit(database):
+    hooks, blocking = [], Blocking()
+    first = await blocking.holds_up(database)
+    together = asyncio.gather(
+        database.write(inserting(1, hooks)),
+        database.write(lambda tx: tx.execute(text("SELECT * FROM nowhere"))),
+        return_exceptions=True,
+    )
+    await blocking.lets_go()
+    await first
+
+    errors = await together
+
+    assert [type(error) for error in errors] == [StoreUnavailableError] * 2
+    assert hooks == []
+    assert await database.read(numbers) == []
+
+
+async def test_a_failed_read_is_raised_to_whoever_asked_and_reading_goes_on(database):
+    with pytest.raises(StoreUnavailableError):
+        await database.read(lambda tx: tx.execute(text("SELECT * FROM nowhere")))
+
+    assert await database.read(numbers) == []
+
+
+async def test_what_was_asked_for_is_done_though_nobody_waits_for_it(database):
+    hooks = []
+    asked = asyncio.create_task(database.write(inserting(1, hooks)))
+    await asyncio.sleep(0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+
+    await database.write(inserting(2, hooks))
+
+    assert hooks == [1, 2]
+    assert await database.read(numbers) == [1, 2]
+
+
+async def test_closing_finishes_what_was_begun(tmp_path):
+    engine = open_sqlite(tmp_path / "x.db", StoreConfig())
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE t (n INTEGER PRIMARY KEY)"))
+    database = ThreadedDatabase(engine, asyncio.get_running_loop())
+    asked = [asyncio.create_task(database.write(inserting(n))) for n in range(5)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    await asyncio.to_thread(database.close)
+
+    assert [await task for task in asked] == list(range(5))
+
+
+async def test_an_inline_database_says_what_is_wrong_in_words_to_act_on(tmp_path):
+    database = InlineDatabase(open_sqlite(tmp_path / "nowhere" / "x.db", StoreConfig()))
+
+    with pytest.raises(StoreUnavailableError, match="check that the home directory still exists"):
+        await database.write(numbers)
