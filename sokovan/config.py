@@ -40,7 +40,7 @@ class StoreConfig:
     """Where and how safely things are remembered."""
 
     synchronous: str = "FULL"
-    """SQLite's `synchronous`: FULL survives a power loss, NORMAL may lose the last moments of one."""
+    """SQLite's `synchronous`: FULL survives a power loss, NORMAL may lose the last moments."""
     busy_timeout_s: float = 10.0
     """How long to wait for another process that has the store locked."""
 
@@ -192,7 +192,8 @@ def _build(kind: Any, data: Any, path: str) -> Any:
         known = {f.name for f in fields(kind)} - {"home"}
         if unknown := sorted(set(data) - known):
             raise ConfigError(
-                f"{_dotted(path, unknown[0])}: no such setting; there are {', '.join(sorted(known))}"
+                f"{_dotted(path, unknown[0])}: no such setting;"
+                f" there are {', '.join(sorted(known))}"
             )
         parts = {n: _build(hints[n], value, _dotted(path, n)) for n, value in data.items()}
         return cast("Any", kind)(**parts)

@@ -11,8 +11,8 @@ _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 class IdSource:
     """Mints names. Seeded in tests and the simulator, from the operating system otherwise.
 
-    Twelve characters of 31 carry 59 bits: with a million sessions, the chance that any two ids meet is
-    below one in a million, and the store refuses the second.
+    Twelve characters of 31 carry 59 bits: with a million sessions, the chance that any two ids meet
+    is below one in a million, and the store refuses the second.
     """
 
     def __init__(self, rng: random.Random | None = None) -> None:

@@ -14,7 +14,7 @@ PURE = (
     "sokovan/placement/*.py",
     *(
         f"sokovan/scheduler/{name}.py"
-        for name in ("stages", "results", "settle", "promote", "advance", "moves")
+        for name in ("stages", "results", "settle", "promote", "change", "ledger", "moves")
     ),
 )
 NOT_IN_PURE = {"asyncio", "datetime", "logging", "os", "random", "time", "uuid"}
@@ -23,7 +23,8 @@ NOT_IN_PURE = {"asyncio", "datetime", "logging", "os", "random", "time", "uuid"}
 ENTRY_POINTS = {
     "sokovan/__main__.py": "python -m sokovan",
     "sokovan/cli/main.py": "the `sokovan` command, see pyproject.toml",
-    "sokovan/client.py": "the SDK, imported by its users",
+    "sokovan/agent/__main__.py": "`python -m sokovan.agent` runs it",
+    "sokovan/client/__init__.py": "the SDK, imported by its users",
     "sokovan/store/migrations/env.py": "Alembic runs it by path",
     "sokovan/store/migrations/versions/*.py": "Alembic runs them by path",
 }

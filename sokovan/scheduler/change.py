@@ -11,66 +11,32 @@ from typing import Any
 
 from sokovan.domain.reasons import EndReason, MoveReason
 from sokovan.domain.resources import Hold
-from sokovan.domain.sessions import AgentId, Assignment, Attempts, Kernel, SessionWithKernels
+from sokovan.domain.sessions import AgentId, Assignment, Attempts
 from sokovan.domain.statuses import (
-    KERNEL_PATH,
     KERNEL_RANK,
     PRE_CREATING,
     PRE_RUNNING,
-    SESSION_PATH,
     WAITING,
     KernelStatus,
     SessionResult,
     SessionStatus,
 )
-from sokovan.scheduler.moves import HistoryLine, Move, Outcome
+from sokovan.scheduler.ledger import BY_USER, SessionLedger
+from sokovan.scheduler.moves import Move, Outcome
 from sokovan.scheduler.promote import end_of, has_run, next_promotion
 from sokovan.scheduler.stages import (
     DETECT_TERMINATION,
     PROMOTE_TO_TERMINATED,
-    STAGES,
     Stage,
     limit_of,
 )
 
-_STAGE_NAMED = {stage.name: stage for stage in STAGES}
 _BY_AGENT = "agent-report"
 _BY_WATCH = "agent-watch"
-_BY_USER = "user-request"
 
 
-class SessionChange:
-    """The changes to one session within one transaction.
-
-    Attributes:
-        session: As it is after the changes so far.
-        lines: The history lines to append, in order.
-        added: Holds that begin.
-        released: Tokens whose hold ends: the kernel is confirmed gone.
-        left_over: Tokens whose hold becomes that of a leftover.
-    """
-
-    def __init__(self, session: SessionWithKernels, now: float) -> None:
-        self.before = session
-        self.session = session
-        self.lines: list[HistoryLine] = []
-        self.added: list[Hold] = []
-        self.released: list[str] = []
-        self.left_over: list[str] = []
-        self._now = now
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to save."""
-        return not self.lines and self.session is self.before and not self.released
-
-    def absorb(self, other: "SessionChange") -> None:
-        """Take over what `other` went on to do from where this one stands."""
-        self.session = other.session
-        self.lines += other.lines
-        self.added += other.added
-        self.released += other.released
-        self.left_over += other.left_over
+class SessionChange(SessionLedger):
+    """Why a session changes: what a stage decided, an agent said, a user asked for."""
 
     # --- what a stage decided -----------------------------------------------------------------
 
@@ -267,16 +233,16 @@ class SessionChange:
         if status in WAITING:
             self._set_end(reason, SessionResult.UNDEFINED)
             for index in range(len(self.session.kernels)):
-                self._advance_kernel(index, KernelStatus.CANCELLED, reason, _BY_USER)
-            self._set_session(SessionStatus.CANCELLED, reason, detail, _BY_USER)
+                self._advance_kernel(index, KernelStatus.CANCELLED, reason, BY_USER)
+            self._set_session(SessionStatus.CANCELLED, reason, detail, BY_USER)
             return True
         self.session = replace(self.session, force=force)
         if status is SessionStatus.TERMINATING:
-            self._line(reason, "forced", _BY_USER)
+            self._line(reason, "forced", BY_USER)
             return True
         end = end_of(self.session.kernels)
         result = end.result if end else SessionResult.FAILURE
-        self._begin_termination(reason, result, detail, _BY_USER)
+        self._begin_termination(reason, result, detail, BY_USER)
         self.follow()
         return True
 
@@ -351,12 +317,6 @@ class SessionChange:
             self._walk_to(SessionStatus.RUNNING if started else SessionStatus.CREATING)
         self._begin_termination(end.reason, end.result, end.detail, DETECT_TERMINATION.name)
 
-    def _walk_to(self, last: SessionStatus) -> None:
-        """Catch up with kernels that were faster than the moves: history shows every status."""
-        here, there = SESSION_PATH.index(self.session.status), SESSION_PATH.index(last)
-        for status in SESSION_PATH[here + 1 : there + 1]:
-            self._set_session(status, MoveReason.REPORTED_BY_AGENT, "", DETECT_TERMINATION.name)
-
     def _begin_termination(
         self, reason: str, result: SessionResult, detail: str, stage: str
     ) -> None:
@@ -373,119 +333,3 @@ class SessionChange:
                 self._leave_over(index)
                 self._set_kernel(index, reason=reason)
                 self._advance_kernel(index, KernelStatus.TERMINATED, reason, stage)
-
-    def _leave_over(self, index: int) -> None:
-        token = self.session.kernels[index].token
-        if token is not None:
-            self.left_over.append(token)
-
-    def _set_end(self, reason: str, result: SessionResult) -> None:
-        """The first reason and the first result stay."""
-        session = self.session
-        self.session = replace(
-            session,
-            reason=session.reason or reason,
-            result=result if session.result is SessionResult.UNDEFINED else session.result,
-        )
-
-    def _set_session(self, to: SessionStatus, reason: str, detail: str, stage: str) -> None:
-        session = self.session
-        assert not session.status.is_final, f"{session.session_id} is over"
-        kept = {
-            name: attempts
-            for name, attempts in session.attempts.items()
-            if (row := _STAGE_NAMED.get(name)) is not None
-            and session.status in row.takes
-            and to in row.awaits
-        }
-        self.session = replace(
-            session,
-            status=to,
-            status_seq=session.status_seq + 1,
-            status_since=self._now,
-            attempts=kept,
-            noted_reason=None,
-            started_at=self._now if to is SessionStatus.RUNNING else session.started_at,
-            ended_at=self._now if to.is_final else session.ended_at,
-        )
-        self._line(reason, detail, stage, from_status=session.status)
-
-    def _advance_kernel(self, index: int, to: KernelStatus, reason: str, stage: str) -> None:
-        """Take a kernel forward, through every status on the way; never backwards."""
-        kernel = self.session.kernels[index]
-        if kernel.status.is_final or KERNEL_RANK[to] <= KERNEL_RANK[kernel.status]:
-            return
-        if KERNEL_RANK[to] <= KERNEL_RANK[KernelStatus.RUNNING]:
-            first = KERNEL_RANK[kernel.status] + 1
-            for status in KERNEL_PATH[first : KERNEL_RANK[to]]:
-                if status is not KernelStatus.PULLING:
-                    self._write_kernel_status(index, status, reason, stage)
-        elif to is KernelStatus.TERMINATED and kernel.status is KernelStatus.RUNNING:
-            self._write_kernel_status(index, KernelStatus.TERMINATING, reason, stage)
-        self._write_kernel_status(index, to, reason, stage)
-
-    def _write_kernel_status(self, index: int, to: KernelStatus, reason: str, stage: str) -> None:
-        kernel = self.session.kernels[index]
-        if kernel.status is to:
-            return
-        times: dict[str, Any] = {"status": to, "status_since": self._now}
-        if to is KernelStatus.RUNNING:
-            times["started_at"] = self._now
-        if to.is_final:
-            times["ended_at"] = self._now
-        self._set_kernel(index, **times)
-        self.lines.append(
-            HistoryLine(
-                self.session.session_id,
-                kernel.kernel_id,
-                self.session.status_seq,
-                kernel.status,
-                to,
-                str(reason),
-                "",
-                stage,
-                self._now,
-            )
-        )
-
-    def _set_kernel(self, index: int, **changes: Any) -> None:
-        kernels: list[Kernel] = list(self.session.kernels)
-        kernels[index] = replace(kernels[index], **changes)
-        self.session = replace(self.session, kernels=tuple(kernels))
-
-    def _line(
-        self, reason: str, detail: str, stage: str, *, from_status: SessionStatus | None = None
-    ) -> None:
-        session = self.session
-        self.lines.append(
-            HistoryLine(
-                session.session_id,
-                None,
-                session.status_seq,
-                from_status or session.status,
-                session.status,
-                str(reason),
-                detail,
-                stage,
-                self._now,
-            )
-        )
-
-
-def submission_lines(session: SessionWithKernels) -> Iterable[HistoryLine]:
-    """Return the first lines of a new session and its kernels."""
-    for kernel_id, status in (
-        (None, str(session.status)),
-        *((kernel.kernel_id, str(kernel.status)) for kernel in session.kernels),
-    ):
-        yield HistoryLine(
-            session.session_id,
-            kernel_id,
-            session.status_seq,
-            None,
-            status,
-            MoveReason.SUBMITTED,
-            "",
-            _BY_USER,
-            session.created_at,
-        )

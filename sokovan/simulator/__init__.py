@@ -1,1 +1,1 @@
-"""How we prove it: the real scheduler on a virtual clock, among faults, checked after every step."""
+"""How we prove it: the real scheduler on a virtual clock, among faults, checked at every step."""

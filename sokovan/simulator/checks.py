@@ -1,4 +1,4 @@
-"""The invariants, one function each. Each returns what is violated, as sentences; nothing means well.
+"""The invariants, one function each. Each returns what is violated, as sentences.
 
 `CHECKS` need one picture of a store and hold at any moment of any store. `STEP_CHECKS` compare two
 pictures of the same store. The others need to know what happened outside of it: what was accepted,
@@ -76,7 +76,7 @@ def holds_are_live_kernels_and_leftovers(picture: Picture) -> list[str]:
 
 
 def every_session_is_whole(picture: Picture) -> list[str]:
-    """A session, its kernels and its times say the same, and nothing that is due was left undone."""
+    """A session, its kernels and its times say the same, and nothing due was left undone."""
     found = []
     for session in picture.looked_at():
         found += [f"session {session.session_id}: {what}" for what in _faults_of(session)]
@@ -108,7 +108,7 @@ def _faults_of(session: SessionWithKernels) -> Iterator[str]:
 
 
 def history_replays(picture: Picture) -> list[str]:
-    """History leads from nothing to the present state: in order, with no gap, for each kernel too."""
+    """History leads from nothing to the present state: in order, with no gap, kernels too."""
     found = []
     for session in picture.looked_at():
         lines = picture.history.get(session.session_id, ())
@@ -275,7 +275,7 @@ STEP_CHECKS: tuple[StepCheck, ...] = (final_states_stay, reasons_and_results_sta
 
 
 def nothing_is_overdue(picture: Picture, now: float, slack_s: float) -> list[str]:
-    """No session stays in a status longer than the stage that watches it allows, by more than slack."""
+    """No session is in a status for longer than the stage that watches it allows, and slack."""
     found = []
     for session in picture.sessions.values():
         for stage in _WATCHED_BY[session.status]:
@@ -305,5 +305,3 @@ def _hold_of(session: SessionWithKernels, kernel: Kernel) -> Hold:
         kernel.request.mem_bytes,
         kernel.devices,
     )
-
-

@@ -1,4 +1,4 @@
-"""The store of a simulated manager: the real one in memory, which refuses, dawdles and is cut off."""
+"""The store of a simulated manager: the real one, in memory; it refuses, dawdles, is cut off."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ from sokovan.store.engine import InlineDatabase, Job, T
 MEANWHILE_S_MAX = 2.0
 
 
-class ManagerDied(BaseException):  # noqa: N818 - it is no error, and nobody may handle it
+class ManagerDied(BaseException):
     """The manager process is killed here: nothing after this line happens."""
 
 

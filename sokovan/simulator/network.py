@@ -1,7 +1,7 @@
 """What lies between the manager and its agents: it loses, repeats, delays and reorders.
 
-Agents are the real ones, in this process. What they say unasked travels as messages; what the manager
-asks of them, as calls that may fail before or after they took effect.
+Agents are the real ones, in this process. What they say unasked travels as messages; what the
+manager asks of them, as calls that may fail before or after they took effect.
 """
 
 import random

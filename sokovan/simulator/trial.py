@@ -9,8 +9,9 @@ from sokovan.domain.cluster import AgentRanking, ScalingGroup
 from sokovan.domain.errors import SokovanError
 from sokovan.domain.sessions import SessionId
 from sokovan.simulator.faults import NO_FAULTS, ROUGH, Faults
+from sokovan.simulator.judge import InvariantViolatedError
 from sokovan.simulator.workload import Wish, machines, wishes
-from sokovan.simulator.world import InvariantViolatedError, World, quiet
+from sokovan.simulator.world import World, quiet
 
 SUBMITTING = 0.6
 """Part of a trial in which users submit."""
@@ -98,7 +99,7 @@ class Trial:
                 violation = world.story(found)
         except InvariantViolatedError as error:
             violation = str(error)
-        return Outcome(world.seed, self._counts(), world.digest(), rest_s, violation)
+        return Outcome(world.seed, self._counts(), world.judge.digest(), rest_s, violation)
 
     async def _come_to_rest(self) -> float:
         began = self.world.clock.now()
@@ -183,9 +184,7 @@ class Trial:
             world.network.crash(agent_id)
             if reboots:
                 world.runtimes[agent_id].reboot()
-            world.later(
-                down_s, f"{agent_id} is started", lambda: world.network.revive(agent_id)
-            )
+            world.later(down_s, f"{agent_id} is started", lambda: world.network.revive(agent_id))
 
         return crash
 
@@ -209,7 +208,7 @@ class Trial:
         """From now on nothing goes wrong any more."""
         world = self.world
         world.note("from here on, nothing goes wrong")
-        world.make_peace(NO_FAULTS)
+        world.change_faults(NO_FAULTS)
         await world.start_manager()
         for agent_id, place in world.network.places.items():
             await world.network.revive(agent_id)
@@ -217,10 +216,13 @@ class Trial:
                 world.network.mend(agent_id)
 
     def _counts(self) -> Counter[str]:
+        judge = self.world.judge
         counts = Counter(self.world.counts)
-        counts["sessions"] = len(self.world.accepted)
-        for session in self.world.picture.sessions.values():
-            counts[f"ended {session.reason}" if session.status.is_final else session.status] += 1
+        counts["sessions"] = len(judge.accepted)
+        counts["checks"] = judge.pictures
+        for session in judge.picture.sessions.values():
+            over = session.status.is_final
+            counts[f"ended {session.reason}" if over else f"still {session.status}"] += 1
         return counts
 
 

@@ -1,4 +1,4 @@
-"""The invariants that need a witness: what was accepted, what was cancelled, what runs, what is known.
+"""The invariants that need a witness: what was accepted, cancelled, run, and is remembered.
 
 Like those in `checks`, each returns what is violated, as sentences.
 """
@@ -16,9 +16,8 @@ from sokovan.simulator.observe import Picture
 from sokovan.simulator.runtime import Script
 from sokovan.store.live import Live
 
-Runs = tuple[AgentId, str, KernelId]
+Run = tuple[AgentId, str, KernelId]
 """What runs on a machine: whose, by which token, which kernel."""
-
 
 
 def every_accepted_session_is_there(picture: Picture, accepted: Collection[SessionId]) -> list[str]:
@@ -27,10 +26,11 @@ def every_accepted_session_is_there(picture: Picture, accepted: Collection[Sessi
         f"session {i} was accepted and is not there" for i in accepted if i not in picture.sessions
     ]
     known = set(accepted)
-    for session in picture.sessions.values():
-        if session.session_id not in known and session.retry_of not in picture.sessions:
-            found.append(f"session {session.session_id} was never submitted")
-    return found
+    return found + [
+        f"session {session.session_id} was never submitted"
+        for session in picture.sessions.values()
+        if session.session_id not in known and session.retry_of not in picture.sessions
+    ]
 
 
 def cancels_hold(picture: Picture, cancelled: Collection[SessionId]) -> list[str]:
@@ -47,9 +47,7 @@ def tokens_run_once(starts: Mapping[str, int]) -> list[str]:
     return [f"token {token} was started {n} times" for token, n in starts.items() if n > 1]
 
 
-def what_runs_is_held(
-    picture: Picture, running: Iterable[tuple[AgentId, str, KernelId]]
-) -> list[str]:
+def what_runs_is_held(picture: Picture, running: Iterable[Run]) -> list[str]:
     """Whatever runs on an agent has its hold there, be it as a leftover."""
     found = []
     for agent_id, token, kernel_id in running:
@@ -66,16 +64,14 @@ def what_runs_is_held(
     return found
 
 
-def kernels_run_once(
-    running: Iterable[tuple[AgentId, str, KernelId]], given_up: Collection[str]
-) -> list[str]:
+def kernels_run_once(running: Iterable[Run], given_up: Collection[str]) -> list[str]:
     """No kernel runs twice at a time, unless the agent of the older token was given up."""
     by_kernel: dict[KernelId, list[str]] = defaultdict(list)
     for _, token, kernel_id in running:
         if token not in given_up:
             by_kernel[kernel_id].append(token)
     return [
-        f"session {kernel_id.rpartition('.')[0]}: its kernel {kernel_id} runs as {' and '.join(tokens)}"
+        f"session {kernel_id.rpartition('.')[0]}: kernel {kernel_id} runs as {' and '.join(tokens)}"
         for kernel_id, tokens in by_kernel.items()
         if len(tokens) > 1
     ]
@@ -83,14 +79,12 @@ def kernels_run_once(
 
 def the_shadow_is_true(picture: Picture, live: Live) -> list[str]:
     """What the manager remembers of what is alive is what the store remembers."""
-    found = []
     alive = {i: s for i, s in picture.sessions.items() if not s.status.is_final}
-    for session_id in alive.keys() | live.sessions.keys():
-        if alive.get(session_id) != live.sessions.get(session_id):
-            found.append(
-                f"session {session_id} is remembered as {live.sessions.get(session_id)},"
-                f" but is {alive.get(session_id)}"
-            )
+    found = [
+        f"session {i} is remembered as {live.sessions.get(i)}, but is {alive.get(i)}"
+        for i in alive.keys() | live.sessions.keys()
+        if alive.get(i) != live.sessions.get(i)
+    ]
     indexed = {
         session.session_id: session.status
         for group in {session.scaling_group for session in live.sessions.values()}
@@ -108,12 +102,11 @@ def the_shadow_is_true(picture: Picture, live: Live) -> list[str]:
     left = {hold.token for hold in live.leftovers()}
     if left != {token for token, hold in picture.holds.items() if hold.is_leftover}:
         found.append("the leftovers remembered are not those there are")
-    for agent_id in picture.agents.keys() | live.agents.keys():
-        if _as_known(picture.agents.get(agent_id)) != _as_known(live.agents.get(agent_id)):
-            found.append(
-                f"agent {agent_id} is remembered as {live.agents.get(agent_id)},"
-                f" but is {picture.agents.get(agent_id)}"
-            )
+    found += [
+        f"agent {a} is remembered as {live.agents.get(a)}, but is {picture.agents.get(a)}"
+        for a in picture.agents.keys() | live.agents.keys()
+        if _as_known(picture.agents.get(a)) != _as_known(live.agents.get(a))
+    ]
     return sorted(found)
 
 

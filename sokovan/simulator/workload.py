@@ -118,7 +118,8 @@ def _limits(rng: random.Random) -> dict[str, Limit]:
 
 
 def _script(rng: random.Random) -> Script:
-    kind = rng.choices(["ends", "brief", "fails", "will not start", "cannot"], [60, 20, 12, 5, 3])[0]
+    kinds = ["ends", "brief", "fails", "will not start", "cannot"]
+    kind = rng.choices(kinds, [60, 20, 12, 5, 3])[0]
     seconds = min(rng.expovariate(1 / 400), 3000.0)
     ignores_term = rng.random() < 0.1
     if kind == "brief":

@@ -1,4 +1,4 @@
-"""A world: the real manager parts, the real agents, and everything between them, on a virtual clock.
+"""A world: the real manager parts, the real agents and all between them, on a virtual clock.
 
 The twin of `manager.py`: the other place where real things are joined. Time goes from one moment at
 which something is due to the next; the invariants are checked after every transaction.
@@ -6,11 +6,10 @@ which something is due to the next; the invariants are checked after every trans
 
 import asyncio
 import contextlib
-import hashlib
 import heapq
 import logging
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -23,34 +22,27 @@ from sokovan.config import AgentConfig, Config
 from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.errors import SokovanError
 from sokovan.domain.resources import Capacity
-from sokovan.domain.sessions import AgentId, KernelId, SessionId, SessionSpec, SessionWithKernels
+from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
 from sokovan.identity import IdSource
 from sokovan.scheduler.coordinator import Coordinator
 from sokovan.scheduler.events import AgentEvents
 from sokovan.scheduler.messages import AgentHello, KernelToStart
-from sokovan.scheduler.moves import Applied, HistoryLine
+from sokovan.scheduler.moves import Applied
 from sokovan.scheduler.ports import AgentEventSink
 from sokovan.scheduler.wiring import events_for, join
-from sokovan.simulator import checks
 from sokovan.simulator.database import ManagerDied, SimulatedDatabase
 from sokovan.simulator.faults import NO_FAULTS, Faults
+from sokovan.simulator.judge import InvariantViolatedError, Judge
 from sokovan.simulator.network import Network
-from sokovan.simulator.observe import Observer, Picture
 from sokovan.simulator.runtime import FakeRuntime, Script
-from sokovan.store.engine import InlineDatabase, open_sqlite
+from sokovan.simulator.witness import everything_has_ended
+from sokovan.store.engine import open_sqlite
 from sokovan.store.repository import SqlRepository
 from sokovan.store.schema import prepare
 
 BEGINNING = 1_000_000_000.0
 ROUNDS_PER_MOMENT_MAX = 500
 """More rounds than this at one moment, and something goes round in circles."""
-STEPS_KEPT = 400
-OVERDUE_S = 130.0
-"""How late a limit may be acted on: two full cycles, and what the store refuses meanwhile."""
-
-
-class InvariantViolatedError(AssertionError):
-    """An invariant does not hold; the message tells the story."""
 
 
 @dataclass(slots=True)
@@ -90,25 +82,18 @@ class World:
         self.config = config or Config()
         self.groups: Mapping[str, ScalingGroup] = {group.name: group for group in groups}
         self.manager: Manager | None = None
+        self.runtimes: dict[AgentId, FakeRuntime] = {}
         self.scripts: dict[tuple[str, int], Script] = {}
         """What kernels do, by the name of their session and their index."""
-        self.accepted: dict[SessionId, None] = {}
-        self.cancelled: dict[SessionId, None] = {}
         self.counts: Counter[str] = Counter()
-        self.picture = Picture({})
         self._ids = IdSource(self.rng("ids"))
         self._engine = open_sqlite(None, self.config.store)
         prepare(self._engine)
-        self._looker = InlineDatabase(self._engine)
-        self._observer = Observer(self.groups)
-        self._seen_changes = -1
-        self._given_up: set[str] = set()
+        self.judge = Judge(self._engine, self.groups, self.runtimes, f"seed {seed}")
         self._plan: list[tuple[float, int, str, Callable[[], Awaitable[None]]]] = []
         self._planned = 0
-        self._steps: deque[str] = deque(maxlen=STEPS_KEPT)
-        self._nested = False
         self._lives = 0
-        self._violations: list[str] = []
+        self._is_nested = False
         self.network = Network(
             self,
             self.clock,
@@ -116,7 +101,6 @@ class World:
             faults,
             call_timeout_s=self.config.scheduler.agent_call_timeout_s,
         )
-        self.runtimes: dict[AgentId, FakeRuntime] = {}
         for index, machine in enumerate(machines):
             self._add_machine(index, machine)
 
@@ -129,7 +113,7 @@ class World:
         """Return the source of chance that this world has for a purpose."""
         return self.chance(self.seed, purpose)
 
-    def make_peace(self, faults: Faults) -> None:
+    def change_faults(self, faults: Faults) -> None:
         """Change what goes wrong from now on; what is under way still arrives."""
         self.faults = self.network.faults = faults
         if self.manager is not None:
@@ -158,7 +142,7 @@ class World:
         if self.manager is not None:
             return
         self._lives += 1
-        self.note(f"the manager starts for the {self._lives}. time")
+        self.note(f"the manager begins life {self._lives}")
         database = SimulatedDatabase(
             self._engine,
             self.rng(f"database-{self._lives}"),
@@ -166,9 +150,8 @@ class World:
             committed=self.check,
             meanwhile=self.meanwhile,
         )
-        repository = SqlRepository(
-            database, self.clock, self._ids, self.groups, holder=f"life-{self._lives}"
-        )
+        holder = f"life-{self._lives}"
+        repository = SqlRepository(database, self.clock, self._ids, self.groups, holder=holder)
         coordinator = Coordinator(repository, self.clock, self.config.scheduler)
         events = events_for(coordinator, repository)
         join(
@@ -179,13 +162,9 @@ class World:
             self.config,
             post_processors=(self._note_moves,),
         )
-        while True:
-            with contextlib.suppress(SokovanError):
-                await repository.take_over()
-                break
+        await _until_done(repository.take_over)
         self.network.disconnect()
         self.manager = Manager(database, repository, coordinator, events, self.clock.now())
-        self.check(always=True)
 
     async def crash_manager(self) -> None:
         """End the manager without a word; only the store remains. Not from inside of it."""
@@ -226,7 +205,7 @@ class World:
                 self.scripts[spec.name, index] = scripts[min(index, len(scripts) - 1)]
         (session_id,), applied = await self.manager.repository.submit([spec])
         self.manager.coordinator.tell(applied)
-        self.accepted[session_id] = None
+        self.judge.accepted[session_id] = None
         return session_id
 
     async def cancel(self, session_id: SessionId, *, force: bool = False) -> None:
@@ -240,7 +219,7 @@ class World:
             [session_id], force=force, detail="by its user"
         )
         self.manager.coordinator.tell(applied)
-        self.cancelled[session_id] = None
+        self.judge.cancelled[session_id] = None
 
     # --- the passage of time ----------------------------------------------------------------------
 
@@ -250,8 +229,8 @@ class World:
         heapq.heappush(self._plan, (self.clock.now() + seconds, self._planned, what, action))
 
     def note(self, what: str) -> None:
-        """Remember that something happened."""
-        self._steps.append(f"{self.clock.now() - BEGINNING:12.3f}  {what}")
+        """Remember that something happened, for the story of a failure."""
+        self.judge.note(self.clock.now() - BEGINNING, what)
 
     def next_at(self) -> float:
         """Return when something will be due."""
@@ -276,17 +255,17 @@ class World:
 
     async def meanwhile(self, seconds: float) -> None:
         """Let everything else go on, from inside a call or a transaction that takes long."""
-        if self._nested or self.manager is None:
+        if self._is_nested or self.manager is None:
             return
-        self._nested = True
+        self._is_nested = True
         try:
             end = self.clock.now() + seconds
-            while not self._violations and await self._moment(end, may_end=False):
+            while not self.judge.violations and await self._moment(end):
                 pass
         finally:
-            self._nested = False
+            self._is_nested = False
 
-    async def _moment(self, end: float, *, may_end: bool = True) -> bool:
+    async def _moment(self, end: float) -> bool:
         """Do all that is due at the next moment before `end`; return whether there was one."""
         now = self.clock.now()
         at = max(self.next_at(), now)
@@ -298,16 +277,16 @@ class World:
             try:
                 await self._round()
             except ManagerDied:
-                if not may_end:
-                    raise
+                if self._is_nested:
+                    raise  # up through the manager's own calls, as far as where it was run from
                 await self.crash_manager()
                 down_s = self.rng(f"down-{self._lives}").uniform(*self.faults.manager_down_s)
                 self.later(down_s, "", self.start_manager)
-            if self._violations and may_end:
-                raise InvariantViolatedError(self.story(self._violations))
+            if self.judge.violations and not self._is_nested:
+                raise InvariantViolatedError(self.story(self.judge.violations))
             if self.next_at() > self.clock.now():
                 return True
-        self._violations.append("it goes round in circles, and time does not pass")
+        self.judge.violations.append("it goes round in circles, and time does not pass")
         return True
 
     async def _round(self) -> None:
@@ -324,96 +303,31 @@ class World:
 
     # --- the invariants ---------------------------------------------------------------------------
 
-    def check(self, *, always: bool = False) -> None:
-        """Look at the store and at the machines, and remember what is violated."""
-        changes = self._total_changes()
-        if changes == self._seen_changes and not always:
-            return
-        self._seen_changes = changes
-        before = self.picture
-        now = self._looker.write_now(lambda tx: self._observer.look(tx, whole=always))
-        self.picture = now
-        self.counts["pictures"] += 1
-        self._given_up |= checks.given_up_tokens(now)
-        running = list(self.running())
-        found = checks.violations(now)
-        for check in checks.STEP_CHECKS:
-            found += check(before, now)
-        found += checks.cancels_hold(now, [i for i in now.changed if i in self.cancelled])
-        found += checks.what_runs_is_held(now, running)
-        found += checks.kernels_run_once(running, self._given_up)
-        found += checks.tokens_run_once(self.starts())
-        if self.manager is not None:
-            found += checks.the_shadow_is_true(now, self.manager.repository.live)
-            if self.clock.now() - self.manager.since > OVERDUE_S:
-                found += checks.nothing_is_overdue(now, self.clock.now(), OVERDUE_S)
-        self._violations = self._violations or found
+    def check(self) -> None:
+        """Hold everything against the invariants, if the store has changed."""
+        if self.manager is None:
+            self.judge.look(None, self.clock.now(), watched_since=None)
+        else:
+            live, since = self.manager.repository.live, self.manager.since
+            self.judge.look(live, self.clock.now(), watched_since=since)
 
     def check_at_rest(self) -> list[str]:
-        """Say what is wrong once faults have stopped for long enough."""
+        """Say what is wrong once nothing has gone wrong for long enough."""
         assert self.manager is not None
-        self.check(always=True)
-        live = self.manager.repository.live
-        return (
-            self._violations
-            + checks.every_accepted_session_is_there(self.picture, self.accepted)
-            + checks.cancels_hold(self.picture, self.cancelled)
-            + checks.everything_has_ended(self.picture, live.waits)
-            + checks.results_are_true(self.picture, self._script_of)
-        )
+        return self.judge.look_at_rest(self.manager.repository.live, self._script_of)
 
     def is_at_rest(self) -> bool:
         """Say whether nothing is left to be done."""
-        return self.manager is not None and not checks.everything_has_ended(
-            self.picture, self.manager.repository.live.waits
+        return self.manager is not None and not everything_has_ended(
+            self.judge.picture, self.manager.repository.live.waits
         )
 
-    def running(self) -> Iterator[tuple[AgentId, str, KernelId]]:
-        """Iterate over what runs on the machines."""
-        for agent_id, runtime in self.runtimes.items():
-            for token, kernel in runtime.kernels.items():
-                if kernel.runs and kernel.end is None:
-                    yield agent_id, token, kernel.order.kernel_id
-
-    def starts(self) -> Counter[str]:
-        """Return how often each token's command was run."""
-        return Counter(token for runtime in self.runtimes.values() for token in runtime.started)
+    def story(self, found: Sequence[str]) -> str:
+        """Tell what is violated, and how it came about."""
+        return self.judge.story(found, BEGINNING)
 
     def _script_of(self, session: SessionWithKernels, index: int) -> Script:
         return self.scripts.get((session.name, index), Script())
-
-    def _total_changes(self) -> int:
-        with self._engine.connect() as connection:
-            changes: int = connection.connection.driver_connection.total_changes  # type: ignore[union-attr]
-            return changes
-
-    # --- the story --------------------------------------------------------------------------------
-
-    def history(self, session_id: SessionId) -> Sequence[HistoryLine]:
-        """Return the history of a session as it was last seen."""
-        return self.picture.history.get(session_id, ())
-
-    def digest(self) -> str:
-        """Return a digest of all that the store remembers."""
-        whole = hashlib.sha256()
-        picture = self._looker.write_now(lambda tx: self._observer.look(tx, whole=True))
-        for session in picture.sessions.values():
-            whole.update(repr(session).encode())
-            for line in picture.history.get(session.session_id, ()):
-                whole.update(repr(line).encode())
-        for part in (*picture.holds.values(), *picture.agents.values()):
-            whole.update(repr(part).encode())
-        return whole.hexdigest()
-
-    def story(self, found: Sequence[str], *, steps_max: int = 60) -> str:
-        """Tell what is violated, what became of the sessions concerned, and the last steps."""
-        told = [f"seed {self.seed}: {len(found)} violations", *found]
-        for session_id, session in self.picture.sessions.items():
-            if any(session_id in sentence for sentence in found):
-                told += ["", f"session {session_id}: {session}"]
-                told += [_told(line) for line in self.history(session_id)]
-        told += ["", f"the last {steps_max} steps:", *list(self._steps)[-steps_max:]]
-        return "\n".join(told)
 
     def _note_moves(self, applied: Applied) -> None:
         for moved in applied.moved:
@@ -421,10 +335,12 @@ class World:
             self.note(f"{moved.session_id}: {moved.from_status} -> {moved.to_status}")
 
 
-def _told(line: HistoryLine) -> str:
-    who = f" {line.kernel_id}" if line.kernel_id else ""
-    what = f"{line.from_status} -> {line.to_status}"
-    return f"{line.at - BEGINNING:12.3f}  {line.status_seq:3d}{who} {what}: {line.reason} {line.detail}"
+async def _until_done(action: Callable[[], Awaitable[None]]) -> None:
+    """Do something, and again until nothing refuses it."""
+    while True:
+        with contextlib.suppress(SokovanError):
+            await action()
+            return
 
 
 async def _end_other_tasks() -> None:

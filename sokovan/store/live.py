@@ -53,7 +53,7 @@ class Live:
             before = self.sessions.get(session_id)
             if before is not None and before.status is not session.status:
                 del self._by_status[before.scaling_group, before.status][session_id]
-                self._forget_wait(session_id)
+                self.forget_wait(session_id)
             if session.status.is_final:
                 self.sessions.pop(session_id, None)
             else:
@@ -65,9 +65,10 @@ class Live:
         before = self.sessions.pop(session_id, None)
         if before is not None:
             del self._by_status[before.scaling_group, before.status][session_id]
-            self._forget_wait(session_id)
+            self.forget_wait(session_id)
 
-    def _forget_wait(self, session_id: SessionId) -> None:
+    def forget_wait(self, session_id: SessionId) -> None:
+        """Forget why a session waited."""
         self.waits.pop(session_id, None)
         self.facts.pop(session_id, None)
 
@@ -94,10 +95,6 @@ class Live:
         for status in sorted(statuses):
             for session_id in self._by_status.get((scaling_group, status), ()):
                 yield self.sessions[session_id]
-
-    def any_in(self, scaling_group: str, statuses: Iterable[SessionStatus]) -> bool:
-        """Say whether the group has a session in any of `statuses`."""
-        return any(self._by_status.get((scaling_group, status)) for status in statuses)
 
     def holds_on(self, agent_id: AgentId) -> Iterable[Hold]:
         """Return the holds on an agent, leftovers included."""

@@ -231,6 +231,8 @@ class SqlRepository:
             if before is None or before.code != wait.code:
                 noted[session_id] = NotedWait(wait.code.value, now)
         self.live.facts.update(waits)
+        for session_id in waits.keys() - self.live.sessions.keys():  # they ended meanwhile
+            self.live.forget_wait(session_id)
 
     async def apply(self, moves: Sequence[Move]) -> Applied:
         """Make moves: status, assignment, tokens, holds and history in one transaction.

@@ -18,7 +18,7 @@ from sokovan.domain.sessions import (
 )
 from sokovan.domain.statuses import SessionResult, SessionStatus
 from sokovan.identity import IdSource
-from sokovan.scheduler.change import submission_lines
+from sokovan.scheduler.ledger import submission_lines
 from sokovan.store.engine import Transaction
 from sokovan.store.rows import (
     line_values,

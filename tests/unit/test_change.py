@@ -10,7 +10,8 @@ from sokovan.domain.resources import Request
 from sokovan.domain.sessions import KernelAssignment, Limit
 from sokovan.domain.statuses import KernelStatus, SessionResult, SessionStatus
 from sokovan.scheduler import stages
-from sokovan.scheduler.change import SessionChange, submission_lines
+from sokovan.scheduler.change import SessionChange
+from sokovan.scheduler.ledger import submission_lines
 from sokovan.scheduler.moves import Outcome
 from sokovan.scheduler.stages import both
 from tests.build import (

@@ -276,7 +276,6 @@ async def test_why_a_session_waits_is_kept(repository, clock):
     assert [line["reason"] for line in lines[2:]] == ["TOO_LITTLE_CPU"]
 
 
-@pytest.mark.xfail(reason="note_waits keeps a wait of a session that ended meanwhile until refresh")
 async def test_why_a_session_waits_is_forgotten_when_it_ended_meanwhile(repository, clock):
     (session_id,) = await submitted(repository)
 
@@ -289,6 +288,7 @@ async def test_why_a_session_waits_is_forgotten_when_it_ended_meanwhile(reposito
 
     assert session_id not in repository.live.sessions
     assert session_id not in repository.live.waits
+    assert session_id not in repository.live.facts
 
 
 async def test_a_session_that_failed_waits_for_its_next_attempt(repository, clock):
