@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import gc
 import json
 import os
 import secrets
@@ -114,6 +115,7 @@ async def _serve(
             uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none")
         )
         serving = tasks.create_task(server.serve(sockets=[listener]))
+        gc.freeze()  # what is there now stays: no use looking through it again and again
         _announce(config.home, operations.address)
         log.info("ready", address=operations.address, pid=os.getpid(), version=__version__)
         if on_ready is not None:

@@ -4,14 +4,14 @@ Also here: a real repository in memory, and agents that a test can talk to.
 """
 
 import random
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from sokovan.clock import Clock, ManualClock
 from sokovan.config import SchedulerConfig, StoreConfig
 from sokovan.domain.cluster import Agent, ScalingGroup
-from sokovan.domain.resources import Capacity, Device, Hold, Request
+from sokovan.domain.resources import Capacity, Device, Request
 from sokovan.domain.sessions import (
     AgentId,
     Assignment,
@@ -24,7 +24,7 @@ from sokovan.domain.sessions import (
     SessionSpec,
     SessionWithKernels,
 )
-from sokovan.domain.statuses import FINAL, WAITING, KernelStatus, SessionStatus
+from sokovan.domain.statuses import WAITING, KernelStatus, SessionStatus
 from sokovan.identity import IdSource
 from sokovan.scheduler.coordinator import Chore, Coordinator
 from sokovan.scheduler.messages import AgentHello, KernelReport, ReportState
@@ -341,26 +341,3 @@ class FakeGateway:
         if callable(answer):
             return await answer(tokens)
         return answer
-
-
-# --- what must always hold ------------------------------------------------------------------------
-
-
-def live_tokens(sessions: Mapping[SessionId, SessionWithKernels]) -> set[str]:
-    """Return the tokens of kernels that exist as far as their sessions know."""
-    return {
-        kernel.token
-        for session in sessions.values()
-        if session.status not in FINAL
-        for kernel in session.kernels
-        if kernel.token is not None and not kernel.status.is_final
-    }
-
-
-def tokens_held(holds: Iterable[Hold]) -> tuple[set[str], set[str]]:
-    """Return the tokens of holds, those of live kernels apart from those of leftovers."""
-    held = list(holds)
-    return (
-        {hold.token for hold in held if not hold.is_leftover},
-        {hold.token for hold in held if hold.is_leftover},
-    )

@@ -71,7 +71,10 @@ class SessionChange(SessionLedger):
     def _note(self, move: Move) -> None:
         changes: dict[str, Any] = {}
         if move.attempts is not None:
-            changes["attempts"] = {**self.session.attempts, move.stage: move.attempts}
+            counted = self.session.attempts.get(move.stage, Attempts()).count
+            count = max(move.attempts.count, counted + 1)  # agents may have reported some since
+            attempts = replace(move.attempts, count=count)
+            changes["attempts"] = {**self.session.attempts, move.stage: attempts}
         if move.outcome is Outcome.SKIPPED:
             changes["noted_reason"] = move.reason
         self.session = replace(self.session, **changes)
@@ -132,6 +135,8 @@ class SessionChange(SessionLedger):
             self._advance_kernel(
                 index, KernelStatus.RUNNING, MoveReason.REPORTED_BY_AGENT, _BY_AGENT
             )
+        elif ran and kernel.started_at is None:  # its stop was decided on before this was known
+            self._set_kernel(index, started_at=self._now)
         self._set_kernel(index, exit_code=exit_code, reason=reason, error=error or kernel.error)
         self._advance_kernel(
             index, KernelStatus.TERMINATED, reason or MoveReason.REPORTED_BY_AGENT, _BY_AGENT

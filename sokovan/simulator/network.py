@@ -82,6 +82,10 @@ class Network(InProcessHome):
     ) -> None:
         super().__init__(_NOBODY, clock)
         self.faults = faults
+        self.before_call: Callable[[AgentId, str], Awaitable[None]] = _nothing
+        """Awaited before each call takes effect; a test may have it raise."""
+        self.after_call: Callable[[AgentId, str], Awaitable[None]] = _nothing
+        """Awaited before each call is answered; a test may have it raise."""
         self._world = surroundings
         self._rng = rng
         self._timeout_s = call_timeout_s
@@ -208,8 +212,10 @@ class Network(InProcessHome):
             await self._time_out(f"{what}: late")
         if self._happens(faults.agent_dies_in_call):
             await self._die_half_way(agent_id, op, items, what)
+        await self.before_call(agent_id, op)
         answers = await self._do(agent_id, op, items)
         self._world.note(f"{what}: {_brief(answers)}")
+        await self.after_call(agent_id, op)
         if self._happens(faults.call_repeated):
             self._again(agent_id, op, items, f"{what}, again")
         if self._happens(faults.answer_lost):
@@ -262,6 +268,10 @@ class Network(InProcessHome):
 
     def _happens(self, chance: float) -> bool:
         return chance > 0 and self._rng.random() < chance
+
+
+async def _nothing(agent_id: AgentId, op: str) -> None:
+    """What happens in the middle of a call, usually."""
 
 
 class _Nobody:

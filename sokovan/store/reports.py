@@ -33,17 +33,25 @@ def record(
             never placed there: what is said of them changes nothing.
         groups: Policies by name.
     """
+    known = []
     for report in reports:
         hold = on_agent.get(report.token)
         change = changes.get(SessionId(hold.session_id)) if hold else None
         if hold is None or change is None:
             continue
         index = _kernel_with(change, report.token)
-        if index is None or hold.is_leftover:
-            if _is_gone(report):
-                changes.release(hold)
-        else:
+        if index is not None and not hold.is_leftover:
+            known.append((change, index, report))
+        elif _is_gone(report):
+            changes.release(hold)
+    for change, index, report in known:  # beginnings before ends: the end of one may end them all
+        if report.exit_code is not None:
+            change.kernel_running(index)
+    for change, index, report in known:
+        if change.session.kernels[index].token == report.token:
             _record_one(change, index, report, groups[change.session.scaling_group])
+        elif _is_gone(report):  # sent back just now
+            changes.release(on_agent[report.token])
 
 
 def _record_one(

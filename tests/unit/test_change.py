@@ -133,6 +133,16 @@ def test_a_failed_attempt_is_recorded_and_moves_nothing():
     )
 
 
+def test_failures_that_agents_reported_while_a_stage_was_at_work_are_not_forgotten():
+    """The stage saw none, an agent reported two since, and the stage's own is the third."""
+    session = a_session(S1, S.PREPARED, attempts=attempts_of(stages.START_SESSIONS, 2))
+    attempts = attempts_of(stages.START_SESSIONS, 1, last_at=NOW)["start-sessions"]
+
+    change = moved(session, stages.START_SESSIONS, outcome=Outcome.NEED_RETRY, attempts=attempts)
+
+    assert change.session.attempts["start-sessions"].count == 3
+
+
 def test_a_noted_waiting_reason_is_remembered_until_the_next_phase():
     session = a_session(S1)
     noted = moved(
