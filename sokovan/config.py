@@ -31,8 +31,6 @@ class SchedulerConfig:
     """How often the picture of what is alive is read again from the store."""
     agent_call_timeout_s: float = 10.0
     """How long one call to an agent may take."""
-    assertions: bool = False
-    """Check the invariants after every change; for tests, it costs time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +174,12 @@ def load_config(home: Path, environ: Mapping[str, str] = os.environ) -> Config:
             raise ConfigError(
                 f"agents: {agent.name!r} is in the group {agent.scaling_group!r}, which has no"
                 f" [groups.{agent.scaling_group}] section; add one"
+            )
+        if agent.heartbeat_s * 2 > config.scheduler.agent_silence_s:
+            raise ConfigError(
+                f"agents: {agent.name!r} says that it is alive every {agent.heartbeat_s:g} s, and"
+                f" counts as lost after {config.scheduler.agent_silence_s:g} s; make"
+                " scheduler.agent_silence_s at least twice its heartbeat_s"
             )
     if len({agent.name for agent in config.agents}) < len(config.agents):
         raise ConfigError("agents: two agents have the same name; give each its own")

@@ -48,6 +48,7 @@ NOW = 1_000_000_000.0
 GIB = 1024**3
 S1, S2, S3 = SessionId("s1"), SessionId("s2"), SessionId("s3")
 A1, A2 = AgentId("a1"), AgentId("a2")
+STARTED = frozenset({KernelStatus.RUNNING, KernelStatus.TERMINATING})
 
 
 def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -76,6 +77,7 @@ def a_kernel(index: int = 0, status: KernelStatus = KernelStatus.PENDING, **chan
             status_since=NOW,
             request=Request(cpu_milli=1000, mem_bytes=GIB),
             **({} if status is KernelStatus.PENDING else placed),
+            started_at=NOW if status in STARTED else None,
         ),
         **changes,
     )

@@ -30,7 +30,9 @@ exec 3>"$sokovan_dir/run" >>"$sokovan_dir/stdout" 2>>"$sokovan_dir/stderr" || ex
 read -r sokovan_line </proc/$$/stat && echo "$sokovan_line" >&3 || exit 125
 trap : TERM INT HUP QUIT
 sokovan_status=0
+exec 4>&2 2>/dev/null
 (
+    exec 2>&4 4>&-
     while [ "$sokovan_gates" -gt 0 ]; do
         echo 0 >|"$1" || exit 125
         shift
@@ -46,7 +48,10 @@ sokovan_status=0
 echo "$sokovan_status" >&3
 exit "$sokovan_status"
 """
-"""Its variables have names that no environment has: an exported one would reach the command."""
+"""Its variables have names that no environment has: an exported one would reach the command.
+
+Its own stderr is closed off while it waits: a shell remarks on a child that a signal has ended.
+"""
 SHELL = "/bin/sh"
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _RESET = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]

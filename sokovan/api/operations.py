@@ -1,6 +1,7 @@
 """`Operations`: the service itself, on this process's store, coordinator and agents."""
 
 import asyncio
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -177,17 +178,15 @@ class Operations:
         (view,) = await self._views([session_id])
         if view["status"] != SessionStatus.PENDING:
             code = view["reason"] or view["status"]
-            return {"session": view, "sentence": _standing(view), "code": code, "facts": {}}
+            lines = await self._database.read(lambda tx: history_of(tx, session_id))
+            return {"session": view, "sentence": _standing(view, lines), "code": code, "facts": {}}
         data = await self._repository.get_scheduling_data(view["scaling_group"])
         if data is None or all(s.session_id != session_id for s in data.pending):
             return {"session": view, **{k: view["wait"][k] for k in ("sentence", "code", "facts")}}
-        facts = explain(snapshot_of(data), session_id)
-        return {
-            "session": view,
-            "sentence": facts.pop("sentence"),
-            "code": facts.pop("code"),
-            "facts": facts,
-        }
+        told = explain(snapshot_of(data), session_id)
+        del told["session_id"]
+        words = {"sentence": told.pop("sentence"), "code": told.pop("code")}
+        return {"session": view, **words, "facts": told.pop("facts") | told}
 
     async def wait(self, ref: str, *, owner: str, timeout_s: float) -> View:
         session_id = await self._resolve(ref, owner)
@@ -317,23 +316,25 @@ class Operations:
 
 
 async def _for(event: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
-def _standing(view: View) -> str:
+def _standing(view: View, history: Sequence[View]) -> str:
     """Say in one sentence where a session stands that does not wait to be placed."""
+    ending = ("TERMINATING", "TERMINATED", "CANCELLED")
+    ends = [line["detail"] for line in history if line["to_status"] in ending]
+    cause = next((f": {detail}" for detail in ends if detail), "")
     status, on = view["status"], ", ".join(view["agents"]) or "no agent"
     match status:
         case "TERMINATED" | "CANCELLED":
             code = "" if view["exit_code"] is None else f", exit code {view['exit_code']}"
-            return f"it has ended: {view['reason']} ({view['result']}{code})"
+            return f"it has ended: {view['reason']} ({view['result']}{code}){cause}"
         case "RUNNING":
             return f"it runs on {on}"
         case "TERMINATING":
-            return f"it is being stopped on {on}: {view['reason']}"
+            return f"it is being stopped on {on}: {view['reason']}{cause}"
         case "DEPRIORITIZING":
             return "its priority is being lowered, as no agent could ever fit it so far"
         case _:

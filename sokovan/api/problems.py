@@ -83,7 +83,7 @@ def _sentence(error: Mapping[str, Any]) -> str:
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
-        return "there is no such field; see docs/reference/api.md for those that there are"
+        return "there is no such field; see docs/reference/http-api.md for those that there are"
     if kind == "value_error":
         return str(context["error"])
     message = str(error["msg"])

@@ -30,6 +30,8 @@ PATIENCE_S = 1.0
 """How long a session may take to start before a line says why it waits."""
 REMINDER_S = 15.0
 """How often to look whether the reason has changed."""
+ECHO_S = 0.3
+"""A second signal so soon is the first one's echo: timeout(1) signals us, and our whole group."""
 READ_WAIT_S = 10.0
 RETRY_S = 0.5
 FAILURES_MAX = 20
@@ -66,6 +68,7 @@ class Attendance:
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._is_over = threading.Event()
         self._cancelled_by: int | None = None
+        self._cancelled_at = 0.0
         self._sink = Sink(json=call.json, prefixed=len(session["kernels"]) > 1)
 
     def until_it_ends(self) -> int:
@@ -154,6 +157,8 @@ class Attendance:
         """Do what a signal asks for; return an exit code when that is to leave."""
         if self._is_over.is_set():
             return exits.SIGNAL_BASE + number
+        if self._cancelled_by is not None and time.perf_counter() - self._cancelled_at < ECHO_S:
+            return None
         if self._cancelled_by is not None:
             self._sink.note(f"{self._ref}: killing it")
             self._client.cancel(self._session["id"], force=True)
@@ -173,6 +178,7 @@ class Attendance:
     def _cancel(self, number: int) -> None:
         if self._cancelled_by is None:
             self._cancelled_by = number
+            self._cancelled_at = time.perf_counter()
             self._client.cancel(self._session["id"])
 
     def _ask(self) -> str:

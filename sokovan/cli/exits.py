@@ -57,5 +57,9 @@ def of_session(session: Mapping[str, Any]) -> int:
         return NOT_EXECUTABLE
     if session["result"] == SessionResult.SUCCESS:
         return SUCCESS
+    failed = [kernel for kernel in session["kernels"] if kernel["exit_code"]]
+    if failed and session["reason"] == EndReason.KERNEL_FAILED:
+        first = min(failed, key=lambda kernel: kernel["ended_at"])
+        return int(first["exit_code"])
     code: int | None = session["exit_code"]
     return code or RUN_FAILED

@@ -228,7 +228,9 @@ class SessionChange(SessionLedger):
 
     # --- what a user asked for ------------------------------------------------------------------
 
-    def request_termination(self, *, force: bool, reason: str, detail: str = "") -> bool:
+    def request_termination(
+        self, *, force: bool, reason: str, detail: str = "", stage: str = BY_USER
+    ) -> bool:
         """End the session; return whether that changed anything."""
         status = self.session.status
         if status.is_final or (
@@ -238,16 +240,16 @@ class SessionChange(SessionLedger):
         if status in WAITING:
             self._set_end(reason, SessionResult.UNDEFINED)
             for index in range(len(self.session.kernels)):
-                self._advance_kernel(index, KernelStatus.CANCELLED, reason, BY_USER)
-            self._set_session(SessionStatus.CANCELLED, reason, detail, BY_USER)
+                self._advance_kernel(index, KernelStatus.CANCELLED, reason, stage)
+            self._set_session(SessionStatus.CANCELLED, reason, detail, stage)
             return True
         self.session = replace(self.session, force=force)
         if status is SessionStatus.TERMINATING:
-            self._line(reason, "forced", BY_USER)
+            self._line(reason, "forced", stage)
             return True
         end = end_of(self.session.kernels)
         result = end.result if end else SessionResult.FAILURE
-        self._begin_termination(reason, result, detail, BY_USER)
+        self._begin_termination(reason, result, detail, stage)
         self.follow()
         return True
 
@@ -290,6 +292,7 @@ class SessionChange(SessionLedger):
         self.session = replace(
             self.session,
             requeues=session.requeues + 1,
+            started_at=None,
             pending_since=self._now,
             avoid=tuple(dict.fromkeys((*session.avoid, *failed))),
         )

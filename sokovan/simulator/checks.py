@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import pairwise
 
+from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Hold, over_held, used_by
 from sokovan.domain.sessions import AgentId, Kernel, KernelId, SessionWithKernels
 from sokovan.domain.statuses import (
@@ -103,6 +104,8 @@ def _faults_of(session: SessionWithKernels) -> Iterator[str]:
         yield f"it is {status} with the termination reason {session.reason}"
     if status is SessionStatus.TERMINATED and session.result is SessionResult.UNDEFINED:
         yield "it is TERMINATED without a result"
+    if any(k.exit_code is not None and k.started_at is None for k in session.kernels):
+        yield "a kernel has an exit code and never started"
     if (due := next_promotion(session)) is not None:
         yield f"{due.name} is due and was not done"
 
@@ -160,7 +163,7 @@ def kernels_only_go_forward(picture: Picture) -> list[str]:
 
 
 def history_has_every_status(picture: Picture) -> list[str]:
-    """A session that has run, however shortly, has every status up to RUNNING in its history."""
+    """No status on the way to RUNNING is left out; who ran alone has RUNNING, however shortly."""
     path = ("SCHEDULED", "PREPARING", "PREPARED", "CREATING", "RUNNING")
     found = []
     for session in picture.looked_at():
@@ -172,6 +175,9 @@ def history_has_every_status(picture: Picture) -> list[str]:
         for here, there in pairwise(told):
             if there in path and here != ("PENDING", *path)[path.index(there)]:
                 found.append(f"session {session.session_id}: from {here} straight to {there}")
+        by_itself = session.reason in (EndReason.SELF_TERMINATED, EndReason.KERNEL_FAILED)
+        if by_itself and len(session.kernels) == 1 and "RUNNING" not in told:
+            found.append(f"session {session.session_id}: it ended by itself and was never RUNNING")
     return found
 
 

@@ -260,12 +260,12 @@ class World:
         self._is_nested = True
         try:
             end = self.clock.now() + seconds
-            while not self.judge.violations and await self._moment(end):
+            while not self.judge.violations and await self._moment(end, is_nested=True):
                 pass
         finally:
             self._is_nested = False
 
-    async def _moment(self, end: float) -> bool:
+    async def _moment(self, end: float, *, is_nested: bool = False) -> bool:
         """Do all that is due at the next moment before `end`; return whether there was one."""
         now = self.clock.now()
         at = max(self.next_at(), now)
@@ -277,12 +277,12 @@ class World:
             try:
                 await self._round()
             except ManagerDied:
-                if self._is_nested:
+                if is_nested:
                     raise  # up through the manager's own calls, as far as where it was run from
                 await self.crash_manager()
                 down_s = self.rng(f"down-{self._lives}").uniform(*self.faults.manager_down_s)
                 self.later(down_s, "", self.start_manager)
-            if self.judge.violations and not self._is_nested:
+            if self.judge.violations and not is_nested:
                 raise InvariantViolatedError(self.story(self.judge.violations))
             if self.next_at() > self.clock.now():
                 return True

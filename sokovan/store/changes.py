@@ -34,6 +34,7 @@ from sokovan.store.rows import (
 from sokovan.store.submissions import insert_sessions, new_session
 from sokovan.store.tables import agents, dependencies, history, holds, kernels, sessions, specs
 
+BY_DEPENDENCY = "dependencies"
 IDS_PER_STATEMENT_MAX = 5000
 """Databases limit the parameters of one statement."""
 
@@ -199,6 +200,7 @@ class ChangeSet:
                     force=False,
                     reason=EndReason.DEPENDENCY_FAILED,
                     detail=_why_failed(dependency, ended),
+                    stage=BY_DEPENDENCY,
                 )
                 return
         change.session = replace(session, unmet=tuple(unmet))

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from sokovan.domain.cluster import Agent
+from sokovan.domain.cluster import Agent, AgentStatus
 from sokovan.domain.reasons import Wait
 from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import AgentId, SessionId, SessionWithKernels
@@ -24,6 +24,8 @@ class Live:
     def __init__(self) -> None:
         self.sessions: dict[SessionId, SessionWithKernels] = {}
         self.agents: dict[AgentId, Agent] = {}
+        self.heard: set[AgentId] = set()
+        """The agents that have introduced themselves to this manager."""
         self.waits: dict[SessionId, NotedWait] = {}
         """Why each session waits that was left alone in its present phase, and since when."""
         self.facts: dict[SessionId, Wait] = {}
@@ -37,11 +39,11 @@ class Live:
 
         In place: those who are about to write hold on to this very object.
         """
-        heard = dict(self.agents)
+        heard, connected = dict(self.agents), self.heard
         waits = {i: wait for i, wait in self.waits.items() if i in other.sessions}
         facts = {i: wait for i, wait in self.facts.items() if i in other.sessions}
         self.__dict__.update(other.__dict__)
-        self.waits, self.facts = waits, facts
+        self.waits, self.facts, self.heard = waits, facts, connected
         self.put_agents(
             _as_heard(agent, heard.get(agent.agent_id)) for agent in list(self.agents.values())
         )
@@ -88,6 +90,11 @@ class Live:
         for agent in agents:
             self.agents[agent.agent_id] = agent
 
+    def introduce(self, agent: Agent) -> None:
+        """Take over an agent that has introduced itself to this manager."""
+        self.heard.add(agent.agent_id)
+        self.put_agents([agent])
+
     def in_statuses(
         self, scaling_group: str, statuses: Iterable[SessionStatus]
     ) -> Iterator[SessionWithKernels]:
@@ -110,6 +117,15 @@ class Live:
             (agent for agent in self.agents.values() if agent.scaling_group == scaling_group),
             key=lambda agent: agent.agent_id,
         )
+
+    def agents_to_place_on(self, scaling_group: str) -> list[Agent]:
+        """Return a group's agents as placement is to see them: one not heard of yet is lost."""
+        return [
+            replace(agent, status=AgentStatus.LOST)
+            if agent.status is AgentStatus.ALIVE and agent.agent_id not in self.heard
+            else agent
+            for agent in self.agents_of(scaling_group)
+        ]
 
 
 def _as_heard(agent: Agent, before: Agent | None) -> Agent:

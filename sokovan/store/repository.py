@@ -29,6 +29,7 @@ from sokovan.scheduler.stages import SCHEDULE_SESSIONS, Stage
 from sokovan.store.agents import register, save_status, what_follows
 from sokovan.store.answers import to_prepare, to_start, to_terminate
 from sokovan.store.changes import (
+    BY_DEPENDENCY,
     ChangeSet,
     load_specs,
 )
@@ -113,7 +114,7 @@ class SqlRepository:
         if group is None:
             return None
         now = self._clock.now()
-        on = self.live.agents_of(scaling_group)
+        on = self.live.agents_to_place_on(scaling_group)
         pending = self.live.in_statuses(scaling_group, SCHEDULE_SESSIONS.takes)
         return SchedulingData(
             group,
@@ -325,7 +326,8 @@ class SqlRepository:
                 change.request_termination(
                     force=False,
                     reason=EndReason.DEPENDENCY_FAILED,
-                    detail="a session it depends on has ended otherwise already",
+                    detail=failed[change.session.session_id],
+                    stage=BY_DEPENDENCY,
                 )
             applied = changes.save()
             new = tuple(Moved(s.session_id, s.scaling_group, None, s.status) for s in made)
@@ -355,7 +357,7 @@ class SqlRepository:
 
         def job(tx: Transaction) -> Agent:
             agent = register(tx, hello, self._clock.now())
-            tx.after_commit(lambda: self.live.put_agents([agent]))
+            tx.after_commit(lambda: self.live.introduce(agent))
             return agent
 
         return await self._database.write(job)

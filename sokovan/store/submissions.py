@@ -1,7 +1,7 @@
 """Accepting sessions: all of a submission or none, once for each creation id."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -70,12 +70,12 @@ def new_session(
 
 def accept(
     tx: Transaction, submitted: Sequence[SessionSpec], ids: IdSource, now: float
-) -> tuple[list[SessionId], list[SessionWithKernels], set[SessionId]]:
+) -> tuple[list[SessionId], list[SessionWithKernels], dict[SessionId, str]]:
     """Write a submission.
 
     Returns:
         The session id for each spec, known ones included; the new sessions; and those of them that
-        a dependency has failed already.
+        a dependency has failed already, with the reason in words.
 
     Raises:
         CreationConflictError: A creation id was used before for something else.
@@ -168,24 +168,32 @@ def _with_dependencies(
     submitted: Sequence[SessionSpec],
     answer: Sequence[SessionId],
     entries: Sequence[Entry],
-) -> tuple[list[Entry], set[SessionId]]:
+) -> tuple[list[Entry], dict[SessionId, str]]:
     """Resolve `#n`, check that the others exist, and leave only what is not met yet."""
     own = {session.session_id for _, session, _ in entries}
     named = {d.session_id for spec, _, _ in entries for d in spec.depends_on}
     again = set(answer) - own  # accepted before, under the same creation id
     wanted = {name for name in named if not name.startswith("#")} | (again if named else set())
-    found = _states_of(tx, wanted) if wanted else {}
+    latest = _latest_retries(tx, wanted)
+    found = _states_of(tx, wanted | set(latest.values())) if wanted else {}
     resolved: list[Entry] = []
-    failed: set[SessionId] = set()
+    failed: dict[SessionId, str] = {}
     for spec, session, digest in entries:
         unmet: dict[SessionId, Dependency] = {}
         for dependency in spec.depends_on:
             other = _resolve(dependency.session_id, answer, found, own)
+            other = latest.get(other, other)
+            if unmet.get(other, dependency).kind is not dependency.kind:
+                raise InvalidRequestError(
+                    f"depends_on: {dependency.session_id} is named twice, with different kinds;"
+                    " keep one",
+                    field="depends_on",
+                )
             status, result = found.get(other, (None, SessionResult.UNDEFINED))
             if status is None or not SessionStatus(status).is_final:
                 unmet[other] = replace(dependency, session_id=other)
             elif not dependency.kind.is_met_by(SessionResult(result)):
-                failed.add(session.session_id)
+                failed[session.session_id] = f"{dependency.kind} {other}, which had ended already"
         resolved.append((spec, replace(session, unmet=tuple(unmet.values())), digest))
     _refuse_cycles({s.session_id: [d.session_id for d in s.unmet] for _, s, _ in resolved})
     return resolved, failed
@@ -211,6 +219,21 @@ def _resolve(
             field="depends_on",
         )
     return SessionId(name)
+
+
+def _latest_retries(tx: Transaction, wanted: Iterable[str]) -> dict[SessionId, SessionId]:
+    """Return the session that stands for each of `wanted` that was retried."""
+    latest: dict[SessionId, SessionId] = {}
+    behind = {SessionId(name): SessionId(name) for name in wanted}  # by the newest known so far
+    while behind:
+        rows = tx.execute(
+            select(sessions.c.session_id, sessions.c.retry_of).where(
+                sessions.c.retry_of.in_(list(behind))
+            )
+        )
+        behind = {SessionId(row.session_id): behind[row.retry_of] for row in rows}
+        latest |= {first: newest for newest, first in behind.items()}
+    return latest
 
 
 def _states_of(tx: Transaction, wanted: set[SessionId]) -> dict[str, tuple[str, str]]:

@@ -71,6 +71,13 @@ Index(
     sqlite_where=_LIVE,
     postgresql_where=_LIVE,
 )
+_RETRIES = text("retry_of IS NOT NULL")
+Index(
+    "ix_sessions_retry_of",
+    sessions.c.retry_of,
+    sqlite_where=_RETRIES,
+    postgresql_where=_RETRIES,
+)
 Index("ix_sessions_owner", sessions.c.owner, sessions.c.number)
 
 specs = Table(

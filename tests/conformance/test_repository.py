@@ -1211,3 +1211,14 @@ def test_assignments_name_every_kernel():
     session = a_session(kernels=3)
 
     assert [place.agent_id for place in an_assignment(session, A1, A2)] == [A1, A2, A1]
+
+
+async def test_nothing_is_placed_on_an_agent_that_this_manager_has_not_heard_of(repository, store):
+    again = await store.opened()
+
+    unheard = await again.get_scheduling_data("default")
+    await again.register_agent(an_agent_hello(A1))
+    heard = await again.get_scheduling_data("default")
+
+    assert [agent.status for agent in unheard.agents] == [AgentStatus.LOST]
+    assert [agent.status for agent in heard.agents] == [AgentStatus.ALIVE]

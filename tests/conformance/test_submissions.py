@@ -413,6 +413,23 @@ async def test_those_who_wait_for_a_session_wait_for_its_retry(repository, store
     assert await status_of(store, second) is S.CANCELLED
 
 
+async def test_who_comes_late_waits_for_the_last_retry_too(repository, store):
+    first = await running(repository, retries=2)
+    await ended(repository, first, exit_code=1)
+    (second,) = await followers(repository, first)
+
+    (late,) = await submitted(repository, a_spec(depends_on=after(first)))
+
+    assert repository.live.sessions[late].unmet == after(second.session_id)
+
+
+async def test_two_kinds_of_one_dependency_are_refused(repository):
+    (first,) = await submitted(repository)
+
+    with pytest.raises(InvalidRequestError, match="named twice"):
+        await submitted(repository, a_spec(depends_on=(*after(first), *after(first, kind=ANY))))
+
+
 async def test_a_retry_does_not_wait_again_for_what_its_original_waited_for(repository):
     (first,) = await submitted(repository)
     await repository.request_termination([first], force=False, detail="")

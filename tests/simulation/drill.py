@@ -96,7 +96,9 @@ async def to_the_end(world: World, *, seconds_max: float = 7200.0) -> None:
     assert not world.judge.running()
 
 
-def failing(op: str, *agents: AgentId, times: int = 1000) -> Callable[[AgentId, str], Awaitable[None]]:
+def failing(
+    op: str, *agents: AgentId, times: int = 1000
+) -> Callable[[AgentId, str], Awaitable[None]]:
     """Return what makes calls fail: those of one kind to some agents, so many times."""
     left = [times]
 

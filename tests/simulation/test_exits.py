@@ -5,8 +5,9 @@ import pytest
 from sokovan.domain.cluster import AgentStatus, ScalingGroup
 from sokovan.domain.reasons import EndReason, WaitReason
 from sokovan.domain.resources import Request
-from sokovan.domain.sessions import AgentId
+from sokovan.domain.sessions import AgentId, Dependency, SessionId
 from sokovan.domain.statuses import SessionResult, SessionStatus
+from sokovan.scheduler.ports import SessionQuerier
 from sokovan.simulator.runtime import Script
 from tests.simulation.drill import (
     A0,
@@ -142,19 +143,13 @@ def _dying_after_one_start(world):
             first = world.judge.picture.sessions[next(iter(world.judge.accepted))].kernels[0]
             agent = world.network.places[agent_id].agent
             orders = await world.manager.repository.search_sessions_with_kernels_and_user(
-                _about(world.judge.accepted)
+                SessionQuerier(list(world.judge.accepted))
             )
             await agent.start([k for k in orders.sessions[0].kernels if k.token == first.token])
             world.network.crash(agent_id)
             world.later(7.0, "it is back", lambda: world.network.revive(agent_id))
 
     return die
-
-
-def _about(ids):
-    from sokovan.scheduler.ports import SessionQuerier
-
-    return SessionQuerier(list(ids))
 
 
 async def test_what_an_agent_started_before_it_was_lost_never_runs_beside_its_successor():
@@ -298,8 +293,6 @@ async def test_a_late_leftover_holds_its_session_back():
 
 
 async def test_a_session_is_cancelled_with_the_one_it_depends_on():
-    from sokovan.domain.sessions import Dependency
-
     world = await a_world()
     first = await world.submit(a_spec(), Script(seconds=10, exit_code=1))
     second = await world.submit(a_spec(name="b", depends_on=(Dependency(first),)))
@@ -330,3 +323,32 @@ def _dying_at_every_other_call(world):
             await world.kill_manager()
 
     return die
+
+
+async def test_a_start_that_arrives_after_its_kernel_was_found_unknown_never_runs():
+    world = await a_world()
+    session_id = SessionId("")
+
+    async def call(agent_id: AgentId, op: str) -> None:
+        if op == "start" and not world.counts["starts"]:
+            world.counts["starts"] += 1
+            querier = SessionQuerier([session_id])
+            orders = await world.manager.repository.search_sessions_with_kernels_and_user(querier)
+
+            async def arrive() -> None:
+                await world.network.places[agent_id].agent.start(orders.sessions[0].kernels)
+
+            world.later(30.0, "the start arrives", arrive)
+            world.network.crash(agent_id)  # what was only prepared is forgotten
+            world.network.restart(agent_id)
+            await world.cancel(session_id)
+        await failing("start")(agent_id, op)
+        await no_stop(agent_id, op)
+
+    no_stop = failing("stop", times=1)
+    world.network.before_call = call
+    session_id = await world.submit(a_spec(), Script(seconds=500))
+    await world.run_for(60)
+
+    assert not world.judge.running()
+    await to_the_end(world)

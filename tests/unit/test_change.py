@@ -535,6 +535,15 @@ def test_a_kernel_that_never_ran_shows_no_start():
     assert change.session.main.error == "no such file"
 
 
+def test_a_kernel_that_was_stopped_before_its_start_was_known_has_run_all_the_same():
+    session = a_session(S1, S.TERMINATING, kernels=[a_kernel(0, K.TERMINATING, started_at=None)])
+
+    change = ended(a_change(session), exit_code=143)
+
+    assert change.session.main.started_at == NOW
+    assert path(change, session.main.kernel_id) == ["TERMINATING", "TERMINATED"]
+
+
 def test_the_end_of_a_kernel_keeps_the_trouble_it_had_before():
     change = a_change(a_session(S1, S.TERMINATING, kernels=[a_kernel(0, K.TERMINATING, error="x")]))
 

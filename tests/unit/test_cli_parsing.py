@@ -202,6 +202,15 @@ def test_each_error_has_its_exit_code(error, code):
     ],
 )
 def test_run_exits_as_a_shell_would(result, reason, exit_code, code):
-    session = {"result": result, "reason": reason, "exit_code": exit_code}
+    kernel = {"exit_code": exit_code, "ended_at": "2026-11-23T00:00:01.000Z"}
+    session = {"result": result, "reason": reason, "exit_code": exit_code, "kernels": [kernel]}
 
     assert exits.of_session(session) == code
+
+
+def test_run_exits_with_the_code_of_the_kernel_that_failed_first():
+    main = {"exit_code": 143, "ended_at": "2026-11-23T00:00:02.000Z"}
+    sub = {"exit_code": 7, "ended_at": "2026-11-23T00:00:01.000Z"}
+    session = {"result": "FAILURE", "reason": "KERNEL_FAILED", "kernels": [main, sub]}
+
+    assert exits.of_session({**session, "exit_code": 143}) == 7

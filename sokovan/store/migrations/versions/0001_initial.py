@@ -152,6 +152,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("status NOT IN ('TERMINATED', 'CANCELLED')"),
     )
     op.create_index("ix_sessions_owner", "sessions", ["owner", "number"], unique=False)
+    op.create_index(
+        "ix_sessions_retry_of",
+        "sessions",
+        ["retry_of"],
+        unique=False,
+        sqlite_where=sa.text("retry_of IS NOT NULL"),
+        postgresql_where=sa.text("retry_of IS NOT NULL"),
+    )
     op.create_table(
         "specs",
         sa.Column("session_id", sa.String(length=32), nullable=False),
