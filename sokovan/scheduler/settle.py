@@ -10,13 +10,13 @@ Every session that a stage takes or awaits is looked at once; first match wins:
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.sessions import Attempts, Limit, SessionId, SessionWithKernels
 from sokovan.scheduler.moves import Move, Outcome
 from sokovan.scheduler.results import SessionExecutionResult, SessionTransitionInfo
-from sokovan.scheduler.stages import Stage, TransitionStatus, limit_of
+from sokovan.scheduler.stages import STAGES, Stage, TransitionStatus, limit_of
 
 BACKOFF_S_MAX = 60.0
 
@@ -126,6 +126,22 @@ def _counts(
     """Say whether a failure counts: some do so only once in a while, and are a wait in between."""
     before = session.attempts.get(stage.name, Attempts())
     return not before.count or now - before.last_at >= (info.counted_every_s or 0.0)
+
+
+def caught_up(move: Move, session: SessionWithKernels, group: ScalingGroup) -> Move:
+    """Return what a counted failure leads to, with those that agents have reported since.
+
+    Together they may be too many, although the move was decided when they were not.
+    """
+    if move.attempts is None:
+        return move
+    stage = next(stage for stage in STAGES if stage.name == move.stage)
+    phase = phase_of(stage, session, group, 0.0)
+    count, most = max(move.attempts.count, phase.attempts + 1), phase.limit.attempts_max
+    if most is None or count < most:
+        return move
+    outcome = Outcome.GIVE_UP if stage.give_up else Outcome.EXPIRED
+    return replace(move, outcome=outcome, to=stage.give_up or stage.expired, attempts=None)
 
 
 def _failed(

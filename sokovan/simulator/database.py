@@ -1,6 +1,7 @@
 """The store of a simulated manager: the real one, in memory; it refuses, dawdles, is cut off."""
 
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from sqlalchemy import Engine
@@ -23,6 +24,7 @@ class SimulatedDatabase(InlineDatabase):
         engine: Outlives the manager.
         rng: Decides what goes wrong.
         faults: How much of that.
+        counts: How often what went wrong.
         committed: Called after each transaction.
         meanwhile: Lets everything else go on for some seconds.
     """
@@ -32,6 +34,7 @@ class SimulatedDatabase(InlineDatabase):
         engine: Engine,
         rng: random.Random,
         faults: Faults,
+        counts: Counter[str],
         *,
         committed: Callable[[], None],
         meanwhile: Callable[[float], Awaitable[None]],
@@ -40,6 +43,7 @@ class SimulatedDatabase(InlineDatabase):
         self.faults = faults
         self.is_dead = False
         self._rng = rng
+        self._counts = counts
         self._committed = committed
         self._meanwhile = meanwhile
 
@@ -48,8 +52,7 @@ class SimulatedDatabase(InlineDatabase):
         await self._come_to_it()
         result = self.write_now(job)
         self._committed()
-        if self._happens(self.faults.manager_dies_in_transaction / 2):
-            self.is_dead = True
+        self.is_dead = self.is_dead or self._happens("manager_dies_in_transaction")
         self._live_or_die()
         return result
 
@@ -60,17 +63,20 @@ class SimulatedDatabase(InlineDatabase):
 
     async def _come_to_it(self) -> None:
         self._live_or_die()
-        if self._happens(self.faults.store_slow):
+        if self._happens("store_slow"):
             await self._meanwhile(self._rng.uniform(0.0, MEANWHILE_S_MAX))
-        if self._happens(self.faults.manager_dies_in_transaction / 2):
-            self.is_dead = True
+        self.is_dead = self.is_dead or self._happens("manager_dies_in_transaction")
         self._live_or_die()
-        if self._happens(self.faults.store_fails):
+        if self._happens("store_fails"):
             raise StoreUnavailableError("the store cannot be written: so it was decided")
 
     def _live_or_die(self) -> None:
         if self.is_dead:
             raise ManagerDied
 
-    def _happens(self, chance: float) -> bool:
-        return chance > 0 and self._rng.random() < chance
+    def _happens(self, fault: str) -> bool:
+        chance: float = getattr(self.faults, fault)
+        if chance and self._rng.random() < chance:
+            self._counts[fault] += 1
+            return True
+        return False

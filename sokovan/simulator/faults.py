@@ -40,7 +40,7 @@ class Faults:
     store_slow: float = 0.0
     """Everything else goes on for a moment before it runs."""
     manager_dies_in_transaction: float = 0.0
-    """The manager process dies just before a transaction, or just after it is durable."""
+    """The manager process dies just before a transaction, or just after it is durable: each."""
 
     manager_crashes_per_hour: float = 0.0
     manager_down_s: Range = (0.5, 120.0)
@@ -69,7 +69,7 @@ ROUGH = Faults(
     agent_dies_in_call=0.003,
     store_fails=0.003,
     store_slow=0.01,
-    manager_dies_in_transaction=0.001,
+    manager_dies_in_transaction=0.0005,
     manager_crashes_per_hour=2.0,
     agent_crashes_per_hour=3.0,
     agent_cuts_per_hour=3.0,
@@ -89,7 +89,7 @@ STORM = replace(
     agent_dies_in_call=0.02,
     store_fails=0.02,
     store_slow=0.05,
-    manager_dies_in_transaction=0.005,
+    manager_dies_in_transaction=0.0025,
     manager_crashes_per_hour=10.0,
     agent_crashes_per_hour=12.0,
     agent_cuts_per_hour=12.0,

@@ -47,6 +47,7 @@ class Judge:
         self.cancelled: dict[SessionId, None] = {}
         self.violations: list[str] = []
         self.pictures = 0
+        self.moves = 0
         self.on_picture: Callable[[Picture], None] = lambda _: None
         """Called with each new picture."""
         self._engine = engine

@@ -5,6 +5,7 @@ manager asks of them, as calls that may fail before or after they took effect.
 """
 
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -27,6 +28,9 @@ MEANWHILE_S_MAX = 15.0
 
 class Surroundings(Protocol):
     """What the network asks of the world around it."""
+
+    counts: Counter[str]
+    """How often what went wrong."""
 
     def later(self, seconds: float, what: str, action: Callable[[], Awaitable[None]]) -> None:
         """Have something happen later."""
@@ -167,16 +171,15 @@ class Network(InProcessHome):
 
     def _send(self, what: str, arrive: Callable[[], Awaitable[None]]) -> None:
         """Have a message arrive: at once, late, twice, or never."""
-        faults, chance = self.faults, self._rng.random()
-        if chance < faults.message_lost:
+        if self._happens("message_lost"):
             self._world.note(f"{what or 'an acknowledgement'}: lost")
             return
-        late_s = 0.0
-        if chance < faults.message_lost + faults.message_delayed:
-            late_s = self._rng.uniform(*faults.delay_s)
+        late_s = (
+            self._rng.uniform(*self.faults.delay_s) if self._happens("message_delayed") else 0.0
+        )
         self._world.later(late_s, what, arrive)
-        if self._rng.random() < faults.message_repeated:
-            again_s = self._rng.uniform(*faults.delay_s)
+        if self._happens("message_repeated"):
+            again_s = self._rng.uniform(*self.faults.delay_s)
             self._world.later(again_s, f"{what or 'an acknowledgement'}, again", arrive)
 
     # --- what the manager asks ------------------------------------------------------------------
@@ -200,25 +203,24 @@ class Network(InProcessHome):
         return await self._call(agent_id, "states", tokens)
 
     async def _call(self, agent_id: AgentId, op: str, items: Sequence[Any]) -> list[KernelReport]:
-        faults = self.faults
         what = f"{op} {', '.join(_token(item) for item in items)} on {agent_id}"
-        if self._happens(faults.call_breaks):
+        if self._happens("call_breaks"):
             raise RuntimeError(f"{what}: broken on purpose")
         await self._perhaps_meanwhile()
-        if self._happens(faults.call_lost):
+        if self._happens("call_lost"):
             await self._time_out(f"{what}: lost")
-        if self._happens(faults.call_late):
+        if self._happens("call_late"):
             self._again(agent_id, op, items, f"{what}, late")
             await self._time_out(f"{what}: late")
-        if self._happens(faults.agent_dies_in_call):
+        if self._happens("agent_dies_in_call"):
             await self._die_half_way(agent_id, op, items, what)
         await self.before_call(agent_id, op)
         answers = await self._do(agent_id, op, items)
         self._world.note(f"{what}: {_brief(answers)}")
         await self.after_call(agent_id, op)
-        if self._happens(faults.call_repeated):
+        if self._happens("call_repeated"):
             self._again(agent_id, op, items, f"{what}, again")
-        if self._happens(faults.answer_lost):
+        if self._happens("answer_lost"):
             await self._time_out(f"{what}: answer lost")
         await self._perhaps_meanwhile()
         return answers
@@ -263,11 +265,15 @@ class Network(InProcessHome):
         raise AgentError(f"no answer within {self._timeout_s:.0f} s")
 
     async def _perhaps_meanwhile(self) -> None:
-        if self._happens(self.faults.call_slow):
+        if self._happens("call_slow"):
             await self._world.meanwhile(self._rng.uniform(0.0, MEANWHILE_S_MAX))
 
-    def _happens(self, chance: float) -> bool:
-        return chance > 0 and self._rng.random() < chance
+    def _happens(self, fault: str) -> bool:
+        chance: float = getattr(self.faults, fault)
+        if chance and self._rng.random() < chance:
+            self._world.counts[fault] += 1
+            return True
+        return False
 
 
 async def _nothing(agent_id: AgentId, op: str) -> None:

@@ -101,7 +101,7 @@ class Observer:
         if not whole:
             of_kernels = of_kernels.where(kernels.c.session_id.in_(list(rows)))
         for row in tx.execute(of_kernels):
-            parts[row.session_id].append(row)
+            parts.setdefault(row.session_id, []).append(row)
         changed = set()
         for session_id, row in rows.items():
             raw = (row, *parts[session_id])

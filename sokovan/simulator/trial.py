@@ -33,6 +33,9 @@ class Outcome:
 
     seed: object
     counts: Counter[str]
+    """Sessions by how they ended, moves, checks."""
+    faults: Counter[str]
+    """What went wrong, and how often."""
     digest: str
     rest_s: float
     """How long after the last fault everything was over."""
@@ -99,7 +102,9 @@ class Trial:
                 violation = world.story(found)
         except InvariantViolatedError as error:
             violation = str(error)
-        return Outcome(world.seed, self._counts(), world.judge.digest(), rest_s, violation)
+        return Outcome(
+            world.seed, self._counts(), world.counts, world.judge.digest(), rest_s, violation
+        )
 
     async def _come_to_rest(self) -> float:
         began = self.world.clock.now()
@@ -179,7 +184,7 @@ class Trial:
             world = self.world
             if world.network.places[agent_id].agent is None:
                 return
-            world.counts["reboots" if reboots else "agent crashes"] += 1
+            world.counts["reboots" if reboots else "agent_crashes"] += 1
             world.note(f"{agent_id} {'reboots' if reboots else 'crashes'} for {down_s:.1f} s")
             world.network.crash(agent_id)
             if reboots:
@@ -197,7 +202,7 @@ class Trial:
         async def cut() -> None:
             if not self.world.network.places[agent_id].is_reachable:
                 return
-            self.world.counts["agents cut off"] += 1
+            self.world.counts["agent_cuts"] += 1
             self.world.note(f"{agent_id} is cut off for {cut_s:.1f} s")
             self.world.network.cut_off(agent_id)
             self.world.later(cut_s, f"{agent_id} can be reached again", mend)
@@ -217,9 +222,8 @@ class Trial:
 
     def _counts(self) -> Counter[str]:
         judge = self.world.judge
-        counts = Counter(self.world.counts)
+        counts: Counter[str] = Counter(moves=judge.moves, checks=judge.pictures)
         counts["sessions"] = len(judge.accepted)
-        counts["checks"] = judge.pictures
         for session in judge.picture.sessions.values():
             over = session.status.is_final
             counts[f"ended {session.reason}" if over else f"still {session.status}"] += 1

@@ -95,10 +95,11 @@ def the_shadow_is_true(picture: Picture, live: Live) -> list[str]:
     if indexed.keys() != live.sessions.keys():
         found.append("what is alive is not what is found by status")
     held = {h.token: h for a in {*picture.agents, *live.agents} for h in live.holds_on(a)}
-    if held != dict(picture.holds):
-        found.append(
-            f"the holds remembered differ by {sorted(held.items() ^ picture.holds.items())}"
-        )
+    found += [
+        f"hold {token} is remembered as {held.get(token)}, but is {picture.holds.get(token)}"
+        for token in held.keys() | picture.holds.keys()
+        if held.get(token) != picture.holds.get(token)
+    ]
     left = {hold.token for hold in live.leftovers()}
     if left != {token for token, hold in picture.holds.items() if hold.is_leftover}:
         found.append("the leftovers remembered are not those there are")

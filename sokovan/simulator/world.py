@@ -147,6 +147,7 @@ class World:
             self._engine,
             self.rng(f"database-{self._lives}"),
             self.faults,
+            self.counts,
             committed=self.check,
             meanwhile=self.meanwhile,
         )
@@ -170,7 +171,7 @@ class World:
         """End the manager without a word; only the store remains. Not from inside of it."""
         if self.manager is not None:
             self.note("the manager dies")
-            self.counts["manager crashes"] += 1
+            self.counts["manager_crashes"] += 1
             self.manager.database.is_dead = True
             self.manager = None
             await _end_other_tasks()
@@ -331,7 +332,7 @@ class World:
 
     def _note_moves(self, applied: Applied) -> None:
         for moved in applied.moved:
-            self.counts["moves"] += 1
+            self.judge.moves += 1
             self.note(f"{moved.session_id}: {moved.from_status} -> {moved.to_status}")
 
 

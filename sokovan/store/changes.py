@@ -18,6 +18,7 @@ from sokovan.domain.statuses import WAITING, SessionResult
 from sokovan.identity import IdSource
 from sokovan.scheduler.change import SessionChange
 from sokovan.scheduler.moves import Applied, Move, Moved, Verdict
+from sokovan.scheduler.settle import caught_up
 from sokovan.store.engine import Transaction
 from sokovan.store.live import Live
 from sokovan.store.rows import (
@@ -88,7 +89,8 @@ class ChangeSet:
                 continue
             group = group_of(change.session.scaling_group)
             attempt = SessionChange(change.session, self._now)
-            attempt.move(move, self._ids.token, group.requeues_max)
+            due = caught_up(move, change.session, group)
+            attempt.move(due, self._ids.token, group.requeues_max)
             if attempt.added and not room.take(attempt.added):
                 verdicts.append((move, Verdict.REJECTED))
                 continue

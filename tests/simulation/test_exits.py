@@ -1,4 +1,4 @@
-"""The ways out of the state machine that a mock cannot show, on the real parts and a manual clock."""
+"""The ways out of the state machine that a mock cannot show: real parts on a manual clock."""
 
 import pytest
 
@@ -313,7 +313,7 @@ async def test_a_manager_that_dies_between_any_two_steps_loses_and_repeats_nothi
 
     assert path(world, session_id) == EVERY_STATUS
     assert sorted(world.judge.starts().values()) == [1, 1]
-    assert world.counts["manager crashes"] > 1
+    assert world.counts["manager_crashes"] > 1
 
 
 def _dying_at_every_other_call(world):

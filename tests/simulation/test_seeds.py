@@ -15,7 +15,7 @@ def test_nothing_is_lost_repeated_or_stuck_while_everything_fails(seed):
     assert not outcome.violation, outcome.violation
     assert outcome.counts["sessions"] == 50
     assert outcome.counts["checks"] > 100
-    assert outcome.counts["manager crashes"] + outcome.counts["agents cut off"] > 0
+    assert outcome.faults.total() > 20
 
 
 def test_everything_ends_as_its_script_says_when_nothing_goes_wrong():
