@@ -175,6 +175,14 @@ def load_config(home: Path, environ: Mapping[str, str] = os.environ) -> Config:
                 f"agents: {agent.name!r} is in the group {agent.scaling_group!r}, which has no"
                 f" [groups.{agent.scaling_group}] section; add one"
             )
+        given_up_s = (
+            config.scheduler.agent_silence_s + config.groups[agent.scaling_group].agent_grace_s
+        )
+        if agent.cut_off_stop_s >= given_up_s:
+            raise ConfigError(
+                f"agents: {agent.name!r} is given up after {given_up_s:g} s of silence; make its"
+                " cut_off_stop_s shorter, so that it stops what will be started elsewhere"
+            )
         if agent.heartbeat_s * 2 > config.scheduler.agent_silence_s:
             raise ConfigError(
                 f"agents: {agent.name!r} says that it is alive every {agent.heartbeat_s:g} s, and"

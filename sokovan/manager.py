@@ -108,9 +108,10 @@ async def _serve(
     operations.address = f"http://{host}:{port}"
 
     async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(home.run()), tasks.create_task(coordinator.run())]
-        with contextlib.suppress(TimeoutError):
+        running = [tasks.create_task(home.run())]
+        with contextlib.suppress(TimeoutError):  # first hear what became of everything
             await asyncio.wait_for(home.all_connected(), AGENTS_READY_S_MAX)
+        running.append(tasks.create_task(coordinator.run()))
         server = _Server(
             uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none")
         )

@@ -302,7 +302,7 @@ class Agent:
     def _retry(self, token: str) -> None:
         entry = self._entries[token]
         assert entry.order is not None
-        if self._is_cut_off():  # it may have been given to another agent meanwhile
+        if self.is_cut_off:  # it may have been given to another agent meanwhile
             entry.retry = self._timers.after(HELD_S, lambda: self._retry(token))
         else:
             entry.retry = None
@@ -336,12 +336,14 @@ class Agent:
             entry.retry = None
         entry.order = None
 
-    def _is_cut_off(self) -> bool:
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether no manager has been heard of for so long that its orders may be out of date."""
         return self._clock.now() - self._heard_at >= self._config.cut_off_stop_s
 
     def _watch_contact(self) -> None:
         """Stop the kernels that will be started elsewhere, once no manager is heard of for long."""
-        if self._is_cut_off():
+        if self.is_cut_off:
             self._stop_requeued()
         left_s = self._heard_at + self._config.cut_off_stop_s - self._clock.now()
         self._timers.after(left_s if left_s > 0 else HELD_S, self._watch_contact)

@@ -50,6 +50,8 @@ class FrameStream(asyncio.Protocol):
         buffer += data
         begin = 0
         while (end := buffer.find(b"\n", max(begin, self._searched))) >= 0:
+            if self._transport is None or self._transport.is_closing():
+                return
             self._received(self, bytes(buffer[begin:end]))
             begin = end + 1
         del buffer[:begin]

@@ -165,6 +165,10 @@ class Server:
             log.info("the manager is gone")
 
     def _received(self, connection: FrameStream, line: bytes) -> None:
+        if connection is self._manager and self._agent.is_cut_off:
+            log.warning("what was asked before this machine stood still is too old to be done")
+            connection.close()
+            return
         number: object = None
         try:
             frame = json.loads(line)

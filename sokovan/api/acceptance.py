@@ -14,10 +14,9 @@ from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.sessions import SESSION_PRIORITY_MAX, SESSION_PRIORITY_MIN, SessionSpec
 from sokovan.placement.binding import never_fits
 from sokovan.placement.explain import sentence
-from sokovan.scheduler.stages import STAGES
+from sokovan.scheduler.stages import LIMITED
 
 _ENV_NAME = re.compile(r"[^=\0]+")
-_LIMITED = {stage.name for stage in STAGES}
 DEPENDENCIES_MAX = 1000
 
 
@@ -113,9 +112,9 @@ def _check_limits(spec: SessionSpec) -> None:
     )
     for name, limit in spec.limits.items():
         _require(
-            name in _LIMITED,
+            name in LIMITED,
             "limits",
-            f"there is no stage {name!r}; choose one of {', '.join(sorted(_LIMITED))}",
+            f"no stage {name!r} has a limit; choose one of {', '.join(LIMITED)}",
         )
         _require(
             (limit.attempts_max is None or limit.attempts_max >= 1)

@@ -327,17 +327,17 @@ def _standing(view: View, history: Sequence[View]) -> str:
     ends = [line["detail"] for line in history if line["to_status"] in ending]
     cause = next((f": {detail}" for detail in ends if detail), "")
     status, on = view["status"], ", ".join(view["agents"]) or "no agent"
+    errors = [kernel["error"] for kernel in view["kernels"] if kernel["error"]]
+    trouble = f"; the last error: {errors[0]}" if errors else ""
     match status:
         case "TERMINATED" | "CANCELLED":
             code = "" if view["exit_code"] is None else f", exit code {view['exit_code']}"
             return f"it has ended: {view['reason']} ({view['result']}{code}){cause}"
         case "RUNNING":
-            return f"it runs on {on}"
+            return f"it runs on {on}{trouble}"
         case "TERMINATING":
             return f"it is being stopped on {on}: {view['reason']}{cause}"
         case "DEPRIORITIZING":
             return "its priority is being lowered, as no agent could ever fit it so far"
         case _:
-            errors = [k["error"] for k in view["kernels"] if k["error"]]
-            trouble = f"; the last error: {errors[0]}" if errors else ""
             return f"it is {status.lower()} on {on}{trouble}"

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from sokovan import __version__
-from sokovan.cli import exits, machine, outputs, sessions, submit
+from sokovan.cli import exits, machine, outputs, sessions, sim, submit
 from sokovan.cli.options import Home, Said
 from sokovan.domain.errors import SokovanError
 
@@ -50,6 +50,7 @@ app.command("status")(machine.status)
 app.command("agents")(machine.agents)
 app.command("up")(machine.up)
 app.command("down")(machine.down)
+app.command("sim")(sim.sim)
 
 
 def _say_version(wanted: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Required, TypedDict
 
 View = dict[str, Any]
-"""One thing, as the API describes it; for a session, `docs/reference/sessions.md` lists the fields."""
+"""One thing, as the API describes it; `docs/reference/sessions.md` lists a session's fields."""
 Views = list[View]
 
 

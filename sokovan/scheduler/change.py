@@ -27,6 +27,7 @@ from sokovan.scheduler.promote import end_of, has_run, next_promotion
 from sokovan.scheduler.stages import (
     DETECT_TERMINATION,
     PROMOTE_TO_TERMINATED,
+    START_SESSIONS,
     Stage,
     limit_of,
 )
@@ -111,11 +112,16 @@ class SessionChange(SessionLedger):
         self._advance_kernel(index, status, MoveReason.REPORTED_BY_AGENT, _BY_AGENT)
         self.follow()
 
-    def kernel_running(self, index: int, error: str = "") -> None:
-        """Record that the command was started; `error` when it cannot be stopped either."""
+    def kernel_running(self, index: int, error: str = "", failures: int = 0) -> None:
+        """Record that the command was started; `error` when it cannot be stopped either.
+
+        Earlier failures that are reported only later count for nothing then.
+        """
         kernel = self.session.kernels[index]
         if kernel.status.is_final:
             return
+        if failures > kernel.failures:
+            self._set_kernel(index, failures=failures)
         if error and error != kernel.error:
             self._set_kernel(index, error=error)
         if kernel.status in PRE_RUNNING:
@@ -173,10 +179,16 @@ class SessionChange(SessionLedger):
         group_limit: Any,
         requeues_max: int,
     ) -> None:
-        """Count failed pulls or starts that the agent goes on trying; too many end the phase."""
+        """Count failed pulls or starts that the agent goes on trying; too many end the phase.
+
+        A start may turn out to have failed after it was taken for running.
+        """
         kernel, session = self.session.kernels[index], self.session
         fresh = failures - kernel.failures
-        if fresh <= 0 or session.status not in stage.takes | stage.awaits:
+        concerned = stage.takes | stage.awaits
+        if stage is START_SESSIONS:
+            concerned |= {SessionStatus.RUNNING}
+        if fresh <= 0 or session.status not in concerned:
             return
         self._set_kernel(index, failures=failures, error=error)
         before = session.attempts.get(stage.name, Attempts())

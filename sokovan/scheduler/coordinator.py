@@ -15,8 +15,8 @@ import structlog
 
 from sokovan.clock import Clock
 from sokovan.config import SchedulerConfig
-from sokovan.domain.cluster import AgentStatus
-from sokovan.domain.errors import AgentError, LeaseLostError
+from sokovan.domain.cluster import Agent, AgentStatus
+from sokovan.domain.errors import AgentError, LeaseLostError, StoreUnavailableError
 from sokovan.domain.reasons import MoveReason, Wait, WaitReason
 from sokovan.domain.sessions import SessionWithKernels
 from sokovan.scheduler.cadence import Cadence
@@ -136,6 +136,8 @@ class Coordinator:
             return Applied()
         try:
             report = await handler.execute(scaling_group, load.taken)
+        except (LeaseLostError, StoreUnavailableError):
+            raise  # no fault of the sessions'
         except Exception as error:  # the one place where a handler's failure is caught
             if not isinstance(error, AgentError):
                 log.exception("stage failed", stage=stage.name, scaling_group=scaling_group)
@@ -201,9 +203,13 @@ class Coordinator:
         elif stage is SWEEP_SESSIONS:
             if (timeout_s := self._store.pending_timeout_of(session)) is not None:
                 moments.append(session.pending_since + timeout_s)
-        elif at := expires_at(stage, session, self._store.groups[session.scaling_group]):
+        elif at := self._expires_at(stage, session):
             moments.append(at)
         return moments
+
+    def _expires_at(self, stage: Stage, session: SessionWithKernels) -> float | None:
+        group = self._store.groups[session.scaling_group]
+        return expires_at(stage, session, group, self._store.taken_over_at)
 
     async def run_due(self) -> int:
         """Run what is due, one after the other; return how much that was. For the simulator."""
@@ -278,17 +284,25 @@ class Coordinator:
         """Count silent agents as lost, and those lost beyond their grace as gone."""
         now = self._clock.now()
         for agent in list(self._store.live.agents.values()):
-            if agent.status is AgentStatus.ALIVE:
-                if now - agent.last_seen_at >= self._config.agent_silence_s:
-                    log.warning("agent is lost", agent=agent.name)
-                    self.tell(await self._store.set_agent_status(agent.agent_id, AgentStatus.LOST))
-            elif agent.status is AgentStatus.LOST:
-                group = self._store.groups.get(agent.scaling_group)
-                grace_s = group.agent_grace_s if group else 0.0
-                if now - (agent.lost_since or now) >= grace_s:
-                    log.warning("agent is given up", agent=agent.name)
-                    self.tell(await self._store.set_agent_status(agent.agent_id, AgentStatus.GONE))
-                    self.hint(agent.scaling_group, SCHEDULE_SESSIONS)
+            try:
+                await self._watch(agent, now)
+            except (LeaseLostError, StoreUnavailableError):
+                raise
+            except Exception:  # one agent's trouble must not hide the others'
+                log.exception("agent cannot be judged", agent=agent.name)
+
+    async def _watch(self, agent: Agent, now: float) -> None:
+        if agent.status is AgentStatus.ALIVE:
+            if now - agent.last_seen_at >= self._config.agent_silence_s:
+                log.warning("agent is lost", agent=agent.name)
+                self.tell(await self._store.set_agent_status(agent.agent_id, AgentStatus.LOST))
+        elif agent.status is AgentStatus.LOST:
+            group = self._store.groups.get(agent.scaling_group)
+            grace_s = group.agent_grace_s if group else 0.0
+            if now - (agent.lost_since or now) >= grace_s:
+                log.warning("agent is given up", agent=agent.name)
+                self.tell(await self._store.set_agent_status(agent.agent_id, AgentStatus.GONE))
+                self.hint(agent.scaling_group, SCHEDULE_SESSIONS)
 
 
 def report_of_failure(

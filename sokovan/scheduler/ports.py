@@ -296,6 +296,11 @@ class SchedulerStore(SchedulerRepository, Protocol):
         """What is alive."""
         ...
 
+    @property
+    def taken_over_at(self) -> float:
+        """Since when this manager is the one writer."""
+        ...
+
     def load_for_stage(self, scaling_group: str, stage: Stage, note_after_s: float) -> StageLoad:
         """Return the sessions a stage takes and those it awaits. Costs no query."""
         ...

@@ -49,6 +49,7 @@ class StageLoad:
         now: Seconds since the epoch.
         group: The policy they are under.
         waits: The present waiting reason of those that were skipped before.
+        taken_over_at: Since when somebody is here to see phases end; none grew older before.
         note_after_s: How long a waiting reason must hold before history has it.
     """
 
@@ -59,29 +60,47 @@ class StageLoad:
     group: ScalingGroup = field(default_factory=ScalingGroup)
     waits: Mapping[SessionId, NotedWait] = field(default_factory=dict)
     note_after_s: float = 60.0
+    taken_over_at: float = 0.0
 
     def __bool__(self) -> bool:
         return bool(self.taken or self.backing_off or self.awaited)
 
 
-def phase_of(stage: Stage, session: SessionWithKernels, group: ScalingGroup, now: float) -> Phase:
+def phase_of(
+    stage: Stage,
+    session: SessionWithKernels,
+    group: ScalingGroup,
+    now: float,
+    taken_over_at: float = 0.0,
+) -> Phase:
     """Return a session's phase with a stage.
 
     The phase began when the session came into its present status; its attempts were reset then,
-    unless it came from what the same stage takes.
+    unless it came from what the same stage takes. While no manager ran it did not grow older:
+    nobody could hear what would have ended it. Only a walltime goes on.
     """
     limit = limit_of(stage, session.limits.get(stage.name), group.limits.get(stage.name))
     if stage.limit_is_walltime:
         limit = Limit(limit.attempts_max, session.walltime_s)
     attempts = session.attempts.get(stage.name)
-    age_s = now - session.status_since
+    age_s = now - _began_at(stage, session, taken_over_at)
     return Phase(attempts.count if attempts else 0, age_s, limit)
 
 
-def expires_at(stage: Stage, session: SessionWithKernels, group: ScalingGroup) -> float | None:
+def expires_at(
+    stage: Stage, session: SessionWithKernels, group: ScalingGroup, taken_over_at: float = 0.0
+) -> float | None:
     """Return when the clock alone will expire the session, or `None` when it never will."""
     limit_s = phase_of(stage, session, group, 0.0).limit.phase_s_max
-    return session.status_since + limit_s if limit_s else None
+    if not limit_s or stage.expired is None:
+        return None
+    return _began_at(stage, session, taken_over_at) + limit_s
+
+
+def _began_at(stage: Stage, session: SessionWithKernels, taken_over_at: float) -> float:
+    if stage.limit_is_walltime:
+        return session.status_since
+    return max(session.status_since, taken_over_at)
 
 
 def backoff_s(attempts: int) -> float:
@@ -99,7 +118,7 @@ def _moves(stage: Stage, load: StageLoad, report: SessionExecutionResult) -> Ite
     failures = {info.session_id: info for info in report.failures}
     skipped = {info.session_id: info for info in report.skipped}
     usual = limit_of(stage, load.group.limits.get(stage.name))
-    clock_matters = bool(usual.phase_s_max) or stage.limit_is_walltime
+    clock_matters = stage.expired is not None and bool(usual.phase_s_max or stage.limit_is_walltime)
     judged: set[SessionId] = set()
     for session in (*load.taken, *load.backing_off, *load.awaited):
         session_id = session.session_id
@@ -112,8 +131,8 @@ def _moves(stage: Stage, load: StageLoad, report: SessionExecutionResult) -> Ite
             )
         elif (info := failures.get(session_id)) and _counts(stage, session, info, load.now):
             yield from _failed(stage, load, session, info)
-        elif (clock_matters or session.limits) and _is_expired(
-            phase_of(stage, session, load.group, load.now)
+        elif (clock_matters or (session.limits and stage.expired)) and _is_expired(
+            phase_of(stage, session, load.group, load.now, load.taken_over_at)
         ):
             yield _move(stage, session, Outcome.EXPIRED, stage.expired, stage.expired_reason)
         elif info := failures.get(session_id) or skipped.get(session_id):
@@ -147,7 +166,7 @@ def caught_up(move: Move, session: SessionWithKernels, group: ScalingGroup) -> M
 def _failed(
     stage: Stage, load: StageLoad, session: SessionWithKernels, info: SessionTransitionInfo
 ) -> Iterator[Move]:
-    phase = phase_of(stage, session, load.group, load.now)
+    phase = phase_of(stage, session, load.group, load.now, load.taken_over_at)
     count = phase.attempts + 1
     limit = phase.limit
     if limit.attempts_max is not None and count >= limit.attempts_max:

@@ -187,6 +187,10 @@ assert set(WORK_AFTER) | {S.PREPARING, S.CREATING, S.RUNNING} == set(S)
 assert not any((stage.takes | stage.awaits) & FINAL for stage in STAGES)
 
 
+LIMITED = tuple(s.name for s in STAGES if s.expired and s.limit not in (NO_LIMIT, EXPIRE_AT_ONCE))
+"""The stages whose limits can be set, for a group or for a session."""
+
+
 def limit_of(stage: Stage, *overrides: Limit | None) -> Limit:
     """Return the stage's limit, each part replaced by the first override that sets it."""
     limit = stage.limit

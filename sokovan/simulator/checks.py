@@ -22,7 +22,7 @@ from sokovan.domain.statuses import (
 from sokovan.scheduler.moves import HistoryLine
 from sokovan.scheduler.promote import next_promotion
 from sokovan.scheduler.settle import expires_at
-from sokovan.scheduler.stages import STAGES, limit_of
+from sokovan.scheduler.stages import STAGES, START_SESSIONS, limit_of
 from sokovan.simulator.observe import Picture
 
 Check = Callable[[Picture], list[str]]
@@ -32,6 +32,9 @@ _WATCHED_BY = {
     status: [stage for stage in STAGES if status in stage.takes | stage.awaits]
     for status in SessionStatus
 }
+_COUNTED_IN = {stage.name: stage.takes | stage.awaits for stage in STAGES}
+_COUNTED_IN[START_SESSIONS.name] |= {SessionStatus.RUNNING}
+"""A start may turn out to have failed after it was taken for running."""
 ENDS = frozenset({SessionStatus.TERMINATING, SessionStatus.TERMINATED, SessionStatus.CANCELLED})
 
 # --- one picture ----------------------------------------------------------------------------------
@@ -216,7 +219,7 @@ def attempts_stay_below_their_limits(picture: Picture) -> list[str]:
                     f"session {session.session_id}: {name} failed {attempts.count} times and it"
                     f" is still {session.status}"
                 )
-            if session.status not in stage.takes | stage.awaits:
+            if session.status not in _COUNTED_IN[name]:
                 found.append(
                     f"session {session.session_id}: {name} counts attempts while it is"
                     f" {session.status}"
@@ -280,12 +283,14 @@ STEP_CHECKS: tuple[StepCheck, ...] = (final_states_stay, reasons_and_results_sta
 # --- one picture and the time --------------------------------------------------------------------
 
 
-def nothing_is_overdue(picture: Picture, now: float, slack_s: float) -> list[str]:
+def nothing_is_overdue(
+    picture: Picture, now: float, slack_s: float, taken_over_at: float = 0.0
+) -> list[str]:
     """No session is in a status for longer than the stage that watches it allows, and slack."""
     found = []
     for session in picture.sessions.values():
         for stage in _WATCHED_BY[session.status]:
-            at = expires_at(stage, session, picture.group_of(session))
+            at = expires_at(stage, session, picture.group_of(session), taken_over_at)
             if at is not None and now > at + slack_s:
                 found.append(
                     f"session {session.session_id}: {stage.name} should have ended its"

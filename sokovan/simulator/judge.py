@@ -85,7 +85,7 @@ class Judge:
         if live is not None:
             found += witness.the_shadow_is_true(picture, live)
         if watched_since is not None and now - watched_since > OVERDUE_S:
-            found += checks.nothing_is_overdue(picture, now, OVERDUE_S)
+            found += checks.nothing_is_overdue(picture, now, OVERDUE_S, watched_since)
         self.violations = self.violations or found
         self.on_picture(picture)
 

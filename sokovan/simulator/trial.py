@@ -1,13 +1,14 @@
 """One trial: a world, a workload and faults from one seed; run to the end, then judged."""
 
 import asyncio
+import random
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sokovan.domain.cluster import AgentRanking, ScalingGroup
 from sokovan.domain.errors import SokovanError
-from sokovan.domain.sessions import SessionId
+from sokovan.domain.sessions import Limit, SessionId
 from sokovan.simulator.faults import NO_FAULTS, ROUGH, Faults
 from sokovan.simulator.judge import InvariantViolatedError
 from sokovan.simulator.workload import Wish, machines, wishes
@@ -23,6 +24,12 @@ REST_S_MAX = 6 * 3600.0
 The queue has to be worked off, and a phase may last 900 seconds before it expires.
 """
 LOOK_EVERY_S = 60.0
+IMPATIENT = {
+    "check-precondition": Limit(attempts_max=3, phase_s_max=20.0),
+    "start-sessions": Limit(attempts_max=2, phase_s_max=12.0),
+    "terminate-sessions": Limit(phase_s_max=60.0),
+}
+"""Limits that are reached often."""
 AGAIN_S = 5.0
 """How long a user waits before asking again for what was not answered."""
 
@@ -68,7 +75,7 @@ class Trial:
         self.world = World(
             seed,
             machines=machines(World.chance(seed, "machines"), agents),
-            groups=_groups(agents),
+            groups=_groups(World.chance(seed, "groups"), agents),
             faults=faults,
         )
         self._rng = self.world.rng("faults")
@@ -230,8 +237,16 @@ class Trial:
         return counts
 
 
-def _groups(agents: int) -> tuple[ScalingGroup, ...]:
-    """Two groups when there are agents for two, each with its own ranking."""
-    if agents < 4:
-        return (ScalingGroup(),)
-    return (ScalingGroup(), ScalingGroup("other", ranking=AgentRanking.ROUND_ROBIN))
+def _groups(rng: random.Random, agents: int) -> tuple[ScalingGroup, ...]:
+    """Draw the policies: two groups when there are agents for two, half of them impatient."""
+    return tuple(
+        ScalingGroup(
+            name,
+            ranking=rng.choice(tuple(AgentRanking)),
+            limits=rng.choice([{}, IMPATIENT]),
+            pending_timeout_s=rng.choice([None, None, 3000.0]),
+            requeues_max=rng.choice([1, 5]),
+            agent_grace_s=rng.choice([120.0, 300.0]),
+        )
+        for name in ("default", "other")[: 1 if agents < 4 else 2]
+    )

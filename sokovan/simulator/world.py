@@ -41,6 +41,8 @@ from sokovan.store.repository import SqlRepository
 from sokovan.store.schema import prepare
 
 BEGINNING = 1_000_000_000.0
+CUT_OFF_MARGIN_S = 30.0
+"""So much before its grace is over, an agent that is cut off stops what will be requeued."""
 ROUNDS_PER_MOMENT_MAX = 500
 """More rounds than this at one moment, and something goes round in circles."""
 
@@ -121,15 +123,19 @@ class World:
 
     def _add_machine(self, index: int, capacity: Capacity) -> None:
         agent_id = AgentId(f"agent-{index}")
-        group = tuple(self.groups)[index % len(self.groups)]
+        group = tuple(self.groups.values())[index % len(self.groups)]
         timers = Timers(self.clock)
         runtime = FakeRuntime(self.clock, timers, capacity, self._script)
         self.runtimes[agent_id] = runtime
         self.network.add(
-            AgentHello(agent_id, f"agent-{index}", capacity, scaling_group=group),
+            AgentHello(agent_id, f"agent-{index}", capacity, scaling_group=group.name),
             runtime,
             machine=timers,
-            config=AgentConfig(name=f"agent-{index}", scaling_group=group),
+            config=AgentConfig(
+                name=f"agent-{index}",
+                scaling_group=group.name,
+                cut_off_stop_s=group.agent_grace_s - CUT_OFF_MARGIN_S,
+            ),
         )
 
     def _script(self, order: KernelToStart) -> Script:

@@ -36,7 +36,9 @@ def register(tx: Transaction, hello: AgentHello, now: float) -> Agent:
     return agent
 
 
-def save_status(tx: Transaction, agent_id: AgentId, status: AgentStatus, now: float) -> Agent:
+def save_status(
+    tx: Transaction, agent_id: AgentId, status: AgentStatus, *, now: float, last_seen_at: float
+) -> Agent:
     """Write that an agent is back, lost or given up."""
     row = tx.execute(select(agents).where(agents.c.agent_id == agent_id)).one()
     agent = agent_of(row)
@@ -45,7 +47,7 @@ def save_status(tx: Transaction, agent_id: AgentId, status: AgentStatus, now: fl
         agent,
         status=status,
         lost_since=None if alive else agent.lost_since or now,
-        last_seen_at=now if alive else agent.last_seen_at,
+        last_seen_at=now if alive else max(agent.last_seen_at, last_seen_at),
     )
     _write(tx, agent)
     return agent
@@ -65,6 +67,8 @@ def what_follows(
     )
     changes.load(SessionId(row.session_id) for row in rows)
     for change in changes:
+        if change.session.status.is_final:
+            continue
         requeues_max = groups[change.session.scaling_group].requeues_max
         if agent.status is AgentStatus.GONE:
             change.agent_given_up(agent.agent_id, requeues_max)

@@ -19,7 +19,7 @@ from sokovan.identity import IdSource
 from sokovan.scheduler.change import SessionChange
 from sokovan.scheduler.moves import Applied, Move, Moved, Verdict
 from sokovan.scheduler.settle import caught_up
-from sokovan.store.engine import Transaction
+from sokovan.store.engine import Transaction, in_parts
 from sokovan.store.live import Live
 from sokovan.store.rows import (
     agent_of,
@@ -36,8 +36,6 @@ from sokovan.store.submissions import insert_sessions, new_session
 from sokovan.store.tables import agents, dependencies, history, holds, kernels, sessions, specs
 
 BY_DEPENDENCY = "dependencies"
-IDS_PER_STATEMENT_MAX = 5000
-"""Databases limit the parameters of one statement."""
 
 
 class ChangeSet:
@@ -62,7 +60,7 @@ class ChangeSet:
     def load_holds(self, tokens: Iterable[str]) -> dict[str, Hold]:
         """Read holds by token as they are in this transaction; tokens without one are left out."""
         wanted = list(dict.fromkeys(tokens))
-        for part in _in_parts([token for token in wanted if token not in self._holds]):
+        for part in in_parts([token for token in wanted if token not in self._holds]):
             for row in self._tx.execute(_HOLDS_BY_TOKEN, {"tokens": part}):
                 self._holds[row.token] = hold_of(row)
         return {token: self._holds[token] for token in wanted if token in self._holds}
@@ -83,7 +81,7 @@ class ChangeSet:
         verdicts = []
         for move in moves:
             change = self._changes.get(move.session_id)
-            if change is None or not change.still_holds(move):
+            if change is None or not change.still_holds(move) or _held_back(change, move):
                 verdicts.append((move, Verdict.SUPERSEDED))
                 self._put_right(move.session_id, change)
                 continue
@@ -168,7 +166,7 @@ class ChangeSet:
             followers = self._retry(ended.values())
             rows = [
                 row
-                for ids in _in_parts(list(ended))
+                for ids in in_parts(list(ended))
                 for row in self._tx.execute(_DEPENDENTS, {"ids": ids})
             ]
             self.load(SessionId(row.session_id) for row in rows)
@@ -268,11 +266,11 @@ class ChangeSet:
         ended = [before[token] for token in released if token in before]
         if added:
             self._tx.execute(insert(holds), [hold_values(hold) for hold in added])
-        for tokens in _in_parts([hold.token for hold in begun]):
+        for tokens in in_parts([hold.token for hold in begun]):
             self._tx.execute(
                 update(holds).where(holds.c.token.in_(tokens)).values(leftover_since=self._now)
             )
-        for tokens in _in_parts([hold.token for hold in ended]):
+        for tokens in in_parts([hold.token for hold in ended]):
             self._tx.execute(delete(holds).where(holds.c.token.in_(tokens)))
 
         def shadow() -> None:
@@ -361,7 +359,7 @@ _DEPENDENTS = select(dependencies.c.session_id, dependencies.c.depends_on).where
 def load_sessions(tx: Transaction, session_ids: Sequence[SessionId]) -> list[SessionWithKernels]:
     """Read sessions by id, by ascending number; ids that do not exist are left out."""
     found = []
-    for ids in _in_parts(session_ids):
+    for ids in in_parts(session_ids):
         by_session: dict[str, list[Any]] = {}
         for row in tx.execute(_KERNELS_BY_SESSION, {"ids": ids}):
             by_session.setdefault(row.session_id, []).append(kernel_of(row))
@@ -373,15 +371,15 @@ def load_sessions(tx: Transaction, session_ids: Sequence[SessionId]) -> list[Ses
 def load_specs(tx: Transaction, session_ids: Sequence[SessionId]) -> dict[SessionId, str]:
     """Read what users submitted, as text, by session id."""
     found = {}
-    for part in _in_parts(session_ids):
+    for part in in_parts(session_ids):
         for row in tx.execute(_SPECS_BY_SESSION, {"ids": part}):
             found[SessionId(row.session_id)] = row.spec
     return found
 
 
-def _in_parts(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for first in range(0, len(ids), IDS_PER_STATEMENT_MAX):
-        yield ids[first : first + IDS_PER_STATEMENT_MAX]
+def _held_back(change: SessionChange, move: Move) -> bool:
+    """Its user may have held it back since the pass began, which changes no status."""
+    return move.assignment is not None and change.session.held
 
 
 def _why_failed(dependency: Dependency, ended: SessionWithKernels) -> str:

@@ -9,7 +9,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,6 +23,8 @@ from sokovan.domain.errors import StoreUnavailableError
 T = TypeVar("T")
 
 JOBS_PER_COMMIT_MAX = 256
+IDS_PER_STATEMENT_MAX = 5000
+"""Databases limit the parameters of one statement."""
 
 
 class Transaction:
@@ -211,8 +213,11 @@ class ThreadedDatabase:
                 for queued in batch:
                     queued.run(connection, alone=len(batch) == 1)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-            for queued in batch:
-                queued.fail(error)
+            if len(batch) > 1:  # nothing was committed; whose fault it is shows one by one
+                for queued in batch:
+                    self._commit([queued])
+                return
+            batch[0].fail(error)
         self._deliver(batch)
 
     def _read_loop(self) -> None:
@@ -246,6 +251,7 @@ class _Queued:
     def run(self, connection: Connection, *, alone: bool) -> None:
         """Run the job; when it shares a transaction, an error undoes only its own part."""
         transaction = Transaction(connection)
+        self._error = None
         if alone:
             self._result = self._job(transaction)
         else:
@@ -276,3 +282,9 @@ class _Queued:
             self.future.set_exception(self._error)
         else:
             self.future.set_result(self._result)
+
+
+def in_parts(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Split what one statement cannot take."""
+    for first in range(0, len(ids), IDS_PER_STATEMENT_MAX):
+        yield ids[first : first + IDS_PER_STATEMENT_MAX]

@@ -61,7 +61,7 @@ def _record_one(
     if state in (ReportState.PULLING, ReportState.PREPARED):
         change.kernel_prepared(index, KernelStatus(state.value))
     elif state is ReportState.RUNNING:
-        change.kernel_running(index, error=_trouble(report))
+        change.kernel_running(index, error=_trouble(report), failures=report.failures)
     elif state is ReportState.UNKNOWN:
         if change.session.kernels[index].status in STALE_SWEPT:
             change.kernel_gone(index, ran=False, exit_code=None, reason=EndReason.STALE_KERNEL)

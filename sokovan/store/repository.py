@@ -68,6 +68,7 @@ class SqlRepository:
         self._groups = dict(groups)
         self._holder = holder
         self._fencing: dict[str, int] = {}
+        self.taken_over_at = 0.0
         self.live = Live()
 
     # --- taking over ----------------------------------------------------------------------------
@@ -83,7 +84,7 @@ class SqlRepository:
             group = self._groups.get(name) or ScalingGroup(name)
             self._groups[name] = replace(group, last_agent_id=cursors.get(name))
         await self.refresh()
-        now = self._clock.now()  # while nobody listened, no agent was silent
+        self.taken_over_at = now = self._clock.now()  # while nobody listened, no agent was silent
         self.live.put_agents(
             replace(
                 agent,
@@ -221,6 +222,7 @@ class SqlRepository:
             self._groups[scaling_group],
             self.live.waits,
             note_after_s,
+            self.taken_over_at,
         )
 
     def note_waits(self, waits: Mapping[SessionId, Wait]) -> None:
@@ -370,7 +372,9 @@ class SqlRepository:
 
         def job(tx: Transaction) -> Applied:
             self._check_leases(tx)
-            agent = save_status(tx, agent_id, status, self._clock.now())
+            seen_at = self.live.agents[agent_id].last_seen_at
+            now = self._clock.now()
+            agent = save_status(tx, agent_id, status, now=now, last_seen_at=seen_at)
             tx.after_commit(lambda: self.live.put_agents([agent]))
             changes = self._changes(tx)
             what_follows(tx, changes, agent, self._groups)

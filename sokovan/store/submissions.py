@@ -19,7 +19,7 @@ from sokovan.domain.sessions import (
 from sokovan.domain.statuses import SessionResult, SessionStatus
 from sokovan.identity import IdSource
 from sokovan.scheduler.ledger import submission_lines
-from sokovan.store.engine import Transaction
+from sokovan.store.engine import Transaction, in_parts
 from sokovan.store.rows import (
     line_values,
     new_kernel_values,
@@ -150,16 +150,14 @@ def _known_creations(
     keys = [(spec.owner, spec.creation_id) for spec in submitted if spec.creation_id is not None]
     if not keys:
         return {}
-    rows = tx.execute(
-        select(
-            sessions.c.owner,
-            sessions.c.creation_id,
-            sessions.c.session_id,
-            sessions.c.body_digest,
-        ).where(tuple_(sessions.c.owner, sessions.c.creation_id).in_(keys))
+    columns = select(
+        sessions.c.owner, sessions.c.creation_id, sessions.c.session_id, sessions.c.body_digest
     )
+    named = tuple_(sessions.c.owner, sessions.c.creation_id)
     return {
-        (row.owner, row.creation_id): (SessionId(row.session_id), row.body_digest) for row in rows
+        (row.owner, row.creation_id): (SessionId(row.session_id), row.body_digest)
+        for part in in_parts(keys)
+        for row in tx.execute(columns.where(named.in_(part)))
     }
 
 
@@ -226,23 +224,23 @@ def _latest_retries(tx: Transaction, wanted: Iterable[str]) -> dict[SessionId, S
     latest: dict[SessionId, SessionId] = {}
     behind = {SessionId(name): SessionId(name) for name in wanted}  # by the newest known so far
     while behind:
-        rows = tx.execute(
-            select(sessions.c.session_id, sessions.c.retry_of).where(
-                sessions.c.retry_of.in_(list(behind))
-            )
-        )
-        behind = {SessionId(row.session_id): behind[row.retry_of] for row in rows}
+        columns = select(sessions.c.session_id, sessions.c.retry_of)
+        behind = {
+            SessionId(row.session_id): behind[row.retry_of]
+            for part in in_parts(list(behind))
+            for row in tx.execute(columns.where(sessions.c.retry_of.in_(part)))
+        }
         latest |= {first: newest for newest, first in behind.items()}
     return latest
 
 
 def _states_of(tx: Transaction, wanted: set[SessionId]) -> dict[str, tuple[str, str]]:
-    rows = tx.execute(
-        select(sessions.c.session_id, sessions.c.status, sessions.c.result).where(
-            sessions.c.session_id.in_(wanted)
-        )
-    )
-    return {row.session_id: (row.status, row.result) for row in rows}
+    columns = select(sessions.c.session_id, sessions.c.status, sessions.c.result)
+    return {
+        row.session_id: (row.status, row.result)
+        for part in in_parts(sorted(wanted))
+        for row in tx.execute(columns.where(sessions.c.session_id.in_(part)))
+    }
 
 
 def _refuse_cycles(waits_for: Mapping[SessionId, Sequence[SessionId]]) -> None:

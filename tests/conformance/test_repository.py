@@ -15,7 +15,9 @@ from sokovan.scheduler import stages
 from sokovan.scheduler.messages import KernelReport, ReportState
 from sokovan.scheduler.moves import Applied, Outcome, Verdict
 from sokovan.scheduler.ports import SessionQuerier
-from sokovan.scheduler.stages import both
+from sokovan.scheduler.results import SessionExecutionResult
+from sokovan.scheduler.settle import settle
+from sokovan.scheduler.stages import SCHEDULE_SESSIONS, START_SESSIONS, TERMINATE_SESSIONS, both
 from sokovan.store.repository import SqlRepository
 from tests.build import (
     A1,
@@ -1139,7 +1141,7 @@ async def test_a_stage_without_work_costs_no_statement(repository, store):
 
 
 async def test_more_sessions_than_a_statement_has_parameters_can_end_at_once(store, monkeypatch):
-    monkeypatch.setattr("sokovan.store.changes.IDS_PER_STATEMENT_MAX", 3)
+    monkeypatch.setattr("sokovan.store.engine.IDS_PER_STATEMENT_MAX", 3)
     repository = await store.opened("default")
     await repository.register_agent(an_agent_hello(A1, capacity=a_capacity(cpu_milli=10**6)))
     ids = await brought_to(repository, S.RUNNING, *[a_spec(request=Request(1))] * 8)
@@ -1222,3 +1224,49 @@ async def test_nothing_is_placed_on_an_agent_that_this_manager_has_not_heard_of(
 
     assert [agent.status for agent in unheard.agents] == [AgentStatus.LOST]
     assert [agent.status for agent in heard.agents] == [AgentStatus.ALIVE]
+
+
+async def test_a_session_held_while_a_pass_ran_is_not_placed(repository):
+    (session_id,) = await submitted(repository)
+    session = now(repository, session_id)
+    move = a_move(
+        session, SCHEDULE_SESSIONS, reason="scheduled", assignment=an_assignment(session, A1)
+    )
+
+    await repository.set_held(session_id, held=True)
+    applied = await repository.apply([move])
+
+    assert [verdict for _, verdict in applied.verdicts] == [Verdict.SUPERSEDED]
+    assert now(repository, session_id).status is S.PENDING
+
+
+async def test_a_phase_does_not_grow_older_while_no_manager_runs(repository, store):
+    (session_id,) = await brought_to(repository, S.CREATING)
+    store.clock.advance(3600)
+    again = await store.opened()
+
+    load = again.load_for_stage("default", START_SESSIONS, 60.0)
+
+    assert [s.session_id for s in load.awaited] == [session_id]
+    assert settle(START_SESSIONS, load, SessionExecutionResult()) == []
+    store.clock.advance(601)
+    load = again.load_for_stage("default", START_SESSIONS, 60.0)
+    (move,) = settle(START_SESSIONS, load, SessionExecutionResult())
+    assert move.outcome is Outcome.EXPIRED
+
+
+async def test_an_agent_with_a_leftover_of_a_group_that_is_gone_can_be_lost(store):
+    repository = await store.opened("default", "old")
+    await repository.register_agent(an_agent_hello(A1))
+    (session_id,) = await brought_to(repository, S.RUNNING, a_spec(scaling_group="old"))
+    await repository.request_termination([session_id], force=False, detail="")
+    store.clock.advance(1000)
+    load = repository.load_for_stage("old", TERMINATE_SESSIONS, 60.0)
+    await repository.apply(settle(TERMINATE_SESSIONS, load, SessionExecutionResult()))
+    assert session_id not in repository.live.sessions
+    again = await store.opened("default")
+
+    await again.set_agent_status(A1, AgentStatus.LOST)
+
+    assert again.live.agents[A1].status is AgentStatus.LOST
+    assert len(list(again.live.leftovers())) == 1

@@ -19,6 +19,7 @@ agent_grace_s = {grace_s}
 name = "a"
 cpu = "4"
 heartbeat_s = 0.5
+cut_off_stop_s = 2.5
 """
 
 

@@ -638,9 +638,21 @@ def test_a_session_may_fail_without_end_when_it_has_no_limit():
     assert change.session.status is S.TERMINATING
 
 
-@pytest.mark.parametrize("status", [S.SCHEDULED, S.PREPARING, S.RUNNING, S.TERMINATING], ids=str)
+@pytest.mark.parametrize("status", [S.SCHEDULED, S.PREPARING, S.TERMINATING], ids=str)
 def test_a_failed_start_that_comes_late_changes_nothing(status):
     assert start_failed(a_change(a_session(S1, status)), 1).is_empty
+
+
+def test_a_start_that_failed_after_it_was_taken_for_running_is_counted_and_given_up():
+    change = a_change(a_session(S1, S.RUNNING))
+
+    start_failed(change, 4)
+    assert change.session.status is S.RUNNING
+    assert change.session.kernels[0].error
+
+    start_failed(change, 5)
+    assert change.session.status is S.PENDING
+    assert change.left_over
 
 
 def test_only_the_agent_that_failed_is_avoided():
