@@ -26,10 +26,11 @@ from sokovan.api.operations import Notices, Operations
 from sokovan.clock import Clock, SystemClock
 from sokovan.cluster.local import LocalHome
 from sokovan.config import Config
-from sokovan.domain.errors import AddressInUseError, AlreadyRunningError, HomeError
+from sokovan.domain.errors import AddressInUseError, AlreadyRunningError, ConfigError, HomeError
 from sokovan.home import prepare_home
 from sokovan.identity import IdSource
 from sokovan.scheduler.coordinator import Coordinator
+from sokovan.scheduler.stages import LIMITED
 from sokovan.scheduler.wiring import events_for, join
 from sokovan.store.engine import ThreadedDatabase, open_sqlite
 from sokovan.store.repository import SqlRepository
@@ -59,6 +60,7 @@ def serve(config: Config, *, on_ready: Callable[[str], None] | None = None) -> N
     """
     sys.setswitchinterval(GIL_SWITCH_S)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    _check_limits(config)
     prepare_home(config.home)
     with _held(config.home), contextlib.closing(_listen(config)) as listener:
         engine = open_sqlite(config.home / "sokovan.db", config.store)
@@ -144,6 +146,16 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _check_limits(config: Config) -> None:
+    for name, group in config.groups.items():
+        for stage in group.limits:
+            if stage not in LIMITED:
+                raise ConfigError(
+                    f"groups.{name}.limits: no stage {stage!r} has a limit;"
+                    f" choose one of {', '.join(LIMITED)}"
+                )
 
 
 @contextlib.contextmanager

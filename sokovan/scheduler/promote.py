@@ -19,6 +19,9 @@ from sokovan.scheduler.stages import (
     Promotion,
 )
 
+_VANISHED = (None, EndReason.STALE_KERNEL, EndReason.STOPPED_BEFORE_START)
+"""Why a kernel is gone that nobody meant to end; what is unknown is stopped before it may start."""
+
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -68,7 +71,7 @@ def has_run(kernel: Kernel) -> bool:
 def _reason_of(kernel: Kernel) -> str:
     if kernel.exit_code is not None:
         return EndReason.KERNEL_FAILED
-    if kernel.reason in (None, EndReason.STALE_KERNEL):
+    if kernel.reason in _VANISHED:
         return EndReason.ABNORMAL_TERMINATION
     return str(kernel.reason)
 

@@ -128,6 +128,8 @@ def results_are_true(
             found.append(f"session {session.session_id} ended by itself, but not so: {codes}")
         if succeeded and codes[0] != (0, 0):
             found.append(f"session {session.session_id} succeeded without its main kernel: {codes}")
+        if session.reason == EndReason.STOPPED_BEFORE_START:
+            found.append(f"session {session.session_id} ended for what only we can have done")
         if session.reason == EndReason.AGENT_LOST and session.requeue:
             found.append(f"session {session.session_id} was to be requeued when its agent was lost")
     return found

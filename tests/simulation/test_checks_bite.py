@@ -288,3 +288,4 @@ async def test_a_result_that_no_kernel_has_is_reported():
     assert "ended by itself, but not so" in told(Script(exit_code=1))[0]
     assert "failed, but no kernel did" in told(Script(), reason="KERNEL_FAILED")[0]
     assert "was to be requeued" in told(Script(), reason="AGENT_LOST")[0]
+    assert "only we can have done" in told(Script(), reason="STOPPED_BEFORE_START")[0]

@@ -323,32 +323,3 @@ def _dying_at_every_other_call(world):
             await world.kill_manager()
 
     return die
-
-
-async def test_a_start_that_arrives_after_its_kernel_was_found_unknown_never_runs():
-    world = await a_world()
-    session_id = SessionId("")
-
-    async def call(agent_id: AgentId, op: str) -> None:
-        if op == "start" and not world.counts["starts"]:
-            world.counts["starts"] += 1
-            querier = SessionQuerier([session_id])
-            orders = await world.manager.repository.search_sessions_with_kernels_and_user(querier)
-
-            async def arrive() -> None:
-                await world.network.places[agent_id].agent.start(orders.sessions[0].kernels)
-
-            world.later(30.0, "the start arrives", arrive)
-            world.network.crash(agent_id)  # what was only prepared is forgotten
-            world.network.restart(agent_id)
-            await world.cancel(session_id)
-        await failing("start")(agent_id, op)
-        await no_stop(agent_id, op)
-
-    no_stop = failing("stop", times=1)
-    world.network.before_call = call
-    session_id = await world.submit(a_spec(), Script(seconds=500))
-    await world.run_for(60)
-
-    assert not world.judge.running()
-    await to_the_end(world)
