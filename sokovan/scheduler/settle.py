@@ -159,8 +159,15 @@ def caught_up(move: Move, session: SessionWithKernels, group: ScalingGroup) -> M
     count, most = max(move.attempts.count, phase.attempts + 1), phase.limit.attempts_max
     if most is None or count < most:
         return move
-    outcome = Outcome.GIVE_UP if stage.give_up else Outcome.EXPIRED
-    return replace(move, outcome=outcome, to=stage.give_up or stage.expired, attempts=None)
+    outcome, target = _out_of_attempts(stage)
+    return replace(move, outcome=outcome, to=target, attempts=None)
+
+
+def _out_of_attempts(stage: Stage) -> tuple[Outcome, TransitionStatus | None]:
+    """Where no target is set for giving up, used-up attempts expire."""
+    if stage.give_up is not None:
+        return Outcome.GIVE_UP, stage.give_up
+    return Outcome.EXPIRED, stage.expired
 
 
 def _failed(
@@ -170,8 +177,7 @@ def _failed(
     count = phase.attempts + 1
     limit = phase.limit
     if limit.attempts_max is not None and count >= limit.attempts_max:
-        target = stage.give_up or stage.expired
-        outcome = Outcome.GIVE_UP if stage.give_up else Outcome.EXPIRED
+        outcome, target = _out_of_attempts(stage)
         yield _move(stage, session, outcome, target, info.reason, info.detail)
     elif limit.phase_s_max is not None and phase.age_s >= limit.phase_s_max:
         yield _move(stage, session, Outcome.EXPIRED, stage.expired, info.reason, info.detail)

@@ -3,7 +3,9 @@
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from sokovan.domain.cluster import AgentRanking, ScalingGroup
@@ -122,10 +124,13 @@ class Trial:
     # --- users --------------------------------------------------------------------------------
 
     def _plan_wish(self, wish: Wish) -> None:
-        name = wish.spec.name
-        self.world.later(wish.at, "", lambda: self._submit(wish))
+        world, name = self.world, wish.spec.name
+        world.later(wish.at, "", lambda: self._submit(wish))
+        if wish.release_at is not None:
+            world.later(wish.release_at, "", lambda: self._ask(name, world.release))
         if wish.cancel_at is not None:
-            self.world.later(wish.cancel_at, "", lambda: self._cancel(name, force=wish.force))
+            cancel = partial(world.cancel, force=wish.force)
+            world.later(wish.cancel_at, "", lambda: self._ask(name, cancel))
 
     async def _submit(self, wish: Wish) -> None:
         """Submit, and again until it is answered: its creation id makes it one session."""
@@ -149,15 +154,16 @@ class Trial:
             world.later(AGAIN_S, "", lambda: self._submit(wish))
             raise
 
-    async def _cancel(self, name: str, *, force: bool) -> None:
+    async def _ask(self, name: str, ask: Callable[[SessionId], Awaitable[None]]) -> None:
+        """Ask something of a session, and again until it is answered."""
         try:
             if self.world.manager is None or name not in self._ids:
                 raise SokovanError("not yet")
-            await self.world.cancel(self._ids[name], force=force)
+            await ask(self._ids[name])
         except SokovanError:
-            self.world.later(AGAIN_S, "", lambda: self._cancel(name, force=force))
-        except BaseException:
-            self.world.later(AGAIN_S, "", lambda: self._cancel(name, force=force))
+            self.world.later(AGAIN_S, "", lambda: self._ask(name, ask))
+        except BaseException:  # the manager died: it may have been recorded
+            self.world.later(AGAIN_S, "", lambda: self._ask(name, ask))
             raise
 
     # --- faults -------------------------------------------------------------------------------

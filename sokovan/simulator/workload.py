@@ -1,7 +1,7 @@
 """What the users of a simulated run do: submit, and cancel, at times drawn from one seed."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Capacity, Device, Request
@@ -24,6 +24,8 @@ class Wish:
     """What each kernel does."""
     begin_after_s: float | None = None
     """How long after its submission it may begin."""
+    release_at: float | None = None
+    """When it is released, if it is held back at first."""
     cancel_at: float | None = None
     force: bool = False
 
@@ -81,10 +83,12 @@ def _wish(
         allow_infeasible=True,
         creation_id=name,
     )
+    held = rng.random() < 0.05
     return Wish(
         at,
-        spec,
+        replace(spec, held=held),
         tuple(_script(rng) for _ in range(kernels)),
+        release_at=at + rng.expovariate(1 / 300) if held else None,
         begin_after_s=rng.uniform(0, 900) if rng.random() < 0.05 else None,
         cancel_at=at + rng.expovariate(1 / 200) if rng.random() < 0.15 else None,
         force=rng.random() < 0.3,

@@ -228,6 +228,17 @@ class World:
         self.manager.coordinator.tell(applied)
         self.judge.cancelled[session_id] = None
 
+    async def release(self, session_id: SessionId) -> None:
+        """Release a session that was held back.
+
+        Raises:
+            SokovanError: The request was not recorded.
+        """
+        assert self.manager is not None
+        applied = await self.manager.repository.set_held(session_id, held=False)
+        if applied is not None:  # it still waits
+            self.manager.coordinator.tell(applied)
+
     # --- the passage of time ----------------------------------------------------------------------
 
     def later(self, seconds: float, what: str, action: Callable[[], Awaitable[None]]) -> None:

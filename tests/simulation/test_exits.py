@@ -5,7 +5,7 @@ import pytest
 from sokovan.domain.cluster import AgentStatus, ScalingGroup
 from sokovan.domain.reasons import EndReason, WaitReason
 from sokovan.domain.resources import Request
-from sokovan.domain.sessions import AgentId, Dependency, SessionId
+from sokovan.domain.sessions import AgentId, Dependency
 from sokovan.domain.statuses import SessionResult, SessionStatus
 from sokovan.scheduler.ports import SessionQuerier
 from sokovan.simulator.runtime import Script

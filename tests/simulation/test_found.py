@@ -1,4 +1,4 @@
-"""Bugs that simulated runs have found, each by itself: what a user would have met is in its name."""
+"""Bugs that simulated runs have found, each by itself, named by what a user would have met."""
 
 import pytest
 
