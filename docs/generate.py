@@ -6,6 +6,7 @@ With `--check` it writes nothing and exits 1 when a page is stale.
 import ast
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
@@ -271,10 +272,17 @@ def command_page() -> str:
     for name in sorted(group.commands):
         sub = group.commands[name]
         if not sub.hidden:
-            lines += [f"## `sokovan {name}`", "", inspect.cleandoc(sub.help or ""), ""]
+            lines += [f"## `sokovan {name}`", "", _sentences(sub.help or ""), ""]
             inner = sub.make_context(name, [], parent=context, resilient_parsing=True)
             lines += ["```", " ".join(sub.get_usage(inner).split()), "```", "", *_params(sub), ""]
     return "\n".join(lines)
+
+
+def _sentences(text: str) -> str:
+    """Put each sentence of a help text on a line of its own."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    joined = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    return re.sub(r"(?<=[.!?]) (?=[A-Z])", "\n", joined)
 
 
 def _params(sub: Any) -> list[str]:
