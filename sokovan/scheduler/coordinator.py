@@ -246,7 +246,7 @@ class Coordinator:
     async def beside(self, work: Coroutine[Any, Any, None]) -> None:
         """Have `work` done beside what else runs; at once, when `run` is not running."""
         if self._tasks is None:
-            await work
+            await self._guarded(work)
         else:
             self._tasks.create_task(self._guarded(work))
 

@@ -69,7 +69,9 @@ class AgentEvents:
     ) -> None:
         """Record reports; returns when they are durable, so that they may be acknowledged."""
         if reports:
-            self._store.heard_of(agent_id)
+            agent = self._store.live.agents.get(agent_id)
+            if agent is not None and agent.incarnation == incarnation:
+                self._store.heard_of(agent_id)
             self._tell(await self._store.record_reports(agent_id, incarnation, reports))
 
     async def answered(self, agent_id: AgentId, reports: Sequence[KernelReport]) -> None:

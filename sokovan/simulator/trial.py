@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -111,6 +112,8 @@ class Trial:
                 violation = world.story(found)
         except InvariantViolatedError as error:
             violation = str(error)
+        except Exception:  # noqa: BLE001 - whatever breaks where nobody catches it is a finding
+            violation = world.story([traceback.format_exc()])
         return Outcome(
             world.seed, self._counts(), world.counts, world.judge.digest(), rest_s, violation
         )
