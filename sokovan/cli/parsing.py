@@ -9,7 +9,6 @@ from sokovan.domain.errors import InvalidRequestError
 from sokovan.domain.quantities import parse_duration
 from sokovan.domain.sessions import DependencyKind
 
-DURATION_S_MAX = 1e9
 KINDS = ", ".join(DependencyKind)
 
 

@@ -75,19 +75,6 @@ def print_rows(rows: Sequence[Row], *, headers: Sequence[str] = ()) -> None:
         _print_plain([[Cell(name) for name in headers], *cells] if headers else cells)
 
 
-def print_line(*pieces: Cell | str) -> None:
-    """Print pieces of text on one line, however long."""
-    cells = [_cell(piece) for piece in pieces]
-    if not sys.stdout.isatty():
-        print("".join(cell.text for cell in cells))
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    line = Text.assemble(*((cell.text, cell.style) for cell in cells))
-    Console(highlight=False).print(line, soft_wrap=True)
-
-
 def local_time(text: str, *, timespec: str = "seconds") -> str:
     """Write an RFC 3339 time as this machine's clock shows it."""
     moment = datetime.fromisoformat(text).astimezone().replace(tzinfo=None)

@@ -16,7 +16,7 @@ from sokovan.domain.statuses import FINAL
 from sokovan.store.changes import load_sessions, load_specs
 from sokovan.store.engine import Transaction
 from sokovan.store.rows import spec_of
-from sokovan.store.tables import dependencies, history, sessions
+from sokovan.store.tables import history, sessions
 
 View = dict[str, Any]
 
@@ -137,14 +137,6 @@ def counts_by_status(tx: Transaction) -> dict[str, int]:
         .group_by(sessions.c.status)
     )
     return {status: count for status, count in rows}  # noqa: C416 - a row is no pair to mypy
-
-
-def dependents_of(tx: Transaction, session_id: SessionId) -> list[SessionId]:
-    """Return the sessions that were submitted to wait for this one."""
-    rows = tx.execute(
-        select(dependencies.c.session_id).where(dependencies.c.depends_on == session_id)
-    )
-    return [SessionId(row.session_id) for row in rows]
 
 
 def session_view(

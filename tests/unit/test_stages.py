@@ -2,6 +2,7 @@
 
 import pytest
 
+from sokovan.domain.reasons import EndReason, MoveReason
 from sokovan.domain.sessions import Limit
 from sokovan.domain.statuses import (
     FINAL,
@@ -230,3 +231,10 @@ def test_both_names_the_same_status_twice():
 )
 def test_the_first_override_that_sets_a_part_of_a_limit_wins(overrides, expected):
     assert limit_of(stages.CHECK_PRECONDITION, *overrides) == expected
+
+
+def test_every_reason_of_the_table_is_one_that_the_reference_explains():
+    known = {*EndReason, *MoveReason, ""}
+
+    assert {stage.expired_reason for stage in stages.STAGES} <= known
+    assert {promotion.reason for promotion in stages.PROMOTIONS} <= known
