@@ -7,12 +7,12 @@ import pytest
 
 from sokovan.domain.reasons import EndReason, MoveReason
 from sokovan.domain.resources import Request
-from sokovan.domain.sessions import KernelAssignment, Limit
+from sokovan.domain.sessions import Attempts, KernelAssignment, Limit
 from sokovan.domain.statuses import KernelStatus, SessionResult, SessionStatus
 from sokovan.scheduler import stages
 from sokovan.scheduler.change import SessionChange
 from sokovan.scheduler.ledger import submission_lines
-from sokovan.scheduler.moves import Outcome
+from sokovan.scheduler.moves import Move, Outcome
 from sokovan.scheduler.stages import both
 from tests.build import (
     A1,
@@ -981,3 +981,27 @@ def test_a_hold_is_exactly_what_the_kernel_asks_for():
 
     (hold,) = change.added
     assert (hold.cpu_milli, hold.mem_bytes) == (500, 7)
+
+
+def test_a_failed_attempt_of_one_stage_leaves_those_of_another_as_they_were():
+    before = {"schedule-sessions": Attempts(3, last_at=NOW)}
+    session = a_session(S1, S.PENDING, attempts=before)
+    change = a_change(session)
+
+    change.move(
+        Move(
+            S1,
+            S.PENDING,
+            session.status_seq,
+            "sweep-sessions",
+            Outcome.NEED_RETRY,
+            None,
+            "agent-failed",
+            attempts=Attempts(1, last_at=NOW),
+        ),
+        lambda: "unused",
+        5,
+    )
+
+    assert change.session.attempts["schedule-sessions"].count == 3
+    assert change.session.attempts["sweep-sessions"].count == 1
