@@ -10,6 +10,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -18,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import StaticPool
 
 from sokovan.config import StoreConfig
-from sokovan.domain.errors import StoreUnavailableError
+from sokovan.domain.errors import CommitUnknownError, StoreUnavailableError
 
 T = TypeVar("T")
 
@@ -106,6 +107,28 @@ def as_unavailable(error: DBAPIError) -> StoreUnavailableError:
     return StoreUnavailableError(f"the store cannot be written: {text}")
 
 
+@contextmanager
+def committing(engine: Engine) -> Iterator[Connection]:
+    """Begin a transaction, and commit it at the end unless something is raised.
+
+    Raises:
+        CommitUnknownError: The commit itself failed. Whatever else is raised: nothing was written.
+    """
+    with engine.connect() as connection:
+        begun = connection.begin()
+        try:
+            yield connection
+        except BaseException:
+            begun.rollback()
+            raise
+        try:
+            begun.commit()
+        except DBAPIError as error:
+            with suppress(DBAPIError):
+                begun.rollback()
+            raise CommitUnknownError(as_unavailable(error).message) from error
+
+
 class InlineDatabase:
     """Runs everything at once on the calling thread; for tests and the simulator."""
 
@@ -123,14 +146,18 @@ class InlineDatabase:
     def write_now(self, job: Job[T]) -> T:
         """Run and commit `job` outside any event loop."""
         try:
-            with self.engine.begin() as connection:
-                transaction = Transaction(connection)
+            with committing(self.engine) as connection:
+                transaction = self.begun(connection)
                 result = job(transaction)
         except OperationalError as error:
             raise as_unavailable(error) from error
         for hook in transaction.hooks:
             hook()
         return result
+
+    def begun(self, connection: Connection) -> Transaction:
+        """Return what a job is given."""
+        return Transaction(connection)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -209,9 +236,12 @@ class ThreadedDatabase:
 
     def _commit(self, batch: "list[_Queued]") -> None:
         try:
-            with self.engine.begin() as connection:
+            with committing(self.engine) as connection:
                 for queued in batch:
                     queued.run(connection, alone=len(batch) == 1)
+        except CommitUnknownError as error:  # to do it again might do it twice
+            for queued in batch:
+                queued.fail(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
             if len(batch) > 1:  # nothing was committed; whose fault it is shows one by one
                 for queued in batch:
@@ -265,7 +295,7 @@ class _Queued:
         self._hooks = transaction.hooks
 
     def fail(self, error: BaseException) -> None:
-        """Nothing of the job was committed."""
+        """Nothing of the job was committed, as far as is known."""
         self._error = self._error or (
             as_unavailable(error) if isinstance(error, OperationalError) else error
         )

@@ -14,13 +14,11 @@ from sokovan.store.rows import agent_of, hold_of
 from sokovan.store.tables import agents, holds, scaling_groups, sessions
 
 
-def take_leases(
-    tx: Transaction, groups: Iterable[str], holder: str
-) -> tuple[dict[str, int], dict[str, AgentId | None]]:
+def take_leases(tx: Transaction, groups: Iterable[str], holder: str) -> dict[str, int]:
     """Become the writer of `groups`, and of any other that still has live sessions.
 
     Returns:
-        The fencing tokens, and where each group's last kernel went.
+        The fencing tokens.
     """
     known = {row.name: row for row in tx.execute(select(scaling_groups))}
     used = tx.execute(
@@ -36,7 +34,7 @@ def take_leases(
             .where(scaling_groups.c.name == name)
             .values(lease_holder=holder, fencing_token=fencing[name])
         )
-    return fencing, {name: row.last_agent_id for name, row in known.items()}
+    return fencing
 
 
 def check_leases(tx: Transaction, fencing: Mapping[str, int]) -> None:
@@ -65,3 +63,9 @@ def read_live(tx: Transaction) -> Live:
         live.put_hold(hold_of(row))
     live.put_agents(agent_of(row) for row in tx.execute(select(agents)))
     return live
+
+
+def read_cursors(tx: Transaction) -> dict[str, AgentId | None]:
+    """Read where the last kernel of each group went."""
+    rows = tx.execute(select(scaling_groups.c.name, scaling_groups.c.last_agent_id))
+    return {row.name: row.last_agent_id for row in rows}
