@@ -162,7 +162,7 @@ class ScriptedGround(Ground):
         self.scripts: dict[str, Script] = {}
         machine = Timers(self.clock)
         self.runtime = FakeRuntime(
-            self.clock, machine, script=lambda order: self.scripts[order.token]
+            self.clock, machine, script=lambda order: self.scripts.get(order.token, Script())
         )
         self.home = InProcessHome(self.sink, self.clock)
         hello = AgentHello(self.agent_id, "scripted", self.runtime.capacity())

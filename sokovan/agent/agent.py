@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sokovan.agent.journal import stopped_before_start
-from sokovan.agent.runtime import Ended, Runtime, StartFailedError, is_final
+from sokovan.agent.runtime import Ended, PullFailedError, Runtime, StartFailedError, is_final
 from sokovan.agent.timers import Timer, Timers, first_of
 from sokovan.clock import Clock
 from sokovan.config import AgentConfig
@@ -37,6 +37,9 @@ POLL_S_MIN = 0.01
 POLL_S_MAX = 0.1
 STREAMS = ("stdout", "stderr")
 _DAY_S = 86400.0
+PULLS = frozenset({ReportState.PULLING, ReportState.PULL_FAILED})
+UNSTARTED = PULLS | {ReportState.PREPARED}
+"""What it was only asked to prepare."""
 
 
 @dataclass(slots=True)
@@ -53,6 +56,13 @@ class Entry:
     retry: Timer | None = None
     over: asyncio.Event | None = None
     """Set at the end; made when somebody waits for output."""
+
+    def stop_trying(self) -> None:
+        """Forget what was to be tried again."""
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None
+        self.order = None
 
 
 class Agent:
@@ -112,19 +122,11 @@ class Agent:
     # --- what it is asked -------------------------------------------------------------------------
 
     async def prepare(self, kernels: Sequence[KernelToPrepare]) -> list[KernelReport]:
-        """Make ready what kernels need; a plain process needs nothing."""
+        """Make ready what kernels need; a token known already is answered with its state."""
         for kernel in kernels:
             if self._known(kernel.token) is None:
-                report = KernelReport(kernel.token, ReportState.PREPARED)
-                if kernel.image is not None:
-                    report = KernelReport(
-                        kernel.token,
-                        ReportState.PULL_FAILED,
-                        message="this agent runs plain processes, which have no image",
-                        failures=1,
-                        permanent=True,
-                    )
-                self._say(report, told=True)
+                self._prepare(kernel)
+                self._news.pop(kernel.token, None)  # it is told at once
         return [self._state(kernel.token) for kernel in kernels]
 
     async def start(self, kernels: Sequence[KernelToStart]) -> list[KernelReport]:
@@ -149,7 +151,7 @@ class Agent:
             except OSError as error:
                 raise AgentError(f"cannot write down what was stopped: {error}") from error
         for token in unstarted:
-            self._say(stopped_before_start(token), told=True)
+            self._say(stopped_before_start(token), told=True).stop_trying()
         for kernel in kernels:
             entry = self._entries.get(kernel.token)
             if entry is None or is_final(entry.report):
@@ -240,26 +242,32 @@ class Agent:
             KernelReport(token, ReportState.ENDED, end.exit_code, end.reason, end.message)
         )
 
+    def prepared(self, token: str) -> None:
+        """What a kernel needs is ready."""
+        entry = self._entries.get(token)
+        if entry is not None and entry.report.state in PULLS:
+            failures = entry.report.failures
+            self._say(KernelReport(token, ReportState.PREPARED, failures=failures))
+
+    def pull_failed(self, order: KernelToPrepare, error: PullFailedError) -> None:
+        """What a kernel needs could not be made ready. What may mend by itself is tried again."""
+        entry = self._entries.get(order.token)
+        if entry is not None and entry.report.state not in PULLS:
+            return  # stopped meanwhile
+        entry = self._say(self._failure(order.token, ReportState.PULL_FAILED, error))
+        if not error.permanent:
+            self._try_again(entry, lambda: self._prepare(order))
+
     def start_failed(self, order: KernelToStart, error: StartFailedError) -> None:
         """A kernel does not run. What may be mended by itself is tried again."""
-        before = self._entries.get(order.token)
-        failures = 1 + (before.report.failures if before else 0)
-        report = KernelReport(
-            order.token,
-            ReportState.START_FAILED,
-            reason=error.reason,
-            message=error.message,
-            failures=failures,
-            permanent=error.permanent,
-        )
+        report = self._failure(order.token, ReportState.START_FAILED, error)
         if error.permanent:
             self._conclude(report)
             return
-        log.warning("%s does not start (%d): %s", order.token, failures, error)
+        log.warning("%s does not start (%d): %s", order.token, report.failures, error)
         entry = self._say(report)
         entry.order, entry.requeue = order, order.requeue
-        pause_s = min(2.0 ** min(failures - 1, 10), RETRY_S_MAX)
-        entry.retry = self._timers.after(pause_s, lambda: self._retry(order.token))
+        self._try_again(entry, lambda: self._retry(order.token))
 
     def stuck(self, token: str, pids: tuple[int, ...], message: str) -> None:
         """These processes of the kernel cannot be killed."""
@@ -286,7 +294,35 @@ class Agent:
         entry = self._entries.get(token)
         if entry is None:
             return self._runtime.recall(token) is None
-        return entry.report.state is ReportState.PREPARED
+        return entry.report.state in UNSTARTED and not is_final(entry.report)
+
+    def _failure(self, token: str, state: ReportState, error: StartFailedError) -> KernelReport:
+        before = self._entries.get(token)
+        return KernelReport(
+            token,
+            state,
+            reason=error.reason,
+            message=error.message,
+            failures=1 + (before.report.failures if before else 0),
+            permanent=error.permanent,
+        )
+
+    def _try_again(self, entry: Entry, call: Callable[[], None]) -> None:
+        pause_s = min(2.0 ** min(entry.report.failures - 1, 10), RETRY_S_MAX)
+        entry.retry = self._timers.after(pause_s, call)
+
+    def _prepare(self, order: KernelToPrepare) -> None:
+        before = self._entries.get(order.token)
+        if before is not None:
+            before.retry = None
+        try:
+            is_ready = self._runtime.prepare(order)
+        except PullFailedError as error:
+            self.pull_failed(order, error)
+            return
+        failures = before.report.failures if before else 0
+        state = ReportState.PREPARED if is_ready else ReportState.PULLING
+        self._say(KernelReport(order.token, state, failures=failures))
 
     def _start(self, order: KernelToStart) -> None:
         try:
@@ -330,11 +366,7 @@ class Agent:
             why = f"no manager was heard of for {self._config.cut_off_stop_s:.0f} seconds"
             report = replace(report, reason=EndReason.AGENT_LOST, message=why)
         self._runtime.conclude(report)
-        entry = self._say(report)
-        if entry.retry is not None:
-            entry.retry.cancel()
-            entry.retry = None
-        entry.order = None
+        self._say(report).stop_trying()
 
     @property
     def is_cut_off(self) -> bool:

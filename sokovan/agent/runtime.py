@@ -10,7 +10,13 @@ from typing import Protocol
 
 from sokovan.domain.errors import AgentError
 from sokovan.domain.resources import Capacity
-from sokovan.scheduler.messages import KernelReport, KernelToStart, OutputChunk, ReportState
+from sokovan.scheduler.messages import (
+    KernelReport,
+    KernelToPrepare,
+    KernelToStart,
+    OutputChunk,
+    ReportState,
+)
 
 
 class StartFailedError(AgentError):
@@ -26,6 +32,10 @@ class StartFailedError(AgentError):
         super().__init__(message)
         self.permanent = permanent
         self.reason = reason
+
+
+class PullFailedError(StartFailedError):
+    """What a kernel needs could not be made ready, usually its image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,14 @@ class RuntimeEvents(Protocol):
         """Nothing of the kernel is left."""
         ...
 
+    def prepared(self, token: str) -> None:
+        """What was being made ready is ready."""
+        ...
+
+    def pull_failed(self, order: KernelToPrepare, error: PullFailedError) -> None:
+        """What was being made ready could not be."""
+        ...
+
     def start_failed(self, order: KernelToStart, error: StartFailedError) -> None:
         """A kernel that was started turned out never to have run its command."""
         ...
@@ -83,6 +101,14 @@ class Runtime(Protocol):
 
     def recall(self, token: str) -> KernelReport | None:
         """Return the last report of a token that was acknowledged or refused, if it was."""
+        ...
+
+    def prepare(self, order: KernelToPrepare) -> bool:
+        """Make ready what a kernel needs; return whether it is ready at once.
+
+        Raises:
+            PullFailedError: It cannot be made ready, now or ever.
+        """
         ...
 
     def start(self, order: KernelToStart) -> None:
@@ -127,3 +153,16 @@ def is_final(report: KernelReport) -> bool:
     return report.state is ReportState.ENDED or (
         report.permanent and report.state in {ReportState.START_FAILED, ReportState.PULL_FAILED}
     )
+
+
+def needs_nothing(order: KernelToPrepare) -> bool:
+    """Say that a plain process is ready at once.
+
+    Raises:
+        PullFailedError: It is no plain process.
+    """
+    if order.image is not None:
+        raise PullFailedError(
+            "this agent runs plain processes, which have no image", permanent=True
+        )
+    return True

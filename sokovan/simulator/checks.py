@@ -41,13 +41,15 @@ ENDS = frozenset({SessionStatus.TERMINATING, SessionStatus.TERMINATED, SessionSt
 
 
 def no_agent_is_over_held(picture: Picture) -> list[str]:
-    """On no agent, more of a slot or of a device is held than it has."""
+    """On no agent, more of a slot or of a device is held than it has, unless it had more before."""
     found = []
     for agent_id, on_agent in _by_agent(picture.holds.values()).items():
         agent = picture.agents.get(agent_id)
         if agent is None:
             found.append(f"agent {agent_id} is not known, but {len(on_agent)} holds are on it")
-        elif (slot := over_held(agent.capacity, used_by(on_agent))) is not None:
+        elif agent_id not in picture.shrunk and (
+            slot := over_held(agent.capacity, used_by(on_agent))
+        ):
             tokens = ", ".join(hold.token for hold in on_agent)
             found.append(f"agent {agent_id}: more {slot} is held than it has, by {tokens}")
     return found
@@ -123,9 +125,6 @@ def history_replays(picture: Picture) -> list[str]:
 
 
 def _gaps(session: SessionWithKernels, lines: Collection[HistoryLine]) -> Iterator[str]:
-    for before, after in pairwise(lines):
-        if after.at < before.at:
-            yield f"history goes back in time at {after}"
     kernels: dict[KernelId | None, str | None] = {
         kernel.kernel_id: None for kernel in session.kernels
     }
@@ -150,6 +149,16 @@ def _gaps(session: SessionWithKernels, lines: Collection[HistoryLine]) -> Iterat
         if kernels[kernel.kernel_id] != kernel.status:
             told = kernels[kernel.kernel_id]
             yield f"kernel {kernel.index} is {kernel.status}, but its history ends with {told}"
+
+
+def history_goes_forward_in_time(picture: Picture) -> list[str]:
+    """No line is earlier than the one before it, as long as nobody sets a clock back."""
+    return [
+        f"session {session.session_id}: history goes back in time at {after}"
+        for session in picture.looked_at()
+        for before, after in pairwise(picture.history.get(session.session_id, ()))
+        if after.at < before.at
+    ]
 
 
 def kernels_only_go_forward(picture: Picture) -> list[str]:
@@ -227,9 +236,12 @@ def attempts_stay_below_their_limits(picture: Picture) -> list[str]:
     return found
 
 
-CHECKS: tuple[Check, ...] = (
+OF_HOLDS: tuple[Check, ...] = (
     no_agent_is_over_held,
     holds_are_live_kernels_and_leftovers,
+)
+"""They take all holds and agents, and the sessions that are placed."""
+OF_EACH_SESSION: tuple[Check, ...] = (
     every_session_is_whole,
     history_replays,
     kernels_only_go_forward,
@@ -237,6 +249,8 @@ CHECKS: tuple[Check, ...] = (
     the_first_reason_wins,
     attempts_stay_below_their_limits,
 )
+"""They look at one session after the other, and at its history."""
+CHECKS = OF_HOLDS + OF_EACH_SESSION
 """What holds of any store at any moment, between two transactions."""
 
 
@@ -278,7 +292,21 @@ def reasons_and_results_stay(before: Picture, now: Picture) -> list[str]:
     return found
 
 
-STEP_CHECKS: tuple[StepCheck, ...] = (final_states_stay, reasons_and_results_stay)
+def nothing_is_added_where_too_much_is_held(before: Picture, now: Picture) -> list[str]:
+    """An agent that came back with less than is held on it gets nothing more."""
+    new = [hold for token, hold in now.holds.items() if token not in before.holds]
+    return [
+        f"session {hold.session_id}: it was placed on agent {hold.agent_id}, which is smaller now"
+        for hold in new
+        if AgentId(hold.agent_id) in now.shrunk
+    ]
+
+
+STEP_CHECKS: tuple[StepCheck, ...] = (
+    final_states_stay,
+    reasons_and_results_stay,
+    nothing_is_added_where_too_much_is_held,
+)
 
 # --- one picture and the time --------------------------------------------------------------------
 
@@ -297,6 +325,21 @@ def nothing_is_overdue(
                     f" {session.status} {now - at:.0f} s ago"
                 )
     return found
+
+
+def shrunk_agents(before: Picture, now: Picture) -> set[AgentId]:
+    """Return the agents on which too much is held since they came back with less."""
+    smaller = {
+        agent_id
+        for agent_id, agent in now.agents.items()
+        if agent_id in before.agents and before.agents[agent_id].capacity != agent.capacity
+    }
+    on_agent = _by_agent(now.holds.values())
+    return {
+        agent_id
+        for agent_id in smaller | set(before.shrunk)
+        if over_held(now.agents[agent_id].capacity, used_by(on_agent[agent_id])) is not None
+    }
 
 
 def _by_agent(holds: Iterable[Hold]) -> dict[AgentId, list[Hold]]:

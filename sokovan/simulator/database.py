@@ -1,20 +1,15 @@
 """The store of a simulated manager: the real one, in memory; it refuses, dawdles, is cut off."""
 
-import random
-from collections import Counter
+import sqlite3
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
-from sokovan.domain.errors import StoreUnavailableError
-from sokovan.simulator.faults import Faults
-from sokovan.store.engine import InlineDatabase, Job, T
-
-MEANWHILE_S_MAX = 2.0
-
-
-class ManagerDied(BaseException):
-    """The manager process is killed here: nothing after this line happens."""
+from sokovan.domain.errors import CommitUnknownError, StoreUnavailableError
+from sokovan.simulator.fate import Fate, ManagerDied
+from sokovan.store.engine import InlineDatabase, Job, T, Transaction, committing
 
 
 class SimulatedDatabase(InlineDatabase):
@@ -22,38 +17,36 @@ class SimulatedDatabase(InlineDatabase):
 
     Args:
         engine: Outlives the manager.
-        rng: Decides what goes wrong.
-        faults: How much of that.
-        counts: How often what went wrong.
+        fate: Decides what goes wrong.
         committed: Called after each transaction.
         meanwhile: Lets everything else go on for some seconds.
+        boundary: Called wherever the manager may be killed; raises `ManagerDied` when it is.
     """
 
     def __init__(
         self,
         engine: Engine,
-        rng: random.Random,
-        faults: Faults,
-        counts: Counter[str],
+        fate: Fate,
         *,
         committed: Callable[[], None],
         meanwhile: Callable[[float], Awaitable[None]],
+        boundary: Callable[[], None],
     ) -> None:
         super().__init__(engine)
-        self.faults = faults
         self.is_dead = False
-        self._rng = rng
-        self._counts = counts
+        self._fate = fate
         self._committed = committed
         self._meanwhile = meanwhile
+        self._boundary = boundary
 
     async def write(self, job: Job[T]) -> T:
         """Run and commit `job`, if all goes well."""
         await self._come_to_it()
+        if self._fate.happens("commit_in_doubt"):
+            self._leave_in_doubt(job)
         result = self.write_now(job)
         self._committed()
-        self.is_dead = self.is_dead or self._happens("manager_dies_in_transaction")
-        self._live_or_die()
+        self._live_or_die("manager_dies_in_transaction")
         return result
 
     async def read(self, job: Job[T]) -> T:
@@ -61,22 +54,45 @@ class SimulatedDatabase(InlineDatabase):
         await self._come_to_it()
         return self.write_now(job)
 
+    def begun(self, connection: Connection) -> Transaction:
+        """Return a transaction that may fail, or end the manager, at each of its statements."""
+        return _Perilous(connection, self._before_statement)
+
     async def _come_to_it(self) -> None:
         self._live_or_die()
-        if self._happens("store_slow"):
-            await self._meanwhile(self._rng.uniform(0.0, MEANWHILE_S_MAX))
-        self.is_dead = self.is_dead or self._happens("manager_dies_in_transaction")
-        self._live_or_die()
-        if self._happens("store_fails"):
+        if self._fate.happens("store_slow"):
+            await self._meanwhile(self._fate.seconds("store_slow_s"))
+        self._live_or_die("manager_dies_in_transaction")
+        if self._fate.happens("store_fails"):
             raise StoreUnavailableError("the store cannot be written: so it was decided")
 
-    def _live_or_die(self) -> None:
+    def _before_statement(self) -> None:
+        self._live_or_die("manager_dies_at_statement")
+        if self._fate.happens("statement_fails"):
+            raise OperationalError("", {}, sqlite3.OperationalError("disk I/O error, on purpose"))
+
+    def _leave_in_doubt(self, job: Job[T]) -> None:
+        """Write it, or do not, and let nobody know."""
+        if self._fate.rng.random() < 0.5:
+            with committing(self.engine) as connection:
+                job(self.begun(connection))
+        raise CommitUnknownError("the connection was lost while committing")
+
+    def _live_or_die(self, fault: str | None = None) -> None:
+        if fault is not None and not self.is_dead:
+            self._boundary()
+            self.is_dead = self._fate.happens(fault)
         if self.is_dead:
             raise ManagerDied
 
-    def _happens(self, fault: str) -> bool:
-        chance: float = getattr(self.faults, fault)
-        if chance and self._rng.random() < chance:
-            self._counts[fault] += 1
-            return True
-        return False
+
+class _Perilous(Transaction):
+    """A transaction in which something may happen before each statement."""
+
+    def __init__(self, connection: Connection, before: Callable[[], None]) -> None:
+        super().__init__(connection)
+        self._before = before
+
+    def execute(self, statement: Any, parameters: Any = None) -> Any:
+        self._before()
+        return super().execute(statement, parameters)

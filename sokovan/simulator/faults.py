@@ -32,15 +32,25 @@ class Faults:
     """Everything else goes on for a while before it takes effect, and before it is answered."""
     call_breaks: float = 0.0
     """Ends in an exception that no handler expects."""
+    call_slow_s: Range = (0.0, 15.0)
     agent_dies_in_call: float = 0.0
     """The agent process dies in the middle of the call."""
+    manager_dies_in_call: float = 0.0
+    """The manager process dies before a call took effect, or before it is answered: each."""
 
     store_fails: float = 0.0
     """A transaction is refused; nothing of it is written."""
     store_slow: float = 0.0
     """Everything else goes on for a moment before it runs."""
+    store_slow_s: Range = (0.0, 2.0)
+    statement_fails: float = 0.0
+    """One statement of a transaction fails; nothing of it is written."""
+    commit_in_doubt: float = 0.0
+    """A commit takes place or does not, and nobody is told which."""
     manager_dies_in_transaction: float = 0.0
     """The manager process dies just before a transaction, or just after it is durable: each."""
+    manager_dies_at_statement: float = 0.0
+    """The manager process dies in the middle of a transaction, before one of its statements."""
 
     manager_crashes_per_hour: float = 0.0
     manager_down_s: Range = (0.5, 120.0)
@@ -50,8 +60,24 @@ class Faults:
     """How often an agent can be reached by nobody for a while."""
     agent_cut_s: Range = (2.0, 900.0)
     """Shorter than its silence counts, longer than that, longer than its grace."""
+    one_way_cuts_per_hour: float = 0.0
+    """How often an agent hears and is not heard, or is heard and does not hear."""
     reboots_per_hour: float = 0.0
     """How often a machine loses its kernels with its agent."""
+    clock_steps_per_hour: float = 0.0
+    """How often the clock of some machine is set forward or back, the manager's among them."""
+    clock_step_s: Range = (-3600.0, 3600.0)
+
+    machines_added_per_hour: float = 0.0
+    machines_resized_per_hour: float = 0.0
+    """How often an agent comes back with more than it had, or with less."""
+    machines_replaced_per_hour: float = 0.0
+    """How often a machine is gone for ever, and another stands at its address."""
+
+    nonsense_per_hour: float = 0.0
+    """How often users ask for what makes no sense, or for what is over."""
+    looks_per_hour: float = 0.0
+    """How often users look at sessions, and ask why; no fault, but in the way of one."""
 
 
 NO_FAULTS = Faults()
@@ -70,9 +96,20 @@ ROUGH = Faults(
     store_fails=0.003,
     store_slow=0.01,
     manager_dies_in_transaction=0.0005,
+    manager_dies_at_statement=0.0001,
+    manager_dies_in_call=0.0005,
+    statement_fails=0.0002,
+    commit_in_doubt=0.002,
     manager_crashes_per_hour=2.0,
     agent_crashes_per_hour=3.0,
     agent_cuts_per_hour=3.0,
+    one_way_cuts_per_hour=1.0,
+    clock_steps_per_hour=0.5,
+    machines_added_per_hour=0.2,
+    machines_resized_per_hour=0.3,
+    machines_replaced_per_hour=0.2,
+    nonsense_per_hour=20.0,
+    looks_per_hour=40.0,
 )
 """A bad day: everything that is promised to be survived happens several times."""
 
@@ -90,10 +127,19 @@ STORM = replace(
     store_fails=0.02,
     store_slow=0.05,
     manager_dies_in_transaction=0.0025,
+    manager_dies_at_statement=0.0005,
+    manager_dies_in_call=0.0025,
+    statement_fails=0.001,
+    commit_in_doubt=0.01,
     manager_crashes_per_hour=10.0,
     agent_crashes_per_hour=12.0,
     agent_cuts_per_hour=12.0,
+    one_way_cuts_per_hour=4.0,
     reboots_per_hour=2.0,
+    clock_steps_per_hour=2.0,
+    machines_added_per_hour=0.5,
+    machines_resized_per_hour=2.0,
+    machines_replaced_per_hour=1.0,
 )
 """The worst day: little works at the first attempt."""
 

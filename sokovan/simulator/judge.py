@@ -2,7 +2,9 @@
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -12,11 +14,13 @@ from sokovan.scheduler.moves import HistoryLine
 from sokovan.simulator import checks, witness
 from sokovan.simulator.observe import Observer, Picture
 from sokovan.simulator.runtime import FakeRuntime, Script
-from sokovan.store.engine import InlineDatabase
+from sokovan.store.engine import InlineDatabase, Transaction
 from sokovan.store.live import Live
 
 STEPS_KEPT = 400
 STEPS_TOLD = 60
+SWEEP_EVERY_S = 30.0
+"""What goes wrong and stays wrong is looked for every so often, not at every picture."""
 OVERDUE_S = 130.0
 """How late a limit may be acted on: two full cycles, and what the store refuses meanwhile."""
 
@@ -48,16 +52,22 @@ class Judge:
         self.violations: list[str] = []
         self.pictures = 0
         self.moves = 0
+        self.clock_is_steady = True
+        """Whether nobody has set the manager's clock back."""
         self.on_picture: Callable[[Picture], None] = lambda _: None
         """Called with each new picture."""
-        self._engine = engine
         self._store = InlineDatabase(engine)
         self._observer = Observer(groups)
+        self._store.write_now(self._observer.watch)
+        self._sqlite: Any = self._store.write_now(_connection_of)
         self._runtimes = runtimes
         self._title = title
         self._given_up: set[str] = set()
         self._changes_seen = -1
-        self._steps: deque[tuple[float, str]] = deque(maxlen=STEPS_KEPT)
+        self._sweep_at = 0.0
+        self._starts: Counter[str] = Counter()
+        self._starts_seen: Counter[AgentId] = Counter()
+        self._steps: deque[tuple[int, float, str]] = deque(maxlen=STEPS_KEPT)
 
     def look(self, live: Live | None, now: float, *, watched_since: float | None) -> None:
         """Take a picture if the store has changed, and remember what is violated first.
@@ -67,52 +77,73 @@ class Judge:
             now: Seconds since the epoch.
             watched_since: Since when a manager has been at work.
         """
-        if (changes := self._total_changes()) == self._changes_seen:
+        if self._sqlite.total_changes == self._changes_seen:
             return
-        self._changes_seen = changes
         before = self.picture
-        picture = self.picture = self._store.write_now(self._observer.look)
+        picture = self._look()
+        self._changes_seen = self._sqlite.total_changes
         self.pictures += 1
         self._given_up |= witness.given_up_tokens(picture)
-        running = [run for a, runtime in self._runtimes.items() for run in _runs(a, runtime)]
-        found = checks.violations(picture)
-        for check in checks.STEP_CHECKS:
-            found += check(before, picture)
+        running, started = self.running(), self._new_starts()
+        found = self._checked(before, picture)
         found += witness.cancels_hold(picture, [i for i in picture.changed if i in self.cancelled])
         found += witness.what_runs_is_held(picture, running)
         found += witness.kernels_run_once(running, self._given_up)
-        found += witness.tokens_run_once(self.starts())
+        found += witness.tokens_run_once(started)
+        sweeps = now >= self._sweep_at
+        if sweeps:
+            self._sweep_at = now + SWEEP_EVERY_S
         if live is not None:
-            found += witness.the_shadow_is_true(picture, live)
-        if watched_since is not None and now - watched_since > OVERDUE_S:
+            found += witness.the_shadow_is_true(picture, live, None if sweeps else picture.changed)
+        if sweeps and watched_since is not None and now - watched_since > OVERDUE_S:
             found += checks.nothing_is_overdue(picture, now, OVERDUE_S, watched_since)
         self.violations = self.violations or found
         self.on_picture(picture)
 
     def look_at_rest(
-        self, live: Live, script_of: Callable[[SessionWithKernels, int], Script]
+        self,
+        live: Live,
+        script_of: Callable[[SessionWithKernels, int], Script],
+        machines: Collection[AgentId],
     ) -> list[str]:
         """Say what is wrong once nothing has gone wrong for long enough; looks at everything."""
-        before = self.picture
-        picture = self.picture = self._store.write_now(
-            lambda tx: self._observer.look(tx, whole=True)
-        )
-        found = checks.violations(picture)
-        for check in checks.STEP_CHECKS:
-            found += check(before, picture)
+        before, picture = self.picture, self._look(whole=True)
         return (
             self.violations
-            + found
+            + self._checked(before, picture)
             + witness.every_accepted_session_is_there(picture, self.accepted)
             + witness.cancels_hold(picture, self.cancelled)
-            + witness.everything_has_ended(picture, live.waits)
+            + witness.everything_has_ended(picture, live.waits, machines)
             + witness.results_are_true(picture, script_of)
             + witness.the_shadow_is_true(picture, live)
         )
 
+    def _look(self, *, whole: bool = False) -> Picture:
+        """Take the next picture."""
+        picture = self._store.write_now(lambda tx: self._observer.look(tx, whole=whole))
+        self.picture = replace(picture, shrunk=checks.shrunk_agents(self.picture, picture))
+        return self.picture
+
+    def _checked(self, before: Picture, picture: Picture) -> list[str]:
+        found = checks.violations(picture)
+        if self.clock_is_steady:
+            found += checks.history_goes_forward_in_time(picture)
+        for check in checks.STEP_CHECKS:
+            found += check(before, picture)
+        return found
+
     def starts(self) -> Counter[str]:
         """Return how often each token's command was run."""
         return Counter(token for runtime in self._runtimes.values() for token in runtime.started)
+
+    def _new_starts(self) -> dict[str, int]:
+        """Return how often each token's command was run, of those run since the last picture."""
+        new = []
+        for agent_id, runtime in self._runtimes.items():
+            new += runtime.started[self._starts_seen[agent_id] :]
+            self._starts_seen[agent_id] = len(runtime.started)
+        self._starts.update(new)
+        return {token: self._starts[token] for token in new}
 
     def running(self) -> list[witness.Run]:
         """Return what runs on the machines."""
@@ -120,20 +151,31 @@ class Judge:
 
     # --- the story --------------------------------------------------------------------------------
 
-    def note(self, at: float, what: str) -> None:
+    def note(self, step: int, at: float, what: str) -> None:
         """Remember that something happened, so many seconds after the beginning."""
-        self._steps.append((at, what))
+        self._steps.append((step, at, what))
 
-    def story(self, found: Sequence[str], beginning: float) -> str:
-        """Tell what is violated, what became of the sessions concerned, and the last steps."""
+    def story(self, found: Sequence[str], beginning: float, *, everything: bool = False) -> str:
+        """Tell what is violated, what became of the sessions concerned, and the last steps.
+
+        Args:
+            found: What is violated.
+            beginning: When it all began, in seconds since the epoch.
+            everything: Tell of everything that lives, whether or not it is concerned.
+        """
         told = [f"{self._title}: {len(found)} violations", *found]
         for session_id, session in self.picture.sessions.items():
-            if any(session_id in sentence for sentence in found):
+            is_told = everything and not session.status.is_final
+            if is_told or any(session_id in sentence for sentence in found):
                 lines = self.picture.history.get(session_id, ())
                 told += ["", f"session {session_id}: {session}"]
                 told += [_told(line, beginning) for line in lines]
-        steps = list(self._steps)[-STEPS_TOLD:]
-        told += ["", "the last steps:", *(f"{at:12.3f}  {what}" for at, what in steps)]
+        if everything:
+            told += ["", *map(str, self.picture.agents.values())]
+            told += ["", *map(str, self.picture.holds.values())]
+        told += ["", "the last steps:"]
+        for step, at, what in list(self._steps)[-STEPS_TOLD:]:
+            told.append(f"{step:7d} {at:12.3f}  {what}")
         return "\n".join(told)
 
     def digest(self) -> str:
@@ -147,20 +189,14 @@ class Judge:
             whole.update(repr(other).encode())
         return whole.hexdigest()
 
-    def _total_changes(self) -> int:
-        """Return how many rows were ever written; SQLite counts them."""
-        with self._engine.connect() as connection:
-            sqlite: object = connection.connection.driver_connection
-            changes: int = getattr(sqlite, "total_changes", -1)
-            return changes
+
+def _connection_of(tx: Transaction) -> object:
+    """Return the one connection to a store in memory; it counts the rows that were written."""
+    return tx.connection.connection.driver_connection
 
 
 def _runs(agent_id: AgentId, runtime: FakeRuntime) -> list[witness.Run]:
-    return [
-        (agent_id, token, kernel.order.kernel_id)
-        for token, kernel in runtime.kernels.items()
-        if kernel.runs and kernel.end is None
-    ]
+    return [(agent_id, token, runtime.kernels[token].order.kernel_id) for token in runtime.running]
 
 
 def _told(line: HistoryLine, beginning: float) -> str:

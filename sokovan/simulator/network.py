@@ -4,9 +4,7 @@ Agents are the real ones, in this process. What they say unasked travels as mess
 manager asks of them, as calls that may fail before or after they took effect.
 """
 
-import random
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -17,20 +15,16 @@ from sokovan.domain.errors import AgentError
 from sokovan.domain.sessions import AgentId
 from sokovan.scheduler.messages import KernelReport, KernelToPrepare, KernelToStart, KernelToStop
 from sokovan.scheduler.ports import AgentEventSink
-from sokovan.simulator.faults import Faults
+from sokovan.simulator.fate import Fate, ManagerDied
 
 T = TypeVar("T")
 
 HELLO_AGAIN_S = 1.0
 """How long an agent waits for an answer to its hello before it says it again."""
-MEANWHILE_S_MAX = 15.0
 
 
 class Surroundings(Protocol):
     """What the network asks of the world around it."""
-
-    counts: Counter[str]
-    """How often what went wrong."""
 
     def later(self, seconds: float, what: str, action: Callable[[], Awaitable[None]]) -> None:
         """Have something happen later."""
@@ -42,6 +36,10 @@ class Surroundings(Protocol):
 
     async def meanwhile(self, seconds: float) -> None:
         """Let everything else go on for a while."""
+        ...
+
+    def boundary(self) -> None:
+        """Note that the manager may be killed here."""
         ...
 
     def sink(self) -> AgentEventSink | None:
@@ -70,8 +68,7 @@ class Network(InProcessHome):
     Args:
         surroundings: The world.
         clock: Its time.
-        rng: Decides what goes wrong.
-        faults: How much of that.
+        fate: Decides what goes wrong.
         call_timeout_s: How long a caller waits for an answer that does not come.
     """
 
@@ -79,21 +76,23 @@ class Network(InProcessHome):
         self,
         surroundings: Surroundings,
         clock: Clock,
-        rng: random.Random,
-        faults: Faults,
+        fate: Fate,
         *,
         call_timeout_s: float = 10.0,
     ) -> None:
         super().__init__(_NOBODY, clock)
-        self.faults = faults
         self.before_call: Callable[[AgentId, str], Awaitable[None]] = _nothing
         """Awaited before each call takes effect; a test may have it raise."""
         self.after_call: Callable[[AgentId, str], Awaitable[None]] = _nothing
         """Awaited before each call is answered; a test may have it raise."""
         self._world = surroundings
-        self._rng = rng
+        self._fate = fate
         self._timeout_s = call_timeout_s
         self._hello_at: dict[AgentId, float] = {}
+        self.deaf: set[AgentId] = set()
+        """The agents that nothing reaches; what they say arrives."""
+        self.mute: set[AgentId] = set()
+        """The agents that are not heard; what they are told and asked arrives."""
 
     @property
     def places(self) -> dict[AgentId, Place]:
@@ -123,7 +122,9 @@ class Network(InProcessHome):
         if place.incarnation is None:
             if self._hello_at.get(agent_id, 0.0) <= now:
                 self._hello_at[agent_id] = now + HELLO_AGAIN_S
-                self._send(f"{agent_id} says hello", lambda: self._hello(place, agent))
+                self._send(
+                    f"{agent_id} says hello", lambda: self._hello(place, agent), self.mute, agent_id
+                )
             return
         beats = place.beat_at <= now
         reports = tuple(agent.unacknowledged() if beats else agent.news())
@@ -134,7 +135,7 @@ class Network(InProcessHome):
         tokens = tuple(agent.live_tokens()) if beats else None
         letter = Letter(agent, place.incarnation, reports, tokens)
         what = f"{agent_id} says {_brief(reports)}" if reports else ""
-        self._send(what, lambda: self._deliver(place, letter))
+        self._send(what, lambda: self._deliver(place, letter), self.mute, agent_id)
 
     async def _hello(self, place: Place, agent: Agent) -> None:
         sink = self._world.sink()
@@ -147,7 +148,7 @@ class Network(InProcessHome):
                 place.incarnation, place.beat_at = incarnation, 0.0
                 agent.heard()
 
-        self._send("", welcome)
+        self._send("", welcome, self.deaf, place.hello.agent_id)
 
     async def _deliver(self, place: Place, letter: Letter) -> None:
         sink, agent_id = self._world.sink(), place.hello.agent_id
@@ -167,19 +168,23 @@ class Network(InProcessHome):
                 letter.agent.acknowledge(letter.reports)
                 letter.agent.heard()
 
-        self._send("", acknowledge)
+        self._send("", acknowledge, self.deaf, agent_id)
 
-    def _send(self, what: str, arrive: Callable[[], Awaitable[None]]) -> None:
-        """Have a message arrive: at once, late, twice, or never."""
-        if self._happens("message_lost"):
+    def _send(
+        self,
+        what: str,
+        arrive: Callable[[], Awaitable[None]],
+        lost_by: Collection[AgentId],
+        agent_id: AgentId,
+    ) -> None:
+        """Have a message from or to an agent arrive: at once, late, twice, or never."""
+        if agent_id in lost_by or self._fate.happens("message_lost"):
             self._world.note(f"{what or 'an acknowledgement'}: lost")
             return
-        late_s = (
-            self._rng.uniform(*self.faults.delay_s) if self._happens("message_delayed") else 0.0
-        )
+        late_s = self._fate.seconds("delay_s") if self._fate.happens("message_delayed") else 0.0
         self._world.later(late_s, what, arrive)
-        if self._happens("message_repeated"):
-            again_s = self._rng.uniform(*self.faults.delay_s)
+        if self._fate.happens("message_repeated"):
+            again_s = self._fate.seconds("delay_s")
             self._world.later(again_s, f"{what or 'an acknowledgement'}, again", arrive)
 
     # --- what the manager asks ------------------------------------------------------------------
@@ -204,26 +209,34 @@ class Network(InProcessHome):
 
     async def _call(self, agent_id: AgentId, op: str, items: Sequence[Any]) -> list[KernelReport]:
         what = f"{op} {', '.join(_token(item) for item in items)} on {agent_id}"
-        if self._happens("call_breaks"):
+        if self._fate.happens("call_breaks"):
             raise RuntimeError(f"{what}: broken on purpose")
         await self._perhaps_meanwhile()
-        if self._happens("call_lost"):
+        self._perhaps_die()
+        if agent_id in self.deaf or self._fate.happens("call_lost"):
             await self._time_out(f"{what}: lost")
-        if self._happens("call_late"):
+        if self._fate.happens("call_late"):
             self._again(agent_id, op, items, f"{what}, late")
             await self._time_out(f"{what}: late")
-        if self._happens("agent_dies_in_call"):
+        if self._fate.happens("agent_dies_in_call"):
             await self._die_half_way(agent_id, op, items, what)
         await self.before_call(agent_id, op)
         answers = await self._do(agent_id, op, items)
         self._world.note(f"{what}: {_brief(answers)}")
         await self.after_call(agent_id, op)
-        if self._happens("call_repeated"):
+        if self._fate.happens("call_repeated"):
             self._again(agent_id, op, items, f"{what}, again")
-        if self._happens("answer_lost"):
+        self._perhaps_die()
+        if agent_id in self.mute or self._fate.happens("answer_lost"):
             await self._time_out(f"{what}: answer lost")
         await self._perhaps_meanwhile()
         return answers
+
+    def _perhaps_die(self) -> None:
+        """Every await of the manager ends at an agent or in the store: here, and there, it dies."""
+        self._world.boundary()
+        if self._fate.happens("manager_dies_in_call"):
+            raise ManagerDied
 
     async def _do(self, agent_id: AgentId, op: str, items: Sequence[Any]) -> list[KernelReport]:
         place = self._places.get(agent_id)
@@ -236,28 +249,33 @@ class Network(InProcessHome):
 
     def _again(self, agent_id: AgentId, op: str, items: Sequence[Any], what: str) -> None:
         async def arrive() -> None:
-            place = self._places[agent_id]
-            if place.agent is not None and place.is_reachable:
+            place = self._places.get(agent_id)
+            if place is not None and place.agent is not None and place.is_reachable:
                 await getattr(place.agent, op)(items)
 
-        self._world.later(self._rng.uniform(*self.faults.delay_s), what, arrive)
+        self._world.later(self._fate.seconds("delay_s"), what, arrive)
 
     async def _die_half_way(
         self, agent_id: AgentId, op: str, items: Sequence[Any], what: str
     ) -> None:
-        done = self._rng.randint(0, len(items))
+        done = self._fate.rng.randint(0, len(items))
         await self._do(agent_id, op, items[:done])
-        if self._places[agent_id].agent is not None:
+        if agent_id in self._places and self._places[agent_id].agent is not None:
             self._world.note(f"{what}: the agent dies after {done}")
             self.crash(agent_id)
-            down_s = self._rng.uniform(*self.faults.agent_down_s)
+            down_s = self._fate.seconds("agent_down_s")
             self._world.later(down_s, f"{agent_id} is started", lambda: self.revive(agent_id))
         await self._time_out(f"{what}: no answer")
 
     async def revive(self, agent_id: AgentId) -> None:
-        """Start an agent where there is none."""
-        if self._places[agent_id].agent is None:
+        """Start an agent where there is none, if its machine is still there."""
+        place = self._places.get(agent_id)
+        if place is not None and place.agent is None:
             self.restart(agent_id)
+
+    def remove(self, agent_id: AgentId) -> None:
+        """Take a machine away for ever; its agent must have crashed."""
+        assert self._places.pop(agent_id).agent is None, "it is still there"
 
     async def _time_out(self, what: str) -> None:
         self._world.note(what)
@@ -265,15 +283,8 @@ class Network(InProcessHome):
         raise AgentError(f"no answer within {self._timeout_s:.0f} s")
 
     async def _perhaps_meanwhile(self) -> None:
-        if self._happens("call_slow"):
-            await self._world.meanwhile(self._rng.uniform(0.0, MEANWHILE_S_MAX))
-
-    def _happens(self, fault: str) -> bool:
-        chance: float = getattr(self.faults, fault)
-        if chance and self._rng.random() < chance:
-            self._world.counts[fault] += 1
-            return True
-        return False
+        if self._fate.happens("call_slow"):
+            await self._world.meanwhile(self._fate.seconds("call_slow_s"))
 
 
 async def _nothing(agent_id: AgentId, op: str) -> None:

@@ -1,22 +1,21 @@
 """What a store remembers, as one value to be checked; read whole, or step by step."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import select, text
 
 from sokovan.domain.cluster import Agent, ScalingGroup
 from sokovan.domain.resources import Hold
-from sokovan.domain.sessions import AgentId, SessionId, SessionWithKernels
-from sokovan.domain.statuses import FINAL
+from sokovan.domain.sessions import AgentId, Kernel, SessionId, SessionWithKernels
 from sokovan.scheduler.moves import HistoryLine
 from sokovan.store.engine import Transaction
 from sokovan.store.rows import agent_of, hold_of, kernel_of, line_of, session_of
 from sokovan.store.tables import agents, history, holds, kernels, sessions
 
-WHOLE_EVERY = 200
-"""Every so many looks, an observer reads again what should never change."""
+Touched = dict[str, set[SessionId]]
+"""Whose rows were written to, by table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,7 @@ class Picture:
         history: The lines of each session, oldest first.
         groups: The policies; a group that is not named has the defaults.
         changed: The sessions to look at one by one: those that changed since the last picture.
+        shrunk: The agents on which too much is held because they came back with less.
     """
 
     sessions: Mapping[SessionId, SessionWithKernels]
@@ -38,6 +38,7 @@ class Picture:
     history: Mapping[SessionId, Sequence[HistoryLine]] = field(default_factory=dict)
     groups: Mapping[str, ScalingGroup] = field(default_factory=dict)
     changed: Collection[SessionId] = ()
+    shrunk: Collection[AgentId] = ()
 
     def looked_at(self) -> Iterable[SessionWithKernels]:
         """Iterate over the sessions to look at one by one."""
@@ -57,10 +58,7 @@ def read_picture(tx: Transaction, groups: Mapping[str, ScalingGroup] | None = No
 
 
 class Observer:
-    """Takes one picture after the other, and reads each time only what may have changed.
-
-    Sessions that are over, and old history, are read again every `WHOLE_EVERY` pictures, so that a
-    change there is seen too, only later.
+    """Takes one picture after the other.
 
     Args:
         groups: The policies.
@@ -68,71 +66,81 @@ class Observer:
 
     def __init__(self, groups: Mapping[str, ScalingGroup]) -> None:
         self._groups = groups
+        self._is_watching = False
         self._sessions: dict[SessionId, SessionWithKernels] = {}
-        self._rows: dict[SessionId, tuple[Any, ...]] = {}
         self._history: dict[SessionId, list[HistoryLine]] = {}
         self._last_line = 0
-        self._looks = 0
+        self._holds: dict[str, Hold] = {}
+        self._agents: dict[AgentId, Agent] = {}
+
+    def watch(self, tx: Transaction) -> None:
+        """Have the database write down what is written to, so that a look reads no more than that.
+
+        For SQLite, and for looks through the same connection.
+        """
+        self._is_watching = True
+        tx.execute(text("CREATE TEMP TABLE touched (what TEXT, session_id TEXT)"))
+        for table in (sessions, kernels, history, holds, agents):
+            for event, row in (("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD")):
+                whose = f"{row}.session_id" if "session_id" in table.c else "''"
+                tx.execute(
+                    text(
+                        f"CREATE TEMP TRIGGER {table.name}_{event} AFTER {event} ON {table.name}"
+                        f" BEGIN INSERT INTO touched VALUES ('{table.name}', {whose}); END"
+                    )
+                )
 
     def look(self, tx: Transaction, *, whole: bool = False) -> Picture:
-        """Take a picture; `whole` reads everything again."""
-        whole = whole or self._looks % WHOLE_EVERY == 0
-        self._looks += 1
-        changed = self._read_sessions(tx, whole=whole)
-        changed |= self._read_history(tx, whole=whole)
-        if whole:
-            changed = set(self._sessions)
+        """Take a picture; `whole` reads everything, whether or not it was written to."""
+        touched = None if whole or not self._is_watching else _take_touched(tx)
+        changed = self._read_sessions(tx, touched) | self._read_history(tx, touched)
+        if touched is None or "holds" in touched:
+            rows = tx.execute(select(holds).order_by(holds.c.token))
+            self._holds = {row.token: hold_of(row) for row in rows}
+        if touched is None or "agents" in touched:
+            rows = tx.execute(select(agents).order_by(agents.c.agent_id))
+            self._agents = {AgentId(row.agent_id): agent_of(row) for row in rows}
         return Picture(
             dict(self._sessions),
-            {row.token: hold_of(row) for row in tx.execute(select(holds).order_by(holds.c.token))},
-            {
-                AgentId(row.agent_id): agent_of(row)
-                for row in tx.execute(select(agents).order_by(agents.c.agent_id))
-            },
+            self._holds,
+            self._agents,
             self._history,
             self._groups,
-            tuple(session_id for session_id in self._sessions if session_id in changed),
+            tuple(self._sessions if touched is None else sorted(changed & self._sessions.keys())),
         )
 
-    def _read_sessions(self, tx: Transaction, *, whole: bool) -> set[SessionId]:
-        rows = self._session_rows(tx, whole=whole)
-        parts: dict[str, list[Row[Any]]] = {session_id: [] for session_id in rows}
+    def _read_sessions(self, tx: Transaction, touched: Touched | None) -> set[SessionId]:
+        """Read the sessions that were written to; return those that are not what they were."""
+        of_sessions = select(sessions).order_by(sessions.c.number)
         of_kernels = select(kernels).order_by(kernels.c.session_id, kernels.c.kernel_index)
-        if not whole:
-            of_kernels = of_kernels.where(kernels.c.session_id.in_(list(rows)))
+        known: list[SessionId] = []
+        if touched is not None:
+            known = sorted(touched["sessions"] | touched["kernels"])
+            if not known:
+                return set()
+            of_sessions = of_sessions.where(sessions.c.session_id.in_(known))
+            of_kernels = of_kernels.where(kernels.c.session_id.in_(known))
+        parts: dict[str, list[Kernel]] = defaultdict(list)
         for row in tx.execute(of_kernels):
-            parts.setdefault(row.session_id, []).append(row)
-        changed = set()
-        for session_id, row in rows.items():
-            raw = (row, *parts[session_id])
-            if self._rows.get(session_id) != raw:
-                self._rows[session_id] = raw
-                own = [kernel_of(kernel) for kernel in parts[session_id]]
-                self._sessions[session_id] = session_of(row, own)
-                changed.add(session_id)
-        if whole:
-            for session_id in [known for known in self._sessions if known not in rows]:
-                del self._sessions[session_id]
+            parts[row.session_id].append(kernel_of(row))
+        found = {
+            SessionId(row.session_id): session_of(row, parts[row.session_id])
+            for row in tx.execute(of_sessions)
+        }
+        changed = {i for i in found if found[i] != self._sessions.get(i)}
+        if touched is None:
+            self._sessions = found
+        else:
+            for gone in (i for i in known if i not in found):
+                self._sessions.pop(gone, None)
+            self._sessions |= found
         return changed
 
-    def _session_rows(self, tx: Transaction, *, whole: bool) -> dict[SessionId, Row[Any]]:
-        query = select(sessions).order_by(sessions.c.number)
-        if whole:
-            return {SessionId(row.session_id): row for row in tx.execute(query)}
-        live = query.where(sessions.c.status.not_in(sorted(FINAL)))
-        rows = {SessionId(row.session_id): row for row in tx.execute(live)}
-        over = [
-            session_id
-            for session_id, session in self._sessions.items()
-            if not session.status.is_final and session_id not in rows
-        ]
-        for row in tx.execute(query.where(sessions.c.session_id.in_(over))) if over else ():
-            rows[SessionId(row.session_id)] = row
-        return rows
-
-    def _read_history(self, tx: Transaction, *, whole: bool) -> set[SessionId]:
-        if whole:
+    def _read_history(self, tx: Transaction, touched: Touched | None) -> set[SessionId]:
+        if touched is None:
             self._history, self._last_line = {}, 0
+        elif "history" not in touched:
+            return set()
         query = select(history).where(history.c.line > self._last_line).order_by(history.c.line)
         changed = set()
         for row in tx.execute(query):
@@ -141,3 +149,11 @@ class Observer:
             self._last_line = row.line
             changed.add(line.session_id)
         return changed
+
+
+def _take_touched(tx: Transaction) -> Touched:
+    touched: Touched = defaultdict(set)
+    for what, session_id in tx.execute(text("SELECT DISTINCT what, session_id FROM touched")):
+        touched[what].add(SessionId(session_id))
+    tx.execute(text("DELETE FROM touched"))
+    return touched

@@ -3,16 +3,29 @@
 The kernels live on the machine's timers, so they go on, and end, while their agent is down.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sokovan.agent.journal import stopped_before_start
-from sokovan.agent.runtime import Ended, Recovered, RuntimeEvents, StartFailedError
+from sokovan.agent.runtime import (
+    Ended,
+    PullFailedError,
+    Recovered,
+    RuntimeEvents,
+    StartFailedError,
+)
 from sokovan.agent.timers import Timer, Timers
 from sokovan.clock import Clock
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Capacity
-from sokovan.scheduler.messages import KernelReport, KernelToStart, OutputChunk
+from sokovan.domain.sessions import KernelId
+from sokovan.scheduler.messages import (
+    KernelReport,
+    KernelToPrepare,
+    KernelToStart,
+    OutputChunk,
+)
 
 _SIGKILLED = 137
 _SIGTERMED = 143
@@ -32,6 +45,14 @@ class Script:
     """Why it can never be started."""
     stdout: bytes = b""
     """What it has written by the time it runs."""
+    children_s: float = 0.0
+    """How long it takes to kill the children that it leaves behind."""
+    pull_s: float = 0.0
+    """How long its image takes to pull."""
+    pull_failures: int = 0
+    """How many pulls fail, in a way that passes, before one succeeds."""
+    has_no_image: bool = False
+    """Its image does not exist, and never will."""
 
 
 @dataclass(slots=True)
@@ -42,6 +63,8 @@ class Scripted:
     accepted_at: float
     failures: int = 0
     runs: bool = False
+    exit_code: int | None = None
+    """Of its command, once that has ended."""
     end: Ended | None = None
     final: KernelReport | None = None
     is_acknowledged: bool = False
@@ -63,19 +86,28 @@ class FakeRuntime:
     clock: Clock
     timers: Timers
     machine: Capacity = Capacity()
-    script: Callable[[KernelToStart], Script] = lambda _: Script()
+    script: Callable[[KernelToPrepare | KernelToStart], Script] = lambda _: Script()
     started: list[str] = field(default_factory=list)
     """Every token whose command was run, in order: none may be there twice."""
     kernels: dict[str, Scripted] = field(default_factory=dict)
+    running: dict[str, None] = field(default_factory=dict)
+    """The tokens of which something runs, in the order in which they were started."""
     refused: set[str] = field(default_factory=set)
     events: RuntimeEvents | None = None
+    pull_failures: Counter[KernelId] = field(default_factory=Counter)
+    _stepped_s: float = 0.0
+
+    def step_clock(self, seconds: float) -> None:
+        """Set the machine's clock; who runs now does not see it, the next agent does."""
+        self._stepped_s += seconds
 
     def reboot(self) -> None:
         """Lose every kernel that runs, and how it would have ended; its agent must have crashed."""
         assert self.events is None, "an agent does not survive its machine"
-        for token, kernel in list(self.kernels.items()):
-            if kernel.runs and kernel.end is None:
-                self._end(token, Ended(None, EndReason.EXIT_STATUS_LOST, "the machine restarted"))
+        lost = Ended(None, EndReason.EXIT_STATUS_LOST, "the machine restarted")
+        for token in list(self.running):
+            code = self.kernels[token].exit_code
+            self._end(token, lost if code is None else Ended(code))
 
     # --- the Runtime protocol ---------------------------------------------------------------------
 
@@ -84,6 +116,9 @@ class FakeRuntime:
 
     def recover(self, events: RuntimeEvents) -> Sequence[Recovered]:
         self.events = events
+        for kernel in self.kernels.values():  # written down by the clock as it was
+            kernel.accepted_at -= self._stepped_s
+        self._stepped_s = 0.0
         found = []
         for token, kernel in self.kernels.items():
             if kernel.is_acknowledged:
@@ -103,6 +138,21 @@ class FakeRuntime:
             return kernel.final
         return stopped_before_start(token) if token in self.refused else None
 
+    def prepare(self, order: KernelToPrepare) -> bool:
+        script = self.script(order)
+        if script.has_no_image:
+            raise PullFailedError("there is no such image", permanent=True)
+        if self.pull_failures[order.kernel_id] < script.pull_failures:
+            self.pull_failures[order.kernel_id] += 1
+            raise PullFailedError("the registry does not answer")
+        if script.pull_s:
+            self.timers.after(script.pull_s, lambda agent=self.events: self._pulled(order, agent))  # type: ignore[misc]
+        return not script.pull_s
+
+    def _pulled(self, order: KernelToPrepare, agent: RuntimeEvents) -> None:
+        if self.events is agent:  # a pull ends with the agent that asked for it
+            agent.prepared(order.token)
+
     def start(self, order: KernelToStart) -> None:
         script = self.script(order)
         kernel = self.kernels.setdefault(order.token, Scripted(order, self.clock.now()))
@@ -114,9 +164,8 @@ class FakeRuntime:
         kernel.runs = True
         kernel.stdout = script.stdout
         self.started.append(order.token)
-        kernel.timer = self.timers.after(
-            script.seconds, lambda: self._end(order.token, Ended(script.exit_code))
-        )
+        self.running[order.token] = None
+        kernel.timer = self.timers.after(script.seconds, lambda: self._command_ended(order.token))
 
     def stop(self, token: str, grace_s: float, *, force: bool) -> None:
         kernel = self.kernels.get(token)
@@ -125,6 +174,8 @@ class FakeRuntime:
         ignores = self.script(kernel.order).ignores_term
         after_s = grace_s if ignores and not force else 0.0
         code = _SIGKILLED if ignores or force else _SIGTERMED
+        if kernel.exit_code is not None:  # only its children are left
+            code = kernel.exit_code
         if kernel.timer.at > self.clock.now() + after_s:
             kernel.timer.cancel()
             kernel.timer = self.timers.after(after_s, lambda: self._end(token, Ended(code)))
@@ -153,12 +204,21 @@ class FakeRuntime:
         for token in gone:
             del self.kernels[token]
 
+    def _command_ended(self, token: str) -> None:
+        kernel = self.kernels[token]
+        script = self.script(kernel.order)
+        kernel.exit_code = script.exit_code
+        kernel.timer = self.timers.after(
+            script.children_s, lambda: self._end(token, Ended(script.exit_code))
+        )
+
     def _end(self, token: str, end: Ended) -> None:
         kernel = self.kernels[token]
         if kernel.timer is not None:
             kernel.timer.cancel()
             kernel.timer = None
         kernel.end = end
+        self.running.pop(token, None)
         self._tell(token)
 
     def _tell(self, token: str) -> None:

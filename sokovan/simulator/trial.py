@@ -4,18 +4,18 @@ import asyncio
 import random
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 from sokovan.domain.cluster import AgentRanking, ScalingGroup
-from sokovan.domain.errors import SokovanError
-from sokovan.domain.sessions import Limit, SessionId
-from sokovan.simulator.faults import NO_FAULTS, ROUGH, Faults
+from sokovan.domain.sessions import Limit
+from sokovan.simulator.faults import ROUGH, Faults
 from sokovan.simulator.judge import InvariantViolatedError
-from sokovan.simulator.workload import Wish, machines, wishes
-from sokovan.simulator.world import World, quiet
+from sokovan.simulator.quiet import quiet
+from sokovan.simulator.trouble import Trouble
+from sokovan.simulator.users import Users
+from sokovan.simulator.workload import machines, wishes
+from sokovan.simulator.world import StepReached, World
 
 SUBMITTING = 0.6
 """Part of a trial in which users submit."""
@@ -33,8 +33,20 @@ IMPATIENT = {
     "terminate-sessions": Limit(phase_s_max=60.0),
 }
 """Limits that are reached often."""
-AGAIN_S = 5.0
-"""How long a user waits before asking again for what was not answered."""
+NO_FAULT = frozenset({"looks", "nonsense"})
+"""What is counted beside faults."""
+
+
+@dataclass(frozen=True, slots=True)
+class Least:
+    """What a trial of the default size must have contained to count as one."""
+
+    agents: int = 5
+    sessions: int = 500
+    faults: int = 200
+
+
+LEAST = Least()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +55,7 @@ class Outcome:
 
     seed: object
     counts: Counter[str]
-    """Sessions by how they ended, moves, checks."""
+    """Sessions by how they ended, agents, moves, checks."""
     faults: Counter[str]
     """What went wrong, and how often."""
     digest: str
@@ -51,6 +63,21 @@ class Outcome:
     """How long after the last fault everything was over."""
     violation: str = ""
     """The story of what went wrong; empty when nothing did."""
+    story: str = ""
+    """What there was at the step before which it was stopped."""
+
+    def missing(self, least: Least) -> list[str]:
+        """Say what there was too little of, one sentence each."""
+        had = {
+            "agents": self.counts["agents"],
+            "sessions": self.counts["sessions"],
+            "faults": sum(n for what, n in self.faults.items() if what not in NO_FAULT),
+        }
+        return [
+            f"only {had[field.name]} {field.name}, of at least {getattr(least, field.name)}"
+            for field in fields(least)
+            if had[field.name] < getattr(least, field.name)
+        ]
 
 
 class Trial:
@@ -59,9 +86,12 @@ class Trial:
     Args:
         seed: Decides everything.
         hours: How long users submit, things go wrong, and all calms down.
-        agents: How many.
+        agents: How many there are at first.
         sessions: How many are submitted.
         faults: What goes wrong.
+        only: Submit only the sessions of these names, and what they depend on is forgotten.
+        calm_after_h: Have nothing go wrong from then on.
+        until: Stop before this step.
     """
 
     def __init__(
@@ -72,23 +102,43 @@ class Trial:
         agents: int = 5,
         sessions: int = 500,
         faults: Faults = ROUGH,
+        only: Sequence[str] | None = None,
+        calm_after_h: float | None = None,
+        until: int | None = None,
     ) -> None:
         self._length_s = hours * 3600
-        self._faults = faults
+        self._faulty_s = self._length_s * FAULTY
+        if calm_after_h is not None:
+            self._faulty_s = min(self._faulty_s, calm_after_h * 3600)
         self.world = World(
             seed,
             machines=machines(World.chance(seed, "machines"), agents),
             groups=_groups(World.chance(seed, "groups"), agents),
             faults=faults,
         )
-        self._rng = self.world.rng("faults")
-        self._ids: dict[str, SessionId] = {}
-        self._wishes = wishes(
+        self.world.until_step = until
+        wanted = wishes(
             self.world.rng("workload"),
             sessions,
             self._length_s * SUBMITTING,
             tuple(self.world.groups),
         )
+        if only is not None:
+            wanted = [
+                replace(
+                    wish,
+                    spec=replace(
+                        wish.spec,
+                        depends_on=tuple(d for d in wish.spec.depends_on if d.session_id in only),
+                    ),
+                )
+                for wish in wanted
+                if wish.spec.name in only
+            ]
+        self.names = [wish.spec.name for wish in wanted]
+        """Of the sessions that are submitted."""
+        self._users = Users(self.world, wanted)
+        self._trouble = Trouble(self.world)
 
     def run(self) -> Outcome:
         """Run to the end; never raises for what it is there to find."""
@@ -97,25 +147,26 @@ class Trial:
 
     async def _run(self) -> Outcome:
         world = self.world
-        violation, rest_s = "", 0.0
+        violation, story, rest_s = "", "", 0.0
         try:
             world.later(0.0, "", world.start_manager)
-            for wish in self._wishes:
-                self._plan_wish(wish)
-            self._plan_faults()
-            await world.run_for(self._length_s * FAULTY)
-            await self._make_peace()
-            await world.run_for(self._length_s * (1 - FAULTY))
+            self._users.plan(self._moments)
+            self._trouble.plan(self._moments)
+            await world.run_for(self._faulty_s)
+            await self._trouble.make_peace()
+            await world.run_for(self._length_s - self._faulty_s)
             rest_s = await self._come_to_rest()
             found = world.check_at_rest()
             if found:
                 violation = world.story(found)
         except InvariantViolatedError as error:
             violation = str(error)
+        except StepReached:
+            story = world.story([f"stopped before step {world.until_step}"], everything=True)
         except Exception:  # noqa: BLE001 - whatever breaks where nobody catches it is a finding
             violation = world.story([traceback.format_exc()])
         return Outcome(
-            world.seed, self._counts(), world.counts, world.judge.digest(), rest_s, violation
+            world.seed, self._counts(), world.counts, world.judge.digest(), rest_s, violation, story
         )
 
     async def _come_to_rest(self) -> float:
@@ -124,122 +175,23 @@ class Trial:
             await self.world.run_for(LOOK_EVERY_S)
         return self.world.clock.now() - began
 
-    # --- users --------------------------------------------------------------------------------
-
-    def _plan_wish(self, wish: Wish) -> None:
-        world, name = self.world, wish.spec.name
-        world.later(wish.at, "", lambda: self._submit(wish))
-        if wish.release_at is not None:
-            world.later(wish.release_at, "", lambda: self._ask(name, world.release))
-        if wish.cancel_at is not None:
-            cancel = partial(world.cancel, force=wish.force)
-            world.later(wish.cancel_at, "", lambda: self._ask(name, cancel))
-
-    async def _submit(self, wish: Wish) -> None:
-        """Submit, and again until it is answered: its creation id makes it one session."""
-        spec, world = wish.spec, self.world
-        try:
-            if world.manager is None or any(d.session_id not in self._ids for d in spec.depends_on):
-                raise SokovanError("not yet")
-            if wish.begin_after_s is not None and spec.begin_at is None:
-                wish = replace(
-                    wish, spec=replace(spec, begin_at=world.clock.now() + wish.begin_after_s)
-                )
-            depends_on = tuple(
-                replace(d, session_id=self._ids[d.session_id]) for d in spec.depends_on
-            )
-            self._ids[spec.name] = await world.submit(
-                replace(wish.spec, depends_on=depends_on), *wish.scripts
-            )
-        except SokovanError:
-            world.later(AGAIN_S, "", lambda: self._submit(wish))
-        except BaseException:  # the manager died: it may have been accepted
-            world.later(AGAIN_S, "", lambda: self._submit(wish))
-            raise
-
-    async def _ask(self, name: str, ask: Callable[[SessionId], Awaitable[None]]) -> None:
-        """Ask something of a session, and again until it is answered."""
-        try:
-            if self.world.manager is None or name not in self._ids:
-                raise SokovanError("not yet")
-            await ask(self._ids[name])
-        except SokovanError:
-            self.world.later(AGAIN_S, "", lambda: self._ask(name, ask))
-        except BaseException:  # the manager died: it may have been recorded
-            self.world.later(AGAIN_S, "", lambda: self._ask(name, ask))
-            raise
-
-    # --- faults -------------------------------------------------------------------------------
-
-    def _plan_faults(self) -> None:
-        faults, network = self._faults, self.world.network
-        for at in self._moments(faults.manager_crashes_per_hour):
-            self.world.later(at, "", self.world.kill_manager)
-        for agent_id in network.places:
-            for at in self._moments(faults.agent_crashes_per_hour / len(network.places)):
-                self.world.later(at, "", self._agent_crash(agent_id, reboots=False))
-            for at in self._moments(faults.reboots_per_hour / len(network.places)):
-                self.world.later(at, "", self._agent_crash(agent_id, reboots=True))
-            for at in self._moments(faults.agent_cuts_per_hour / len(network.places)):
-                self.world.later(at, "", self._cut(agent_id))
-
-    def _moments(self, per_hour: float) -> list[float]:
-        found = []
-        at = 0.0
+    def _moments(self, rate: str) -> list[float]:
+        """Draw when something happens that happens so often in an hour, while things go wrong."""
+        per_hour: float = getattr(self.world.faults, rate)
+        rng, at, found = self.world.rng(rate), 0.0, []
         while per_hour > 0:
-            at += self._rng.expovariate(per_hour / 3600)
-            if at >= self._length_s * FAULTY:
+            at += rng.expovariate(per_hour / 3600)
+            if at >= self._faulty_s:
                 break
             found.append(at)
         return found
 
-    def _agent_crash(self, agent_id: Any, *, reboots: bool) -> Any:
-        down_s = self._rng.uniform(*self._faults.agent_down_s)
-
-        async def crash() -> None:
-            world = self.world
-            if world.network.places[agent_id].agent is None:
-                return
-            world.counts["reboots" if reboots else "agent_crashes"] += 1
-            world.note(f"{agent_id} {'reboots' if reboots else 'crashes'} for {down_s:.1f} s")
-            world.network.crash(agent_id)
-            if reboots:
-                world.runtimes[agent_id].reboot()
-            world.later(down_s, f"{agent_id} is started", lambda: world.network.revive(agent_id))
-
-        return crash
-
-    def _cut(self, agent_id: Any) -> Any:
-        cut_s = self._rng.uniform(*self._faults.agent_cut_s)
-
-        async def mend() -> None:
-            self.world.network.mend(agent_id)
-
-        async def cut() -> None:
-            if not self.world.network.places[agent_id].is_reachable:
-                return
-            self.world.counts["agent_cuts"] += 1
-            self.world.note(f"{agent_id} is cut off for {cut_s:.1f} s")
-            self.world.network.cut_off(agent_id)
-            self.world.later(cut_s, f"{agent_id} can be reached again", mend)
-
-        return cut
-
-    async def _make_peace(self) -> None:
-        """From now on nothing goes wrong any more."""
-        world = self.world
-        world.note("from here on, nothing goes wrong")
-        world.change_faults(NO_FAULTS)
-        await world.start_manager()
-        for agent_id, place in world.network.places.items():
-            await world.network.revive(agent_id)
-            if not place.is_reachable:
-                world.network.mend(agent_id)
-
     def _counts(self) -> Counter[str]:
         judge = self.world.judge
         counts: Counter[str] = Counter(moves=judge.moves, checks=judge.pictures)
+        counts["steps"] = self.world.steps
         counts["sessions"] = len(judge.accepted)
+        counts["agents"] = len(self.world.network.places)
         for session in judge.picture.sessions.values():
             over = session.status.is_final
             counts[f"ended {session.reason}" if over else f"still {session.status}"] += 1

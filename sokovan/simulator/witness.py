@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from sokovan.domain.cluster import Agent, AgentStatus
 from sokovan.domain.reasons import EndReason, WaitReason
+from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import AgentId, KernelId, SessionId, SessionWithKernels
 from sokovan.domain.statuses import SessionResult, SessionStatus
 from sokovan.scheduler.settle import NotedWait
@@ -77,14 +78,25 @@ def kernels_run_once(running: Iterable[Run], given_up: Collection[str]) -> list[
     ]
 
 
-def the_shadow_is_true(picture: Picture, live: Live) -> list[str]:
-    """What the manager remembers of what is alive is what the store remembers."""
-    alive = {i: s for i, s in picture.sessions.items() if not s.status.is_final}
-    found = [
-        f"session {i} is remembered as {live.sessions.get(i)}, but is {alive.get(i)}"
-        for i in alive.keys() | live.sessions.keys()
-        if alive.get(i) != live.sessions.get(i)
-    ]
+def the_shadow_is_true(
+    picture: Picture, live: Live, only: Collection[SessionId] | None = None
+) -> list[str]:
+    """What the manager remembers of what is alive is what the store remembers.
+
+    Args:
+        picture: What the store remembers.
+        live: What the manager does.
+        only: Look at these sessions, instead of at everything.
+    """
+    looked_at = picture.sessions.keys() | live.sessions.keys() if only is None else only
+    found = []
+    for i in looked_at:
+        stored = picture.sessions.get(i)
+        alive = None if stored is None or stored.status.is_final else stored
+        if alive != live.sessions.get(i):
+            found.append(f"session {i} is remembered as {live.sessions.get(i)}, but is {alive}")
+    if only is not None:
+        return found
     indexed = {
         session.session_id: session.status
         for group in {session.scaling_group for session in live.sessions.values()}
@@ -138,8 +150,13 @@ def results_are_true(
 WAITS_FOR_EVER = frozenset({WaitReason.HELD, WaitReason.NEVER_FITS})
 
 
-def everything_has_ended(picture: Picture, waits: Mapping[SessionId, NotedWait]) -> list[str]:
-    """Once faults have stopped for long enough: all is over that can run, and nothing is left."""
+def everything_has_ended(
+    picture: Picture, waits: Mapping[SessionId, NotedWait], machines: Collection[AgentId]
+) -> list[str]:
+    """Once faults have stopped for long enough: all is over that can run, and nothing is left.
+
+    What was left on an agent that is not among `machines` any more stays, until it is removed.
+    """
     found = []
     for session in picture.sessions.values():
         if session.status.is_final:
@@ -154,8 +171,15 @@ def everything_has_ended(picture: Picture, waits: Mapping[SessionId, NotedWait])
     found += [
         f"session {hold.session_id}: token {hold.token} is left over on {hold.agent_id}"
         for hold in picture.holds.values()
+        if hold.agent_id in machines or not _is_given_up(hold, picture)
     ]
     return found
+
+
+def _is_given_up(hold: Hold, picture: Picture) -> bool:
+    """Say whether it is left over on an agent that has not been heard of for too long."""
+    agent = picture.agents.get(AgentId(hold.agent_id))
+    return hold.is_leftover and agent is not None and agent.status is AgentStatus.GONE
 
 
 def _waits_for_a_waiter(session: SessionWithKernels, picture: Picture) -> bool:
@@ -164,13 +188,7 @@ def _waits_for_a_waiter(session: SessionWithKernels, picture: Picture) -> bool:
 
 def given_up_tokens(picture: Picture) -> set[str]:
     """Return the leftovers on agents that are given up: these may run beside their successors."""
-    return {
-        token
-        for token, hold in picture.holds.items()
-        if hold.is_leftover
-        and (agent := picture.agents.get(AgentId(hold.agent_id))) is not None
-        and agent.status is AgentStatus.GONE
-    }
+    return {token for token, hold in picture.holds.items() if _is_given_up(hold, picture)}
 
 
 def _as_known(agent: Agent | None) -> tuple[object, ...] | None:

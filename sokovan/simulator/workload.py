@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Capacity, Device, Request
@@ -125,13 +126,32 @@ def _script(rng: random.Random) -> Script:
     kinds = ["ends", "brief", "fails", "will not start", "cannot"]
     kind = rng.choices(kinds, [60, 20, 12, 5, 3])[0]
     seconds = min(rng.expovariate(1 / 400), 3000.0)
-    ignores_term = rng.random() < 0.1
+    script = Script(
+        seconds,
+        ignores_term=rng.random() < 0.1,
+        children_s=rng.choice([0.5, 30.0]) if rng.random() < 0.1 else 0.0,
+        **_pull(rng),
+    )
     if kind == "brief":
-        return Script(seconds=rng.choice([0.0, 0.01]), exit_code=rng.choices([0, 1], [4, 1])[0])
+        code = rng.choices([0, 1], [4, 1])[0]
+        return replace(script, seconds=rng.choice([0.0, 0.01]), exit_code=code)
     if kind == "fails":
-        return Script(seconds, rng.choice([1, 2, 77]), ignores_term)
+        return replace(script, exit_code=rng.choice([1, 2, 77]))
     if kind == "will not start":
-        return Script(seconds, 0, ignores_term, start_failures=rng.choice([1, 2, 4, 9]))
+        return replace(script, start_failures=rng.choice([1, 2, 4, 9]))
     if kind == "cannot":
         return Script(refusal=EndReason.COMMAND_NOT_FOUND)
-    return Script(seconds, 0, ignores_term)
+    return script
+
+
+def _pull(rng: random.Random) -> dict[str, Any]:
+    """Most images are there; others come slowly, at a later attempt, or never."""
+    kind = rng.choices(["there", "slow", "fails", "never", "none"], [75, 15, 6, 2, 2])[0]
+    pulls: dict[str, dict[str, Any]] = {
+        "there": {},
+        "slow": {"pull_s": rng.uniform(1.0, 600.0)},
+        "fails": {"pull_failures": rng.choice([1, 3, 6]), "pull_s": 5.0},
+        "never": {"pull_failures": 10**6},
+        "none": {"has_no_image": True},
+    }
+    return pulls[kind]

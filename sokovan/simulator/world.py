@@ -4,40 +4,32 @@ The twin of `manager.py`: the other place where real things are joined. Time goe
 which something is due to the next; the invariants are checked after every transaction.
 """
 
-import asyncio
 import contextlib
 import heapq
-import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NoReturn
-
-import structlog
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from sokovan.agent.timers import Timers
+from sokovan.api.operations import Operations
 from sokovan.clock import ManualClock
 from sokovan.config import AgentConfig, Config
 from sokovan.domain.cluster import ScalingGroup
-from sokovan.domain.errors import SokovanError
+from sokovan.domain.errors import IllegalStateError, SokovanError
 from sokovan.domain.resources import Capacity
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
 from sokovan.identity import IdSource
-from sokovan.scheduler.coordinator import Coordinator
-from sokovan.scheduler.events import AgentEvents
-from sokovan.scheduler.messages import AgentHello, KernelToStart
+from sokovan.scheduler.messages import AgentHello, KernelToPrepare, KernelToStart
 from sokovan.scheduler.moves import Applied
-from sokovan.scheduler.ports import AgentEventSink
-from sokovan.scheduler.wiring import events_for, join
-from sokovan.simulator.database import ManagerDied, SimulatedDatabase
+from sokovan.scheduler.ports import AgentEventSink, AgentGateway
+from sokovan.simulator.fate import Fate, ManagerDied
 from sokovan.simulator.faults import NO_FAULTS, Faults
 from sokovan.simulator.judge import InvariantViolatedError, Judge
+from sokovan.simulator.life import Manager, SteppedClock, end_other_tasks
 from sokovan.simulator.network import Network
 from sokovan.simulator.runtime import FakeRuntime, Script
 from sokovan.simulator.witness import everything_has_ended
 from sokovan.store.engine import open_sqlite
-from sokovan.store.repository import SqlRepository
 from sokovan.store.schema import prepare
 
 BEGINNING = 1_000_000_000.0
@@ -47,15 +39,8 @@ ROUNDS_PER_MOMENT_MAX = 500
 """More rounds than this at one moment, and something goes round in circles."""
 
 
-@dataclass(slots=True)
-class Manager:
-    """One life of the manager process: all that is lost with it."""
-
-    database: SimulatedDatabase
-    repository: SqlRepository
-    coordinator: Coordinator
-    events: AgentEvents
-    since: float
+class StepReached(BaseException):
+    """The step was reached before which the run was to stop."""
 
 
 class World:
@@ -88,10 +73,21 @@ class World:
         self.scripts: dict[tuple[str, int], Script] = {}
         """What kernels do, by the name of their session and their index."""
         self.counts: Counter[str] = Counter()
-        self._ids = IdSource(self.rng("ids"))
-        self._engine = open_sqlite(None, self.config.store)
-        prepare(self._engine)
-        self.judge = Judge(self._engine, self.groups, self.runtimes, f"seed {seed}")
+        """What went wrong, and how often."""
+        self.clock_off_s = 0.0
+        """How wrong the clock of the manager's machine is; the next manager goes by it."""
+        self.steps = 0
+        """How much has been noted."""
+        self.until_step: int | None = None
+        """Stop before this one."""
+        self.boundaries = 0
+        """How many moments there were at which the manager may be killed."""
+        self.dies_at: int | None = None
+        """Kill it at this one of them."""
+        self.ids = IdSource(self.rng("ids"))
+        self.engine = open_sqlite(None, self.config.store)
+        prepare(self.engine)
+        self.judge = Judge(self.engine, self.groups, self.runtimes, f"seed {seed}")
         self._plan: list[tuple[float, int, str, Callable[[], Awaitable[None]]]] = []
         self._planned = 0
         self._lives = 0
@@ -99,12 +95,12 @@ class World:
         self.network = Network(
             self,
             self.clock,
-            self.rng("network"),
-            faults,
+            self.fate("network"),
             call_timeout_s=self.config.scheduler.agent_call_timeout_s,
         )
         for index, machine in enumerate(machines):
-            self._add_machine(index, machine)
+            group = tuple(self.groups)[index % len(self.groups)]
+            self.add_machine(AgentId(f"agent-{index}"), machine, group)
 
     @staticmethod
     def chance(seed: object, purpose: str) -> random.Random:
@@ -115,31 +111,44 @@ class World:
         """Return the source of chance that this world has for a purpose."""
         return self.chance(self.seed, purpose)
 
-    def change_faults(self, faults: Faults) -> None:
-        """Change what goes wrong from now on; what is under way still arrives."""
-        self.faults = self.network.faults = faults
-        if self.manager is not None:
-            self.manager.database.faults = faults
+    def set_clock(self, step_s: float) -> None:
+        """Set the clock of the manager's machine; who runs now does not see it."""
+        self.clock_off_s += step_s
+        self.judge.clock_is_steady &= step_s >= 0
 
-    def _add_machine(self, index: int, capacity: Capacity) -> None:
-        agent_id = AgentId(f"agent-{index}")
-        group = tuple(self.groups.values())[index % len(self.groups)]
+    def fate(self, purpose: str) -> Fate:
+        """Return what decides on the faults of one part of this world."""
+        return Fate(self.rng(purpose), lambda: self.faults, self.counts)
+
+    def add_machine(
+        self, agent_id: AgentId, capacity: Capacity, scaling_group: str, address: str = ""
+    ) -> None:
+        """Add a machine with its agent."""
         timers = Timers(self.clock)
-        runtime = FakeRuntime(self.clock, timers, capacity, self._script)
+        runtime = FakeRuntime(self.clock, timers, capacity, self._script_for)
         self.runtimes[agent_id] = runtime
+        grace_s = self.groups[scaling_group].agent_grace_s
         self.network.add(
-            AgentHello(agent_id, f"agent-{index}", capacity, scaling_group=group.name),
+            AgentHello(
+                agent_id,
+                name=address or agent_id,
+                capacity=capacity,
+                scaling_group=scaling_group,
+                address=address or agent_id,
+            ),
             runtime,
             machine=timers,
             config=AgentConfig(
-                name=f"agent-{index}",
-                scaling_group=group.name,
-                cut_off_stop_s=group.agent_grace_s - CUT_OFF_MARGIN_S,
+                name=agent_id,
+                scaling_group=scaling_group,
+                cut_off_stop_s=grace_s - CUT_OFF_MARGIN_S,
             ),
         )
 
-    def _script(self, order: KernelToStart) -> Script:
-        return self.scripts.get((order.name, order.index), Script())
+    def _script_for(self, order: KernelToPrepare | KernelToStart) -> Script:
+        session_id, _, index = order.kernel_id.rpartition(".")
+        session = self.judge.picture.sessions[SessionId(session_id)]
+        return self.scripts.get((session.name, int(index)), Script())
 
     # --- the manager ------------------------------------------------------------------------------
 
@@ -149,29 +158,15 @@ class World:
             return
         self._lives += 1
         self.note(f"the manager begins life {self._lives}")
-        database = SimulatedDatabase(
-            self._engine,
-            self.rng(f"database-{self._lives}"),
-            self.faults,
-            self.counts,
-            committed=self.check,
-            meanwhile=self.meanwhile,
+        manager = Manager.new(
+            self,
+            SteppedClock(self.clock, self.clock_off_s),
+            self.fate(f"database-{self._lives}"),
+            holder=f"life-{self._lives}",
         )
-        holder = f"life-{self._lives}"
-        repository = SqlRepository(database, self.clock, self._ids, self.groups, holder=holder)
-        coordinator = Coordinator(repository, self.clock, self.config.scheduler)
-        events = events_for(coordinator, repository)
-        join(
-            coordinator,
-            repository,
-            self.network,
-            events,
-            self.config,
-            post_processors=(self._note_moves,),
-        )
-        await _until_done(repository.take_over)
+        await manager.take_over()
         self.network.disconnect()
-        self.manager = Manager(database, repository, coordinator, events, self.clock.now())
+        self.manager = manager
 
     async def crash_manager(self) -> None:
         """End the manager without a word; only the store remains. Not from inside of it."""
@@ -180,11 +175,24 @@ class World:
             self.counts["manager_crashes"] += 1
             self.manager.database.is_dead = True
             self.manager = None
-            await _end_other_tasks()
+            await end_other_tasks()
 
     async def kill_manager(self) -> None:
         """Have the manager die here and now, wherever it is, and come back after a while."""
         if self.manager is not None:
+            raise ManagerDied
+
+    def boundary(self) -> None:
+        """Note that the manager may be killed here.
+
+        Raises:
+            ManagerDied: It is.
+        """
+        self.boundaries += 1
+        if self.boundaries == self.dies_at:
+            self.note("the manager is killed")
+            if self.manager is not None:
+                self.manager.database.is_dead = True
             raise ManagerDied
 
     def sink(self) -> AgentEventSink | None:
@@ -206,12 +214,11 @@ class World:
         Raises:
             SokovanError: It was not accepted.
         """
-        assert self.manager is not None
         for index in range(spec.kernel_count):
             if scripts:
                 self.scripts[spec.name, index] = scripts[min(index, len(scripts) - 1)]
-        (session_id,), applied = await self.manager.repository.submit([spec])
-        self.manager.coordinator.tell(applied)
+        (view,) = await self.operations.submit([spec])
+        session_id = SessionId(view["id"])
         self.judge.accepted[session_id] = None
         return session_id
 
@@ -221,11 +228,7 @@ class World:
         Raises:
             SokovanError: The request was not recorded.
         """
-        assert self.manager is not None
-        applied = await self.manager.repository.request_termination(
-            [session_id], force=force, detail="by its user"
-        )
-        self.manager.coordinator.tell(applied)
+        await self.operations.cancel(session_id, owner="", force=force)
         self.judge.cancelled[session_id] = None
 
     async def release(self, session_id: SessionId) -> None:
@@ -234,10 +237,24 @@ class World:
         Raises:
             SokovanError: The request was not recorded.
         """
-        assert self.manager is not None
-        applied = await self.manager.repository.set_held(session_id, held=False)
-        if applied is not None:  # it still waits
-            self.manager.coordinator.tell(applied)
+        with contextlib.suppress(IllegalStateError):  # it does not wait any more
+            await self.operations.set_held(session_id, owner="", held=False)
+
+    @property
+    def gateway(self) -> AgentGateway:
+        """The way to the agents."""
+        return self.network
+
+    @property
+    def operations(self) -> Operations:
+        """The manager, as users see it.
+
+        Raises:
+            SokovanError: There is none at present.
+        """
+        if self.manager is None:
+            raise SokovanError("there is no manager")
+        return self.manager.operations
 
     # --- the passage of time ----------------------------------------------------------------------
 
@@ -248,7 +265,10 @@ class World:
 
     def note(self, what: str) -> None:
         """Remember that something happened, for the story of a failure."""
-        self.judge.note(self.clock.now() - BEGINNING, what)
+        self.steps += 1
+        if self.steps == self.until_step:
+            raise StepReached
+        self.judge.note(self.steps, self.clock.now() - BEGINNING, what)
 
     def next_at(self) -> float:
         """Return when something will be due."""
@@ -256,7 +276,8 @@ class World:
         if self._plan:
             times.append(self._plan[0][0])
         if self.manager is not None:
-            times.append(self.manager.coordinator.next_at())
+            manager = self.manager
+            times.append(manager.coordinator.next_at() - manager.clock.offset_s)
         return min(times)
 
     async def run_until(self, is_enough: Callable[[], bool], *, seconds_max: float) -> bool:
@@ -298,7 +319,7 @@ class World:
                 if is_nested:
                     raise  # up through the manager's own calls, as far as where it was run from
                 await self.crash_manager()
-                down_s = self.rng(f"down-{self._lives}").uniform(*self.faults.manager_down_s)
+                down_s = self.fate(f"down-{self._lives}").seconds("manager_down_s")
                 self.later(down_s, "", self.start_manager)
             if self.judge.violations and not is_nested:
                 raise InvariantViolatedError(self.story(self.judge.violations))
@@ -323,64 +344,35 @@ class World:
 
     def check(self) -> None:
         """Hold everything against the invariants, if the store has changed."""
-        if self.manager is None:
+        manager = self.manager
+        if manager is None:
             self.judge.look(None, self.clock.now(), watched_since=None)
         else:
-            live, since = self.manager.repository.live, self.manager.since
-            self.judge.look(live, self.clock.now(), watched_since=since)
+            live = None if manager.repository.is_in_doubt else manager.repository.live
+            self.judge.look(live, manager.clock.now(), watched_since=manager.since)
 
     def check_at_rest(self) -> list[str]:
         """Say what is wrong once nothing has gone wrong for long enough."""
         assert self.manager is not None
-        return self.judge.look_at_rest(self.manager.repository.live, self._script_of)
+        return self.judge.look_at_rest(
+            self.manager.repository.live, self._script_of, self.network.places
+        )
 
     def is_at_rest(self) -> bool:
         """Say whether nothing is left to be done."""
         return self.manager is not None and not everything_has_ended(
-            self.judge.picture, self.manager.repository.live.waits
+            self.judge.picture, self.manager.repository.live.waits, self.network.places
         )
 
-    def story(self, found: Sequence[str]) -> str:
+    def story(self, found: Sequence[str], *, everything: bool = False) -> str:
         """Tell what is violated, and how it came about."""
-        return self.judge.story(found, BEGINNING)
+        return self.judge.story(found, BEGINNING, everything=everything)
 
     def _script_of(self, session: SessionWithKernels, index: int) -> Script:
         return self.scripts.get((session.name, index), Script())
 
-    def _note_moves(self, applied: Applied) -> None:
+    def note_moves(self, applied: Applied) -> None:
+        """Remember what was moved, for the story."""
         for moved in applied.moved:
             self.judge.moves += 1
             self.note(f"{moved.session_id}: {moved.from_status} -> {moved.to_status}")
-
-
-async def _until_done(action: Callable[[], Awaitable[None]]) -> None:
-    """Do something, and again until nothing refuses it."""
-    while True:
-        with contextlib.suppress(SokovanError):
-            await action()
-            return
-
-
-async def _end_other_tasks() -> None:
-    """Have nothing of a dead manager go on."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the logs of manager and agents, which are full of expected trouble, to themselves."""
-    before, level = structlog.get_config(), logging.root.manager.disable
-    structlog.configure(processors=[_drop])
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
-        logging.disable(level)
-
-
-def _drop(logger: object, method: str, event: object) -> NoReturn:
-    raise structlog.DropEvent

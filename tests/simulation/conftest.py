@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sokovan.simulator.world import quiet
+from sokovan.simulator.quiet import quiet
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,9 @@ from sokovan.domain.statuses import SessionStatus
 from sokovan.simulator.world import World
 
 GIB = 1024**3
-SPEC = SessionSpec(command=("simulated",), name="s", request=Request(cpu_milli=1000))
+SPEC = SessionSpec(
+    command=("simulated",), name="s", request=Request(cpu_milli=1000), allow_infeasible=True
+)
 A0, A1 = AgentId("agent-0"), AgentId("agent-1")
 EVERY_STATUS = [
     "PENDING",

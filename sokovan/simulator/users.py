@@ -1,0 +1,151 @@
+"""What the users of a simulated run do: they ask, ask again, look, and ask for nonsense."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from sokovan.domain.errors import SokovanError, StoreUnavailableError
+from sokovan.domain.resources import Request
+from sokovan.domain.sessions import Dependency, DependencyKind, Limit, SessionId, SessionSpec
+from sokovan.simulator.workload import Wish
+from sokovan.simulator.world import World
+
+AGAIN_S = 5.0
+"""How long a user waits before asking again for what was not answered."""
+
+NONSENSE: dict[str, dict[str, Any]] = {
+    "no command": {"command": ()},
+    "a relative directory": {"cwd": "here"},
+    "a variable without a name": {"env": {"": "x"}},
+    "no such group": {"scaling_group": "nowhere"},
+    "a priority out of range": {"priority": 101},
+    "no kernels": {"kernel_count": 0},
+    "too many kernels": {"kernel_count": 10**6},
+    "a walltime in the past": {"walltime_s": -1.0},
+    "a walltime that is no number": {"walltime_s": float("nan")},
+    "an endless grace": {"grace_s": float("inf")},
+    "fewer than no retries": {"retries": -1},
+    "less than no memory": {"request": Request(mem_bytes=-1)},
+    "one and a half devices": {"request": Request(gpu_shares=1500)},
+    "a dependency on nobody": {
+        "depends_on": (Dependency(SessionId("nobody"), DependencyKind.AFTER_ANY),)
+    },
+    "a limit of nothing": {"limits": {"no-such-stage": Limit(attempts_max=1)}},
+}
+"""What must be refused, and leave nothing behind."""
+
+
+class Users:
+    """All the users of a trial.
+
+    Args:
+        world: Where they live.
+        wishes: What they submit.
+    """
+
+    def __init__(self, world: World, wishes: Sequence[Wish]) -> None:
+        self._world = world
+        self._wishes = wishes
+        self._rng = world.rng("users")
+        self._ids: dict[str, SessionId] = {}
+        """By the name of the wish."""
+
+    def plan(self, moments: Callable[[str], Sequence[float]]) -> None:
+        """Plan all they will do; `moments` draws the times of what happens so often in an hour."""
+        for wish in self._wishes:
+            self._plan_wish(wish)
+        for at in moments("nonsense_per_hour"):
+            self._world.later(at, "", self._ask_for_nonsense)
+        for at in moments("looks_per_hour"):
+            self._world.later(at, "", self._look)
+
+    def _plan_wish(self, wish: Wish) -> None:
+        world, name = self._world, wish.spec.name
+        world.later(wish.at, "", lambda: self._submit(wish))
+        if wish.release_at is not None:
+            world.later(wish.release_at, "", lambda: self._ask(name, world.release))
+        if wish.cancel_at is not None:
+            cancel = partial(world.cancel, force=wish.force)
+            world.later(wish.cancel_at, "", lambda: self._ask(name, cancel))
+
+    async def _submit(self, wish: Wish) -> None:
+        """Submit, and again until it is answered: its creation id makes it one session."""
+        spec, world = wish.spec, self._world
+        try:
+            if world.manager is None or any(d.session_id not in self._ids for d in spec.depends_on):
+                raise SokovanError("not yet")
+            if wish.begin_after_s is not None and spec.begin_at is None:
+                begin_at = world.manager.clock.now() + wish.begin_after_s
+                wish = replace(wish, spec=replace(spec, begin_at=begin_at))
+            depends_on = tuple(
+                replace(d, session_id=self._ids[d.session_id]) for d in spec.depends_on
+            )
+            self._ids[spec.name] = await world.submit(
+                replace(wish.spec, depends_on=depends_on), *wish.scripts
+            )
+        except SokovanError:
+            world.later(AGAIN_S, "", lambda: self._submit(wish))
+        except BaseException:  # the manager died: it may have been accepted
+            world.later(AGAIN_S, "", lambda: self._submit(wish))
+            raise
+
+    async def _ask(self, name: str, ask: Callable[[SessionId], Awaitable[None]]) -> None:
+        """Ask something of a session, and again until it is answered."""
+        try:
+            if name not in self._ids:
+                raise SokovanError("not yet")
+            await ask(self._ids[name])
+        except SokovanError:
+            self._world.later(AGAIN_S, "", lambda: self._ask(name, ask))
+        except BaseException:  # the manager died: it may have been recorded
+            self._world.later(AGAIN_S, "", lambda: self._ask(name, ask))
+            raise
+
+    # --- what makes no sense --------------------------------------------------------------------
+
+    async def _ask_for_nonsense(self) -> None:
+        """Ask for what must be refused; whoever accepts it is told."""
+        world = self._world
+        operations = world.operations
+        world.counts["nonsense"] += 1
+        what = self._rng.choice([*NONSENSE, "another body", "cancel nobody", "cancel the dead"])
+        try:
+            if what == "cancel nobody":
+                await operations.cancel("nobody", owner="")
+            elif what == "cancel the dead":
+                over = [i for i in self._ids.values() if not self._is_live(i)]
+                if over:  # no error: it is over, which is what was wanted
+                    await operations.cancel(self._rng.choice(over), owner="")
+                return
+            elif what == "another body":
+                spec = self._rng.choice(self._wishes).spec
+                if spec.name not in self._ids:
+                    return
+                await operations.submit([replace(spec, command=("another",))])
+            else:
+                sound = SessionSpec(command=("nonsense",), name=what)
+                await operations.submit([replace(sound, **NONSENSE[what])])
+        except StoreUnavailableError:
+            return
+        except SokovanError as error:
+            world.note(f"refused: {what}: {error}")
+            return
+        world.judge.violations.append(f"nobody refused {what}")
+
+    async def _look(self) -> None:
+        """Look at a session, and ask why it is as it is: there is always an answer."""
+        world = self._world
+        if not self._ids:
+            return
+        operations, session_id = world.operations, self._rng.choice(list(self._ids.values()))
+        world.counts["looks"] += 1
+        view = await operations.session(session_id, owner="")
+        told = await operations.why(session_id, owner="")
+        await operations.history(session_id, owner="")
+        await operations.sessions(limit=10)
+        if not told["sentence"] or not told["code"]:
+            world.judge.violations.append(f"session {session_id}: no answer to why: {view}")
+
+    def _is_live(self, session_id: SessionId) -> bool:
+        return not self._world.judge.picture.sessions[session_id].status.is_final

@@ -1,0 +1,373 @@
+"""Bugs to be planted in the product, one at a time: does the simulator find each of them?
+
+A bug is a phrase of the source of a function or two, and what stands there instead. All else stays
+as it is, and a phrase that is not there any more is an error: a bug that was never planted would
+never be found.
+"""
+
+import contextlib
+import inspect
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest import mock
+
+from sqlalchemy import select, update
+
+from sokovan.agent.agent import Agent
+from sokovan.domain.statuses import SessionStatus
+from sokovan.identity import IdSource
+from sokovan.scheduler import change, settle
+from sokovan.scheduler.cadence import Cadence
+from sokovan.scheduler.change import SessionChange
+from sokovan.scheduler.coordinator import Coordinator
+from sokovan.scheduler.ledger import SessionLedger
+from sokovan.simulator.faults import STORM, Faults
+from sokovan.simulator.trial import Trial
+from sokovan.simulator.world import World
+from sokovan.store import repository
+from sokovan.store.changes import ChangeSet
+from sokovan.store.engine import Transaction
+from sokovan.store.repository import SqlRepository
+from sokovan.store.tables import holds, kernels, sessions
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A phrase of a function's source, found there once, and what stands there instead."""
+
+    owner: Any
+    """The class or the module in which the function is looked up."""
+    name: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a trial is made of, its seed apart."""
+
+    hours: float = 0.5
+    agents: int = 5
+    sessions: int = 40
+    faults: Faults = STORM
+
+    def trial(self, seed: object) -> Trial:
+        """Return a trial of this shape."""
+        return Trial(
+            seed,
+            hours=self.hours,
+            agents=self.agents,
+            sessions=self.sessions,
+            faults=self.faults,
+        )
+
+
+ORDINARY = Shape(hours=1.5, sessions=100)
+"""As they are run every night."""
+SMALL = Shape()
+SLOW_CALLS = Shape(sessions=60, faults=Faults(call_slow=0.8))
+BROKEN_CALLS = Shape(faults=Faults(call_lost=0.3, call_breaks=0.2))
+DEAF_STORE = Shape(sessions=60, faults=Faults(store_fails=0.4))
+LATE_STARTS = Shape(faults=Faults(call_late=0.4, delay_s=(5.0, 90.0), agent_crashes_per_hour=60.0))
+LATE_LETTERS = Shape(
+    faults=Faults(
+        message_lost=0.3, message_delayed=0.4, agent_cuts_per_hour=120.0, agent_cut_s=(1.0, 30.0)
+    )
+)
+DYING = Shape(faults=Faults(manager_dies_in_call=0.1, manager_down_s=(0.5, 30.0)))
+QUIET = Shape(hours=1.0, agents=2, sessions=20, faults=Faults(call_lost=0.1))
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A bug."""
+
+    number: str
+    name: str
+    edits: tuple[Edit, ...]
+    found: str
+    """A part of what the simulator is to say of it."""
+    shape: Shape = SMALL
+    """The trials that show it soon."""
+
+
+@contextlib.contextmanager
+def wired() -> Iterator[None]:
+    """Have worlds show their judge what the manager hears, and what it knows of its groups."""
+    check, sink = World.check, World.sink
+
+    def check_more(world: World) -> None:
+        check(world)
+        manager = world.manager
+        if manager is not None and not manager.repository.is_in_doubt:
+            world.judge.look_at_cursors(manager.repository.groups)
+
+    def listening(world: World) -> Any:
+        heard_by = sink(world)
+        return heard_by and world.judge.listening(heard_by, world.clock.now)
+
+    with mock.patch.object(World, "check", check_more), mock.patch.object(World, "sink", listening):
+        yield
+
+
+@contextlib.contextmanager
+def planted(mutation: Mutation) -> Iterator[None]:
+    """Have the bug in the product."""
+    by_function: dict[tuple[Any, str], list[Edit]] = {}
+    for edit in mutation.edits:
+        by_function.setdefault((edit.owner, edit.name), []).append(edit)
+    with contextlib.ExitStack() as stack:
+        for (owner, name), edits in by_function.items():
+            function = _mutated(getattr(owner, name), edits, f"<mutation {mutation.number}>")
+            stack.enter_context(mock.patch.object(owner, name, function))
+        yield
+
+
+def _mutated(function: Any, edits: list[Edit], where: str) -> Any:
+    source = textwrap.dedent(inspect.getsource(function))
+    for edit in edits:
+        times = source.count(edit.old)
+        assert times == 1, f"{edit.name} has {edit.old!r} {times} times, not once: mend {where}"
+        source = source.replace(edit.old, edit.new)
+    made: dict[str, Any] = {}
+    exec(compile(source, where, "exec"), function.__globals__, made)
+    return made[function.__name__]
+
+
+def mint_again(tx: Transaction, ids: IdSource) -> None:
+    """Name anew the kernels that an earlier manager may have been about to start."""
+    about_to_start = (
+        select(kernels.c.token)
+        .join(sessions, sessions.c.session_id == kernels.c.session_id)
+        .where(sessions.c.status == SessionStatus.PREPARED.value)
+        .where(kernels.c.token.is_not(None))
+        .order_by(kernels.c.kernel_id)
+    )
+    for token in tx.execute(about_to_start).scalars().all():
+        fresh = ids.token()
+        for table in (kernels, holds):
+            tx.execute(update(table).where(table.c.token == token).values(token=fresh))
+
+
+_CHECK_TERMINATION = (
+    "    if session.status in DETECT_TERMINATION.takes and end_of(session.kernels) is not None:\n"
+    "        return DETECT_TERMINATION\n"
+)
+
+MUTATIONS = (
+    Mutation(
+        "1",
+        "apply without compare-and-set",
+        (Edit(ChangeSet, "apply", "not change.still_holds(move) or ", ""),),
+        "",
+    ),
+    Mutation(
+        "2",
+        "compare on status only, not status_seq",
+        (
+            Edit(
+                SessionChange,
+                "still_holds",
+                " and self.session.status_seq == move.status_seq",
+                "",
+            ),
+        ),
+        "was never asked to start",
+        SLOW_CALLS,
+    ),
+    Mutation(
+        "3",
+        "a hold forgotten on requeue",
+        (
+            Edit(
+                SessionChange,
+                "send_back",
+                "self._leave_over(index)",
+                "self.released.append(kernel.token)",
+            ),
+            Edit(SessionChange, "kernel_lost", "self.left_over.remove(kernel.token)", "pass"),
+        ),
+        "and holds nothing",
+    ),
+    Mutation(
+        "4",
+        "a hold released at TERMINATING",
+        (
+            Edit(
+                SessionChange,
+                "_begin_termination",
+                "    self._set_end(reason, result)\n",
+                "    self._set_end(reason, result)\n"
+                "    self.released += [k.token for k in self.session.kernels if k.token]\n",
+            ),
+        ),
+        "holds nothing",
+    ),
+    Mutation(
+        "5",
+        "token kept across a requeue",
+        (
+            Edit(SessionChange, "send_back", "token=None,", ""),
+            Edit(SessionChange, "_assign", "token = mint()", "token = kernel.token or mint()"),
+        ),
+        "it waits and still has a token",
+    ),
+    Mutation(
+        "6",
+        "attempts never reset",
+        (Edit(SessionLedger, "_set_session", "attempts=kept", "attempts=session.attempts"),),
+        "counts attempts while it is",
+    ),
+    Mutation(
+        "7",
+        "attempts reset by every stage that fails",
+        (
+            Edit(
+                SessionChange,
+                "_note",
+                "{**self.session.attempts, move.stage: attempts}",
+                "{move.stage: attempts}",
+            ),
+        ),
+        "times in this phase and counts",
+        BROKEN_CALLS,
+    ),
+    Mutation(
+        "7b",
+        "attempts reset by every stage that succeeds, its own too",
+        (Edit(SessionLedger, "_set_session", "attempts=kept", "attempts={}"),),
+        "times in this phase and counts",
+    ),
+    Mutation(
+        "8",
+        "a report of an older incarnation accepted",
+        (Edit(SqlRepository, "record_reports", " and agent.incarnation == incarnation", ""),),
+        "said in its incarnation",
+        LATE_LETTERS,
+    ),
+    Mutation(
+        "9",
+        "termination checked after promotion",
+        (
+            Edit(change, "next_promotion", _CHECK_TERMINATION, ""),
+            Edit(
+                change, "next_promotion", "    return None\n", f"{_CHECK_TERMINATION}    return None\n"
+            ),
+        ),
+        "it was promoted when it had ended",
+        DEAF_STORE,
+    ),
+    Mutation(
+        "10",
+        "awaited sessions never expire",
+        (Edit(settle, "_moves", "*load.backing_off, *load.awaited)", "*load.backing_off)"),),
+        "should have ended its",
+    ),
+    Mutation(
+        "11",
+        "exits after our own stop counted",
+        (
+            Edit(
+                SessionChange,
+                "follow",
+                "            if due is PROMOTE_TO_TERMINATED and",
+                "            end = end_of(self.session.kernels)\n"
+                "            if due is PROMOTE_TO_TERMINATED and end is not None:\n"
+                "                self.session = replace(self.session, result=end.result)\n"
+                "            if due is PROMOTE_TO_TERMINATED and",
+            ),
+        ),
+        "its result went from SUCCESS to FAILURE",
+    ),
+    Mutation(
+        "12",
+        "a stop for an unknown token forgotten",
+        (Edit(Agent, "stop", "self._runtime.refuse(unstarted)", "pass"),),
+        "and holds nothing",
+        LATE_STARTS,
+    ),
+    Mutation(
+        "13",
+        "a hint lost with no full cycle",
+        (
+            Edit(
+                Coordinator,
+                "hint",
+                "if (scaling_group, stage.name) in self._runs:",
+                "if int(self._clock.now()) % 10 and (scaling_group, stage.name) in self._runs:",
+            ),
+            Edit(
+                Cadence,
+                "begin",
+                "now + self._every_s[key]",
+                "now + self._every_s[key] if isinstance(key, str) else float('inf')",
+            ),
+        ),
+        "",
+        QUIET,
+    ),
+    Mutation(
+        "14",
+        "a start repeated with a fresh token after a manager crash",
+        (
+            Edit(
+                SqlRepository,
+                "take_over",
+                "    await self.refresh()\n",
+                "    from tests.simulation.mutations import mint_again\n"
+                "    await self._write(lambda tx: mint_again(tx, self._ids))\n"
+                "    await self.refresh()\n",
+            ),
+        ),
+        "and holds nothing",
+        DYING,
+    ),
+    Mutation(
+        "15",
+        "the round-robin cursor differs after a restart",
+        (
+            Edit(
+                SqlRepository,
+                "refresh",
+                "last_agent_id=cursors.get(name)",
+                "last_agent_id=None",
+            ),
+        ),
+        "its last kernel is remembered on None",
+        DYING,
+    ),
+    Mutation(
+        "15b",
+        "the attempts differ after a restart",
+        (
+            Edit(
+                repository,
+                "read_live",
+                "load_sessions(tx, list(ids))",
+                "__import__('dataclasses').replace(s, attempts={})"
+                " for s in load_sessions(tx, list(ids))",
+            ),
+        ),
+        "is remembered as",
+        DYING,
+    ),
+    Mutation(
+        "15c",
+        "the leftovers differ after a restart",
+        (
+            Edit(
+                repository,
+                "read_live",
+                "live.put_hold(hold_of(row))",
+                "live.put_hold(__import__('dataclasses').replace(hold_of(row), leftover_since=None))",
+            ),
+        ),
+        "is remembered as",
+        DYING,
+    ),
+)
+"""The number, where there is one, is that of the list that this is to cover."""
+
+CALM_STORM = replace(STORM)
