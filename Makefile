@@ -54,6 +54,15 @@ UPGRADE ?=
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
 
+# FOR=8h runs for eight hours; FAULTS=storm has more go wrong. A failing seed is kept in .soak.
+FOR ?= 1h
+FAULTS ?= rough
+FIRST ?= $(shell date +%s)
+
+.PHONY: soak
+soak: $(RUNTIME) ## Simulate seed after seed for as long as FOR says (1h), and keep those that fail
+	@$(BIN)/sokovan sim --seed $(FIRST) --for $(FOR) --faults $(FAULTS) --keep .soak
+
 .PHONY: lock
 lock: ## Write requirements.lock and requirements-dev.lock from pyproject.toml
 	@[ -x $(BIN)/uv ] || $(MAKE) --no-print-directory $(VENV)/.dev

@@ -269,13 +269,22 @@ def command_page() -> str:
     group: Any = typer.main.get_command(command)
     context = group.make_context("sokovan", [], resilient_parsing=True)
     lines = ["# The `sokovan` command", GENERATED, *_params(group), ""]
+    lines += _commands(group, context)
+    return "\n".join(lines)
+
+
+def _commands(group: Any, context: Any) -> Iterator[str]:
+    """Yield the help of the commands of a group, and of those below them."""
     for name in sorted(group.commands):
         sub = group.commands[name]
         if not sub.hidden:
-            lines += [f"## `sokovan {name}`", "", _sentences(sub.help or ""), ""]
             inner = sub.make_context(name, [], parent=context, resilient_parsing=True)
-            lines += ["```", " ".join(sub.get_usage(inner).split()), "```", "", *_params(sub), ""]
-    return "\n".join(lines)
+            yield from (f"## `{inner.command_path}`", "", _sentences(sub.help or ""), "")
+            yield from ("```", " ".join(sub.get_usage(inner).split()), "```", "")
+            if params := _params(sub):
+                yield from (*params, "")
+            if hasattr(sub, "commands"):
+                yield from _commands(sub, inner)
 
 
 def _sentences(text: str) -> str:

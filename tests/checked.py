@@ -25,8 +25,10 @@ CHANGES = (
     "record_reports",
     "refresh",
     "register_agent",
+    "remove_agent",
     "request_termination",
     "set_agent_status",
+    "set_drained",
     "set_held",
     "submit",
 )

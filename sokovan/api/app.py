@@ -19,15 +19,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from sokovan import __version__
+from sokovan.api import contract
 from sokovan.api.guard import Guard
-from sokovan.api.models import (
-    CancelBody,
-    SessionBody,
-    SessionsBody,
-    read_cancel,
-    read_submission,
-    schemas,
-)
+from sokovan.api.models import Cursor, read_cancel, read_drain, read_submission
 from sokovan.api.problems import ServerStoppingError, invalid, problem_response
 from sokovan.api.service import Service
 from sokovan.config import ApiConfig
@@ -41,7 +35,7 @@ FOLLOW_WAIT_S = 15.0
 PAGE_SESSIONS = 1000
 """Sessions in a page when the request does not say."""
 CHUNK_BYTES_MAX = 1 << 20
-CANCEL_BODY_BYTES_MAX = 64 * 1024
+SMALL_BODY_BYTES_MAX = 64 * 1024
 
 T = TypeVar("T")
 
@@ -75,11 +69,14 @@ def build_app(
         docs_url=None,  # these pages would be fetched from far away, and without the token
         redoc_url=None,
         separate_input_output_schemas=False,
+        redirect_slashes=False,  # nobody is sent, with the token, to what the Host header says
     )
     app.state.stopping = asyncio.Event()
     api = Api(service, config, stopping=app.state.stopping, shutdown=shutdown)
     app.include_router(_routes(api))
-    app.add_api_route("/healthz", api.healthz, methods=["GET"], summary="Say that it is alive")
+    app.add_api_route(
+        "/healthz", api.healthz, response_class=Response, methods=["GET"], **contract.healthz()
+    )
     app.add_exception_handler(SokovanError, _sokovan_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
@@ -126,7 +123,7 @@ class Api:
         name: Annotated[str | None, Query(max_length=255)] = None,
         group: Annotated[str | None, Query(max_length=255)] = None,
         limit: Annotated[int | None, Query(ge=1)] = None,
-        cursor: Annotated[str | None, Query(max_length=255)] = None,
+        cursor: Cursor | None = None,
     ) -> Response:
         """List sessions, newest first; only live ones, unless `status` or `live_only` says else."""
         most = self._config.page_sessions_max
@@ -209,7 +206,7 @@ class Api:
 
     async def cancel(self, request: Request, ref: str, owner: Owner = None) -> Response:
         """Ask for a session's end."""
-        how = read_cancel(await _read(request, CANCEL_BODY_BYTES_MAX))
+        how = read_cancel(await _read(request, SMALL_BODY_BYTES_MAX))
         return _json(await self._service.cancel(ref, owner=owner or self._owner, force=how.force))
 
     async def hold(self, ref: str, owner: Owner = None) -> Response:
@@ -223,6 +220,19 @@ class Api:
     async def agents(self) -> Response:
         """Return every agent: what it has, what is held, what is free."""
         return _json({"items": await self._service.agents()})
+
+    async def drain(self, request: Request, agent_id: str) -> Response:
+        """Give an agent no new kernels, until `undrain`; those it has go on."""
+        why = read_drain(await _read(request, SMALL_BODY_BYTES_MAX))
+        return _json(await self._service.set_drained(agent_id, drained=True, reason=why.reason))
+
+    async def undrain(self, agent_id: str) -> Response:
+        """Give an agent new kernels again."""
+        return _json(await self._service.set_drained(agent_id, drained=False))
+
+    async def remove(self, agent_id: str, force: bool = False) -> Response:
+        """Forget an agent that is GONE, with `force` also the kernels that may still run there."""
+        return _json(await self._service.remove_agent(agent_id, force=force))
 
     async def status(self) -> Response:
         """Return pid, version, address, uptime and counts."""
@@ -265,10 +275,6 @@ def server_user() -> str:
 def _routes(api: Api) -> APIRouter:
     """Say which address leads to which method."""
     routes = APIRouter(prefix="/v1", default_response_class=Response)
-    bodies = {
-        "submit": _body_of({"anyOf": [_schema_ref(SessionBody), _schema_ref(SessionsBody)]}),
-        "cancel": _body_of(_schema_ref(CancelBody), required=False),
-    }
     for method, path, name in (
         ("POST", "/sessions", "submit"),
         ("GET", "/sessions", "sessions"),
@@ -281,6 +287,9 @@ def _routes(api: Api) -> APIRouter:
         ("POST", "/sessions/{ref}/hold", "hold"),
         ("POST", "/sessions/{ref}/release", "release"),
         ("GET", "/agents", "agents"),
+        ("POST", "/agents/{agent_id}/drain", "drain"),
+        ("POST", "/agents/{agent_id}/undrain", "undrain"),
+        ("DELETE", "/agents/{agent_id}", "remove"),
         ("GET", "/status", "status"),
         ("POST", "/shutdown", "stop"),
     ):
@@ -288,9 +297,7 @@ def _routes(api: Api) -> APIRouter:
             path,
             getattr(api, name),
             methods=[method],
-            operation_id=name,
-            status_code=201 if name == "submit" else 200,
-            openapi_extra=bodies.get(name),
+            **contract.operation(name),
         )
     return routes
 
@@ -335,21 +342,10 @@ def _json(view: Any, *, status: int = 200) -> Response:
     return Response(content, status_code=status, media_type="application/json")
 
 
-def _schema_ref(model: type) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{model.__name__}"}
-
-
-def _body_of(schema: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
-    return {
-        "requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}
-    }
-
-
 def _openapi(app: FastAPI, generate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Add the bodies that the methods read by themselves to what FastAPI finds."""
+    """Complete the document once."""
     if app.openapi_schema is None:
-        components = generate().setdefault("components", {}).setdefault("schemas", {})
-        components.update(schemas(SessionBody, SessionsBody, CancelBody))
+        contract.complete(generate())
     assert app.openapi_schema is not None
     return app.openapi_schema
 
@@ -361,10 +357,11 @@ async def _sokovan_error(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return problem_response(invalid(error.errors()))
+    places = [{**found, "loc": found["loc"][1:]} for found in error.errors()]  # not: query, path
+    return problem_response(invalid(places))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    nowhere = InvalidRequestError(f"{request.method} {request.url.path}: {error.detail}")
+    nowhere = InvalidRequestError(f"{request.method} {request.scope['path']}: {error.detail}")
     return problem_response(nowhere, http_status=error.status_code, headers=error.headers)

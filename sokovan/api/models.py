@@ -1,10 +1,18 @@
 """The shape of what the API takes: types, sizes, characters. The service checks what it means."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import from_json
 
 from sokovan.api.problems import invalid
@@ -31,6 +39,8 @@ SECONDS_MAX = 1e9
 COUNT_MAX = 100_000
 EPOCH_MAX = 253_402_300_799.0
 """The last second of the year 9999: what is later cannot be written as RFC 3339."""
+CURSOR = "[0-9]{1,18}"
+"""A session's number; a longer one would be more than a database can count."""
 
 
 def _word(text: str) -> str:
@@ -69,11 +79,20 @@ def _environment(env: dict[str, str]) -> dict[str, str]:
     return env
 
 
+def _cursor(text: str) -> str:
+    if not re.fullmatch(CURSOR, text, re.ASCII):
+        raise ValueError("pass on the one that the last page gave you")
+    return text
+
+
 Word = Annotated[str, AfterValidator(_word)]
 Label = Annotated[str, Field(max_length=NAME_LENGTH_MAX), AfterValidator(_label)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX), AfterValidator(_label)]
 Amount = Annotated[int, Field(ge=0, le=AMOUNT_MAX)]
 Seconds = Annotated[float, Field(le=SECONDS_MAX, ge=-SECONDS_MAX)]
+Cursor = Annotated[
+    str, AfterValidator(_cursor), WithJsonSchema({"type": "string", "pattern": f"^{CURSOR}$"})
+]
 
 
 class Body(BaseModel):
@@ -204,6 +223,12 @@ class CancelBody(Body):
     """Kill its kernels at once, without the grace."""
 
 
+class DrainBody(Body):
+    """Why an agent is taken out of service."""
+
+    reason: Label = ""
+
+
 def read_submission(
     body: bytes, *, owner: str, sessions_max: int
 ) -> tuple[list[SessionSpec], bool]:
@@ -237,6 +262,15 @@ def read_cancel(body: bytes) -> CancelBody:
     return _checked(CancelBody, read_json(body)) if body else CancelBody()
 
 
+def read_drain(body: bytes) -> DrainBody:
+    """Read why an agent is drained; an empty body gives no reason.
+
+    Raises:
+        InvalidRequestError: The body is malformed.
+    """
+    return _checked(DrainBody, read_json(body)) if body else DrainBody()
+
+
 def read_json(body: bytes) -> Any:
     """Read a JSON text.
 
@@ -247,16 +281,6 @@ def read_json(body: bytes) -> Any:
         return from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidRequestError(f"the body is not JSON in UTF-8: {error}") from None
-
-
-def schemas(*models: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON schemas of models by name, as OpenAPI wants them."""
-    found: dict[str, Any] = {}
-    for model in models:
-        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        found |= schema.pop("$defs", {})
-        found[model.__name__] = schema
-    return found
 
 
 def _checked(kind: type[B], data: Any) -> B:

@@ -11,14 +11,17 @@ from sokovan import __version__
 from sokovan.api.acceptance import check
 from sokovan.api.service import View
 from sokovan.clock import Clock
+from sokovan.domain.cluster import Agent
 from sokovan.domain.errors import (
     AgentError,
+    AgentNotFoundError,
+    AmbiguousIdError,
     IllegalStateError,
     InvalidRequestError,
     OutputUnavailableError,
 )
 from sokovan.domain.reasons import Wait, WaitReason
-from sokovan.domain.sessions import SessionId, SessionSpec, SessionWithKernels
+from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import PRE_RUNNING, SessionStatus
 from sokovan.placement.explain import explain, sentence
 from sokovan.placement.snapshot import snapshot_of
@@ -270,6 +273,7 @@ class Operations:
             "uptime_s": round(self._clock.now() - self._started_at, 3),
             "sessions": counts,
             "agents": dict(agents),
+            "drained": sum(agent.is_drained for agent in live.agents.values()),
             "leftovers": sum(1 for _ in live.leftovers()),
         }
 
@@ -280,7 +284,31 @@ class Operations:
             for agent in sorted(live.agents.values(), key=lambda a: (a.name, a.agent_id))
         ]
 
+    async def set_drained(self, agent: str, *, drained: bool, reason: str = "") -> View:
+        agent_id = self._agent(agent).agent_id
+        self._tell(await self._repository.set_drained(agent_id, drained=drained, reason=reason))
+        live = self._repository.live
+        return agent_view(live.agents[agent_id], live.holds_on(agent_id))
+
+    async def remove_agent(self, agent: str, *, force: bool = False) -> View:
+        found = self._agent(agent)
+        view = agent_view(found, self._repository.live.holds_on(found.agent_id))
+        self._tell(await self._repository.remove_agent(found.agent_id, force=force))
+        return view
+
     # --- how they are made ----------------------------------------------------------------------
+
+    def _agent(self, ref: str) -> Agent:
+        known = self._repository.live.agents
+        named = [agent for agent in known.values() if agent.name == ref]
+        if ref in known:
+            return known[AgentId(ref)]
+        if not named:
+            raise AgentNotFoundError(f"there is no agent {ref!r}; `sokovan agents` lists them")
+        if len(named) > 1:
+            ids = ", ".join(f"{agent.agent_id} ({agent.status})" for agent in named)
+            raise AmbiguousIdError(f"{ref!r} could be {ids}; name it by its id")
+        return named[0]
 
     async def _resolve(self, ref: str, owner: str) -> SessionId:
         if ref in self._repository.live.sessions:
@@ -324,7 +352,11 @@ async def _for(event: asyncio.Event, seconds: float) -> None:
 def _standing(view: View, history: Sequence[View]) -> str:
     """Say in one sentence where a session stands that does not wait to be placed."""
     ending = ("TERMINATING", "TERMINATED", "CANCELLED")
-    ends = [line["detail"] for line in history if line["to_status"] in ending]
+    ends = [
+        line["detail"]
+        for line in history
+        if line["to_status"] in ending and line["from_status"] != line["to_status"]
+    ]
     cause = next((f": {detail}" for detail in ends if detail), "")
     status, on = view["status"], ", ".join(view["agents"]) or "no agent"
     errors = [kernel["error"] for kernel in view["kernels"] if kernel["error"]]

@@ -9,6 +9,8 @@ from starlette.responses import Response
 from sokovan.domain.errors import InvalidRequestError, ServerUnreachableError, SokovanError
 
 MEDIA_TYPE = "application/problem+json"
+FIELD_LENGTH_MAX = 200
+"""What is longer is the sender's own invention, and is cut."""
 
 
 class InternalError(SokovanError):
@@ -73,9 +75,9 @@ def _field(loc: Sequence[int | str]) -> str:
     for part in loc:
         if isinstance(part, int):
             written += f"[{part}]"
-        elif part not in {"body", "query", "path", "[key]"}:
+        elif part != "[key]":
             written += f".{part}" if written else part
-    return written
+    return written if len(written) <= FIELD_LENGTH_MAX else f"{written[:FIELD_LENGTH_MAX]}…"
 
 
 def _sentence(error: Mapping[str, Any]) -> str:

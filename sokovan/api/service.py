@@ -98,6 +98,17 @@ class Service(Protocol):
         """Return every agent with capacity, what is held, what is free, and status."""
         ...
 
+    async def set_drained(self, agent: str, *, drained: bool, reason: str = "") -> View:
+        """Give an agent no new kernels, or some again; return the agent.
+
+        `agent` is an id, or a name that only one has.
+        """
+        ...
+
+    async def remove_agent(self, agent: str, *, force: bool = False) -> View:
+        """Forget an agent that is GONE, with `force` its leftovers too; return what it was."""
+        ...
+
 
 SESSION_FIELDS: Mapping[str, str] = {
     "id": "session id",

@@ -1,6 +1,6 @@
 """Sessions, history and agents in words and columns, from what the API says of them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from shlex import join
 from typing import Any
 
@@ -167,6 +167,18 @@ def history_row(item: View) -> Row:
         item["reason"] or "-",
         item["detail"] or "",
     )
+
+
+def agent_rows(agents: Sequence[View]) -> tuple[Sequence[str], list[Row]]:
+    """Return what `sokovan agents` prints; a column for drained ones only where there are any."""
+    rows = [agent_row(agent) for agent in agents]
+    if not any(agent["drained_since"] for agent in agents):
+        return AGENT_HEADERS, rows
+    said = [
+        Cell(agent["drain_reason"] or "yes", "yellow") if agent["drained_since"] else Cell("-")
+        for agent in agents
+    ]
+    return (*AGENT_HEADERS, "DRAINED"), [(*row, cell) for row, cell in zip(rows, said, strict=True)]
 
 
 def agent_row(agent: View) -> Row:

@@ -5,6 +5,7 @@ from typing import Any
 
 from sokovan.cli.describe import amounts, short
 from sokovan.domain.quantities import format_milli, format_size
+from sokovan.domain.reasons import WaitReason
 
 View = Mapping[str, Any]
 
@@ -23,6 +24,9 @@ def why_lines(answer: View) -> Iterator[str]:
         yield "  agents:"
         yield from (f"    {_agent(agent)}" for agent in agents[:AGENTS_SHOWN_MAX])
         yield from _more(facts.get("agents_total", len(agents)), AGENTS_SHOWN_MAX)
+    for reason, count in facts.get("drained_for", {}).items():
+        who = "1 agent is" if count == 1 else f"{count} agents are"
+        yield f"  {who} drained{f': {reason}' if reason else ''}"
     holders = facts.get("holders") or ()
     if holders:
         yield "  what it waits for is held by:"
@@ -49,7 +53,9 @@ def _agent(agent: View) -> str:
         f" {_amount(lack, 'free')} of {_amount(lack, 'total')} free"
         for lack in agent["lacks"]
     )
-    return f"{agent['agent']} ({agent['status']}): {lacks or agent['code']}"
+    drained = ", drained" if agent.get("drained") else ""
+    refuses = "has room" if agent["code"] == WaitReason.AGENT_DRAINED else agent["code"]
+    return f"{agent['agent']} ({agent['status']}{drained}): {lacks or refuses}"
 
 
 def _holder(holder: View) -> str:

@@ -1,7 +1,6 @@
-"""Commands about the server and its agents: `status agents up down`."""
+"""Commands about the server: `status up down`."""
 
 import os
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,26 +36,11 @@ def status(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
     for name in ("sessions", "agents"):
         counts = [f"{count} {status}" for status, count in found[name].items() if count]
         rows.append((name, ", ".join(counts) or "none"))
+    if found.get("drained"):
+        rows.append(("drained", f"{found['drained']} of the agents, which get nothing new"))
     if found.get("leftovers"):
         rows.append(("leftovers", f"{found['leftovers']} kernels that are not confirmed gone"))
     print_rows(rows)
-    return 0
-
-
-def agents(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
-    """List the agents: what each has, and what is held of it."""
-    from sokovan.cli.describe import AGENT_HEADERS, agent_row
-    from sokovan.cli.text import print_json, print_rows
-
-    call = call_of(ctx, home, json)
-    with call.client() as client:
-        found = client.agents()
-    if call.json:
-        print_json(found)
-    elif found:
-        print_rows([agent_row(agent) for agent in found], headers=AGENT_HEADERS)
-    else:
-        print("no agents yet; one joins within seconds of the server's start", file=sys.stderr)
     return 0
 
 

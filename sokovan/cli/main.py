@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from sokovan import __version__
-from sokovan.cli import exits, machine, outputs, sessions, sim, submit
+from sokovan.cli import agents, db, exits, machine, outputs, sessions, sim, submit
 from sokovan.cli.options import Home, Said
 from sokovan.domain.errors import SokovanError
 
@@ -47,10 +47,11 @@ app.command("cancel")(sessions.cancel)
 app.command("hold")(sessions.hold)
 app.command("release")(sessions.release)
 app.command("status")(machine.status)
-app.command("agents")(machine.agents)
+app.add_typer(agents.app, name="agents")
 app.command("up")(machine.up)
 app.command("down")(machine.down)
 app.command("sim")(sim.sim)
+app.add_typer(db.app, name="db")
 
 
 def _say_version(wanted: bool) -> None:
@@ -116,14 +117,13 @@ def _unexpected(error: Exception, argv: Sequence[str], said: Said) -> int:
     """Handle what the option parser complains about, and our own bugs."""
     message = getattr(error, "format_message", None)
     if message is not None:
-        command = getattr(getattr(error, "ctx", None), "info_name", None) or "sokovan"
+        path = getattr(getattr(error, "ctx", None), "command_path", None) or "sokovan"
         line = " ".join(str(message()).split())
-        path = "sokovan" if command == "sokovan" else f"sokovan {command}"
         if line[-1:] not in {"", ".", "?", "!"}:
             line += ";"
         usage = exits.UsageError(f"{line} see `{path} --help`")
         _say(usage, as_json=said.json or "--json" in argv)
-        return exits.RUN_FAILED if command == "run" else exits.USAGE
+        return exits.RUN_FAILED if path == "sokovan run" else exits.USAGE
     if os.environ.get("SOKOVAN_DEBUG") == "1":
         raise error
     if isinstance(error, OSError) and error.errno in OUTPUT_FAILED:

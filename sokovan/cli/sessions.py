@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 LISTED_MAX = 1000
 
 
-def ls(  # noqa: PLR0917 - these are the options, in the order of the help
+def ls(
     ctx: typer.Context,
     all: Annotated[bool, typer.Option("--all", "-a", help="Ended sessions too.")] = False,
     status: Annotated[

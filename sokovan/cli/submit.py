@@ -32,7 +32,7 @@ def _option(*names: str, **settings: Any) -> Any:
 Text = str | None
 
 
-def session_options(  # noqa: PLR0917 - these are the options, in the order of the help
+def session_options(
     name: Annotated[str, _option("--name", "-n", help="A name, for you.")] = "",
     cpu: Annotated[
         Text, _option("--cpu", metavar="N", help="Cores: 2 or 0.5; 1 if left out.")
@@ -234,4 +234,9 @@ def _directory(text: str) -> str:
     """Return a directory as an absolute path; whether it exists is for the agent to say."""
     from pathlib import Path
 
-    return str(Path(text).expanduser().absolute())
+    try:
+        return str(Path(text).expanduser().absolute())
+    except (RuntimeError, OSError):  # no such user; or the current directory was removed
+        raise InvalidRequestError(
+            f"cwd: {text!r} leads nowhere; write the whole path", field="cwd"
+        ) from None

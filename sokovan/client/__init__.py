@@ -22,6 +22,8 @@ from sokovan.client.connection import (
     error_from,
     home_of,
     server_file,
+    strange,
+    view_of,
 )
 from sokovan.client.fields import (
     DependencyFields,
@@ -34,7 +36,7 @@ from sokovan.client.fields import (
     captured,
     is_utf8,
 )
-from sokovan.domain.errors import SessionNotFoundError
+from sokovan.domain.errors import AgentNotFoundError, SessionNotFoundError
 from sokovan.domain.statuses import FINAL
 
 __all__ = [
@@ -189,12 +191,15 @@ class Client:
         """
         params = {"kernel": kernel, "stream": stream, "offset": offset, "wait_s": wait_s}
         response = self._connection.send("GET", _path(ref, "output"), wait_s=wait_s, params=params)
-        return Output(
-            data=response.content,
-            offset=int(response.headers["x-sokovan-offset"]),
-            size=int(response.headers["x-sokovan-size"]),
-            ended=response.headers["x-sokovan-ended"] == "true",
-        )
+        try:
+            return Output(
+                data=response.content,
+                offset=int(response.headers["x-sokovan-offset"]),
+                size=int(response.headers["x-sokovan-size"]),
+                ended=response.headers["x-sokovan-ended"] == "true",
+            )
+        except (KeyError, ValueError):
+            raise strange(response) from None
 
     def output(
         self,
@@ -252,6 +257,25 @@ class Client:
         """Return every agent: what it has, what is held, what is free."""
         return _items(self._ask("GET", "/v1/agents"))
 
+    # `agent` is an agent's id, or a name that only one has.
+
+    def drain(self, agent: str, *, reason: str = "") -> View:
+        """Give an agent no new kernels, until `undrain`; those it has go on."""
+        return self._ask("POST", _agent_path(agent, "drain"), body={"reason": reason})
+
+    def undrain(self, agent: str) -> View:
+        """Give an agent new kernels again."""
+        return self._ask("POST", _agent_path(agent, "undrain"))
+
+    def remove_agent(self, agent: str, *, force: bool = False) -> View:
+        """Forget an agent that is GONE, and return what it was.
+
+        Args:
+            agent: The agent.
+            force: Forget the kernels, too, that may still run there.
+        """
+        return self._ask("DELETE", _agent_path(agent), params={"force": force})
+
     def status(self) -> View:
         """Return the server's pid, version, address, uptime and counts."""
         return self._ask("GET", "/v1/status")
@@ -281,14 +305,19 @@ class Client:
         wait_s: float = 0.0,
     ) -> View:
         response = self._connection.send(method, path, body=body, params=params, wait_s=wait_s)
-        view: View = response.json()
-        return view
+        return view_of(response)
 
 
 def _path(ref: str, action: str = "") -> str:
     if not ref or "/" in ref or set(ref) == {"."}:
         raise SessionNotFoundError(f"{ref!r} is no session id; `sokovan ls -a` lists them")
     return f"/v1/sessions/{quote(ref, safe='@~')}" + (f"/{action}" if action else "")
+
+
+def _agent_path(agent: str, action: str = "") -> str:
+    if not agent or "/" in agent or set(agent) == {"."}:
+        raise AgentNotFoundError(f"there is no agent {agent!r}; `sokovan agents` lists them")
+    return f"/v1/agents/{quote(agent, safe='')}" + (f"/{action}" if action else "")
 
 
 def _items(answer: View) -> Views:

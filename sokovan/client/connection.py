@@ -1,5 +1,6 @@
 """How the server is asked: where it is, with which token, and what its errors mean."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ import httpx
 
 from sokovan.client.fields import View
 from sokovan.domain.errors import (
+    HomeError,
     InvalidRequestError,
     ServerUnreachableError,
     SokovanError,
@@ -66,7 +68,7 @@ class Connection:
         """Send a request, again each time that `revive` has brought the server back.
 
         Args:
-            method: GET or POST.
+            method: GET, POST or DELETE.
             path: From `/` on.
             body: What to send as JSON, if anything.
             params: The query.
@@ -119,7 +121,8 @@ class Connection:
                 " `sokovan up` starts one"
             ) from error
         if date := response.headers.get("date"):
-            self.server_time = parsedate_to_datetime(date).timestamp()
+            with contextlib.suppress(ValueError):
+                self.server_time = parsedate_to_datetime(date).timestamp()
         if response.is_success:
             return response
         raise _error_of(response)
@@ -127,17 +130,30 @@ class Connection:
     def _connect(self) -> httpx.Client:
         url = self._url or _address(self._home)
         token = self._token or _token(self._home)
-        return httpx.Client(
-            base_url=url,
-            headers={"authorization": f"Bearer {token}"},
-            verify=url.startswith("https:"),  # reading the certificates takes a while
-            trust_env=self._url is not None,  # a proxy has no way to this machine's loopback
-        )
+        try:
+            return httpx.Client(
+                base_url=url,
+                headers={"authorization": f"Bearer {token}"},
+                verify=url.startswith("https:"),  # reading the certificates takes a while
+                trust_env=self._url is not None,  # a proxy has no way to this machine's loopback
+            )
+        except httpx.InvalidURL as error:
+            raise ServerUnreachableError(f"{url!r} is no address of a server: {error}") from None
 
 
 def home_of(named: Path | str | None) -> Path:
-    """Return the home directory: the one named, else SOKOVAN_HOME, else `~/.sokovan`, absolute."""
-    return Path(named or os.environ.get("SOKOVAN_HOME") or "~/.sokovan").expanduser().absolute()
+    """Return the home directory: the one named, else SOKOVAN_HOME, else `~/.sokovan`, absolute.
+
+    Raises:
+        HomeError: Nobody can say which directory that is.
+    """
+    chosen = Path(named or os.environ.get("SOKOVAN_HOME") or "~/.sokovan")
+    try:
+        return chosen.expanduser().absolute()
+    except (RuntimeError, OSError):  # no such user; or the current directory was removed
+        raise HomeError(
+            f"{chosen} leads nowhere; name a whole path with --home or SOKOVAN_HOME"
+        ) from None
 
 
 def server_file(home: Path) -> View | None:
@@ -146,8 +162,9 @@ def server_file(home: Path) -> View | None:
         found: View = json.loads((home / "server.json").read_text())
         owner = (home / "server.json").stat().st_uid
         # A port that another user took after the server's death must not be shown the token.
-        return found if Path(f"/proc/{int(found['pid'])}").stat().st_uid == owner else None
-    except (OSError, ValueError, KeyError, TypeError):
+        is_there = Path(f"/proc/{int(found['pid'])}").stat().st_uid == owner
+        return found if is_there and isinstance(found["url"], str) else None
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -173,13 +190,33 @@ def _kinds() -> dict[str, type[SokovanError]]:
     return kinds
 
 
+def view_of(response: httpx.Response) -> View:
+    """Return the object that was answered.
+
+    Raises:
+        ServerUnreachableError: There is none: something else listens there.
+    """
+    try:
+        view: View = response.json()
+    except (ValueError, RecursionError):
+        raise strange(response) from None
+    if not isinstance(view, dict):
+        raise strange(response)
+    return view
+
+
+def strange(response: httpx.Response) -> ServerUnreachableError:
+    """Return the error for an answer that no Sokovan server gives."""
+    return ServerUnreachableError(
+        f"what answers at {response.url} is no Sokovan server: it said {response.status_code}"
+    )
+
+
 def _error_of(response: httpx.Response) -> SokovanError:
     try:
-        return error_from(response.json())
-    except (ValueError, AttributeError):
-        return ServerUnreachableError(
-            f"what answers at {response.url} is no Sokovan server: it said {response.status_code}"
-        )
+        return error_from(view_of(response))
+    except ServerUnreachableError as error:
+        return error
 
 
 def _address(home: Path) -> str:
@@ -191,11 +228,18 @@ def _address(home: Path) -> str:
 
 def _token(home: Path) -> str:
     try:
-        return (home / "token").read_text().strip()
+        token = (home / "token").read_bytes().decode("ascii").strip()
     except OSError as error:
         raise UnauthorizedError(
             f"{home / 'token'} cannot be read: {error.strerror}; only its owner may use this server"
         ) from None
+    except UnicodeDecodeError:
+        token = ""
+    if not token.isprintable() or not token:
+        raise UnauthorizedError(
+            f"{home / 'token'} holds no token; remove it and start the server anew, which makes one"
+        )
+    return token
 
 
 def _encoded(body: object) -> bytes:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
+from sokovan.domain.errors import InvalidRequestError
+
 View = dict[str, Any]
 """One thing, as the API describes it; `docs/reference/sessions.md` lists a session's fields."""
 Views = list[View]
@@ -96,11 +98,21 @@ def captured() -> SessionOptions:
     """Return what a session takes from this process unless it says otherwise.
 
     Variables of the environment that are not UTF-8 are left out: the API could not carry them.
+
+    Raises:
+        InvalidRequestError: The current directory was removed.
     """
     status = Path("/proc/self/status").read_text()  # os.umask() would have to change it
     umask = next(line.split()[1] for line in status.splitlines() if line.startswith("Umask:"))
     env = {name: value for name, value in os.environ.items() if is_utf8(name + value)}
-    return {"env": env, "cwd": str(Path.cwd()), "umask": int(umask, 8)}
+    try:
+        cwd = str(Path.cwd())
+    except OSError as error:
+        raise InvalidRequestError(
+            f"cwd: the current directory cannot be used ({error.strerror}); change to one that can",
+            field="cwd",
+        ) from None
+    return {"env": env, "cwd": cwd, "umask": int(umask, 8)}
 
 
 def is_utf8(text: str) -> bool:

@@ -52,6 +52,20 @@ class Agent:
     capacity: Capacity = Capacity()
     last_seen_at: float = 0.0
     lost_since: float | None = None
+    drained_since: float | None = None
+    """Set while somebody has taken it out of service: it gets no new kernels."""
+    drain_reason: str = ""
+    """What that somebody said."""
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether somebody has taken it out of service."""
+        return self.drained_since is not None
+
+    @property
+    def takes_kernels(self) -> bool:
+        """Whether it gets new kernels."""
+        return self.status is AgentStatus.ALIVE and not self.is_drained
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,14 +55,14 @@ class SessionNotFoundError(SokovanError):
 
 
 class AgentNotFoundError(SokovanError):
-    """No agent has this id."""
+    """No agent has this id or name."""
 
     code = "agent-not-found"
     http_status = 404
 
 
 class AmbiguousIdError(SokovanError):
-    """More than one session starts with this prefix."""
+    """More than one session starts with this prefix, or more than one agent has this name."""
 
     code = "ambiguous-id"
     http_status = 409
@@ -76,7 +76,7 @@ class CreationConflictError(SokovanError):
 
 
 class IllegalStateError(SokovanError):
-    """The session is not in a status in which this can be done."""
+    """The session, or the agent, is not in a status in which this can be done."""
 
     code = "illegal-state"
     http_status = 409
@@ -94,6 +94,19 @@ class StoreUnavailableError(SokovanError):
 
     code = "store-unavailable"
     http_status = 503
+
+
+class CommitUnknownError(StoreUnavailableError):
+    """Whether it was written is not known: ask again, a submission with the same creation id."""
+
+    code = "commit-unknown"
+
+
+class StoreDamagedError(SokovanError, ValueError):
+    """A row of the store cannot be read: it is damaged, or no version of Sokovan wrote it."""
+
+    code = "store-damaged"
+    http_status = 500
 
 
 class OutputUnavailableError(SokovanError):
@@ -142,6 +155,13 @@ class SchemaTooNewError(SokovanError):
     """The store was written by a newer Sokovan."""
 
     code = "schema-too-new"
+    http_status = 500
+
+
+class SchemaTooOldError(SokovanError):
+    """The store was written by an older Sokovan, and no server of this version has opened it."""
+
+    code = "schema-too-old"
     http_status = 500
 
 

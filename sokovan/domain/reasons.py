@@ -66,6 +66,8 @@ class WaitReason(StrEnum):
     """No agent of its group could take it, even when empty."""
     AGENT_NOT_ALIVE = "AGENT_NOT_ALIVE"
     """The agents that could take it are lost."""
+    AGENT_DRAINED = "AGENT_DRAINED"
+    """The agents that could take it are drained (`sokovan agents undrain`)."""
     TOO_LITTLE_CPU = "TOO_LITTLE_CPU"
     """Too few cores are free."""
     TOO_LITTLE_MEM = "TOO_LITTLE_MEM"
@@ -117,6 +119,8 @@ class MoveReason(StrEnum):
     """An image could not be pulled; its agent tries again."""
     START_FAILED = "start-failed"
     """A kernel could not be started; its agent tries again."""
+    AGENT_REMOVED = "agent-removed"
+    """An agent was removed; what may be left of an earlier attempt there is not looked after."""
 
 
 @dataclass(frozen=True, slots=True)

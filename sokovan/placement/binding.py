@@ -10,11 +10,11 @@ from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.resources import Request, Usage
 from sokovan.domain.sessions import AgentId
 from sokovan.placement.fit import (
-    NOT_ALIVE,
     Packing,
     Refusal,
     amounts_of,
     offered,
+    out_of_service,
     pack,
     shortages,
     worst,
@@ -32,12 +32,12 @@ class Look:
 
     agent: Agent
     short: tuple[Refusal, ...]
-    """Every slot of which it has too little; empty for an agent that is lost and has room."""
+    """Every slot of which it has too little; empty for one out of service that has room."""
 
     @property
-    def alive(self) -> bool:
+    def takes_kernels(self) -> bool:
         """Whether the agent gets kernels at present."""
-        return self.agent.status is AgentStatus.ALIVE
+        return self.agent.takes_kernels
 
     @property
     def able(self) -> bool:
@@ -47,7 +47,7 @@ class Look:
     @property
     def refusal(self) -> Refusal:
         """What `fit.refusal` says: the binding one."""
-        return worst(self.short) if self.alive else NOT_ALIVE
+        return worst(self.short) if self.takes_kernels else out_of_service(self.agent)
 
     @property
     def distance(self) -> tuple[float, AgentId]:
@@ -93,7 +93,8 @@ def binding(
     never = _never_several(requests, agents)
     if never is not None:
         return never
-    wait = _short(packing.lacking, looks)
+    missed = _missed(requests, agents)
+    wait = _out_of_service(missed, looks) if missed else _short(packing.lacking, looks)
     if not packing.places:
         return wait
     return Wait(
@@ -105,8 +106,8 @@ def binding(
 def never_fits(requests: Sequence[Request], agents: Iterable[Agent]) -> Wait | None:
     """Say why the kernels of one session could not run at once on these agents, were all empty.
 
-    Agents that are LOST may return and count; GONE ones do not. Without any agent nothing is known,
-    and nothing is said.
+    Agents that are LOST or drained may return and count; GONE ones do not. Without any agent
+    nothing is known, and nothing is said.
     """
     problem = malformed(requests)
     if problem is not None:
@@ -184,23 +185,30 @@ def _never_alone(request: Request, looks: Sequence[Look]) -> Wait:
     )
 
 
+def _missed(requests: Sequence[Request], agents: Sequence[Agent]) -> list[Look]:
+    """Find agents out of service without which the kernels of one session cannot run at once."""
+    serving = [agent for agent in agents if agent.takes_kernels]
+    if len(serving) == len(agents):
+        return []
+    empty = {agent.agent_id: free_on(agent) for agent in agents}
+    if pack(requests, serving, empty, Preference()).lacking is None:
+        return []
+    looks = (one for request in dict.fromkeys(requests) for one in look(request, agents, empty))
+    found = {one.agent.agent_id: one for one in looks if one.able and not one.takes_kernels}
+    return list(found.values())
+
+
 def _short(request: Request, looks: Sequence[Look]) -> Wait:
     """Some agent could take it when empty; the one that comes closest names the reason."""
     able = [one for one in looks if one.able]
-    alive = [one for one in able if one.alive]
-    if not alive:
-        lost = [label(one.agent) for one in able]
-        return Wait(
-            WaitReason.AGENT_NOT_ALIVE,
-            {
-                "agents": lost[:AGENTS_NAMED_MAX],
-                "lost": len(lost),
-                "refused_by": refused_by(looks),
-            },
-        )
-    closest = min(alive, key=lambda one: one.distance)
+    serving = [one for one in able if one.takes_kernels]
+    if not serving:
+        return _out_of_service(able, looks)
+    closest = min(serving, key=lambda one: one.distance)
     refusal = closest.refusal
-    others = [r.free for one in looks if one.alive for r in one.short if r.slot == refusal.slot]
+    others = [
+        r.free for one in looks if one.takes_kernels for r in one.short if r.slot == refusal.slot
+    ]
     return Wait(
         refusal.code,
         {
@@ -210,10 +218,36 @@ def _short(request: Request, looks: Sequence[Look]) -> Wait:
             "best_free": refusal.free,
             "best_total": refusal.total,
             "best_agent": label(closest.agent),
-            "best_has_most": len(others) == sum(one.alive for one in looks)
+            "best_has_most": len(others) == sum(one.takes_kernels for one in looks)
             and refusal.free == max(others),
             "also": sorted(r.code.value for r in closest.short if r is not refusal),
             "total_largest": max(offered(refusal.slot, request, one.agent) for one in looks),
+            "refused_by": refused_by(looks),
+        },
+    )
+
+
+def _out_of_service(able: Sequence[Look], looks: Sequence[Look]) -> Wait:
+    """Those that could take it get no kernels now; who is only drained can be had at once."""
+    drained = [one.agent for one in able if one.refusal.code is WaitReason.AGENT_DRAINED]
+    lost = [label(one.agent) for one in able if one.agent not in drained]
+    if not drained:
+        return Wait(
+            WaitReason.AGENT_NOT_ALIVE,
+            {
+                "agents": lost[:AGENTS_NAMED_MAX],
+                "lost": len(lost),
+                "refused_by": refused_by(looks),
+            },
+        )
+    named = drained[:AGENTS_NAMED_MAX]
+    return Wait(
+        WaitReason.AGENT_DRAINED,
+        {
+            "agents": [label(agent) for agent in named],
+            "reasons": {label(a): a.drain_reason for a in named if a.drain_reason},
+            "drained": len(drained),
+            "lost": len(lost),
             "refused_by": refused_by(looks),
         },
     )

@@ -72,7 +72,7 @@ class Pass:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self.agents = tuple(a for a in snapshot.agents if a.status is not AgentStatus.GONE)
-        self._alive = tuple(a for a in self.agents if a.status is AgentStatus.ALIVE)
+        self._serving = tuple(a for a in self.agents if a.takes_kernels)
         self.free = dict(snapshot.free)
         self._ranking = RANKINGS[snapshot.group.ranking]
         self._last = snapshot.group.last_agent_id
@@ -109,7 +109,7 @@ class Pass:
         if malformed(requests):
             return None
         preference = Preference(self._ranking, avoid, self._last)
-        return pack(requests, self._alive, self.free, preference)
+        return pack(requests, self._serving, self.free, preference)
 
     def _take(self, session: SessionWithKernels, packing: Packing) -> Assignment:
         self.free.update(packing.free)

@@ -1,5 +1,6 @@
 """Why a session waits, for people: one plain sentence, and the facts behind it."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -89,6 +90,18 @@ def _not_alive(facts: Facts, now: float | None) -> str:
     return (
         f"waits for an agent that is lost: only {agents or 'such an agent'}"
         f"{f' and {more} more' if more > 0 else ''} could take it"
+    )
+
+
+def _drained(facts: Facts, now: float | None) -> str:
+    agents, reasons = facts.get("agents", []), facts.get("reasons", {})
+    named = [f"{name} ({reasons[name]})" if name in reasons else name for name in agents]
+    more = facts.get("drained", 0) - len(agents)
+    lost = facts.get("lost", 0)
+    return (
+        f"waits for an agent that is drained: only {', '.join(named) or 'such an agent'}"
+        f"{f' and {more} more' if more > 0 else ''}"
+        f" could take it{f', or one of {lost} that are lost' if lost else ''}"
     )
 
 
@@ -185,6 +198,7 @@ _SENTENCES: Mapping[WaitReason, Callable[[Facts, float | None], str]] = {
     WaitReason.NO_AGENTS: _no_agents,
     WaitReason.NEVER_FITS: _never,
     WaitReason.AGENT_NOT_ALIVE: _not_alive,
+    WaitReason.AGENT_DRAINED: _drained,
     WaitReason.TOO_LITTLE_CPU: _short,
     WaitReason.TOO_LITTLE_MEM: _short,
     WaitReason.TOO_FEW_GPUS: _short,
@@ -201,8 +215,9 @@ def explain(snapshot: Snapshot, session_id: SessionId) -> dict[str, Any]:
     Returns:
         `session_id, code, sentence, facts`; `position` in the queue from 1 and who is `ahead`,
         `None` for a session that may not be placed whatever is free; `agents`, the closest first,
-        with what each lacks, and `refused_by`, their number by reason; `holders` of what it waits
-        for. A session that the snapshot does not have is NOT_EXAMINED_YET.
+        with what each lacks, and `refused_by`, their number by reason; `drained_for`, the number
+        of those that are drained, by what was said of it; `holders` of what it waits for. A session
+        that the snapshot does not have is NOT_EXAMINED_YET.
     """
     done = Pass(snapshot)
     plan = done.run()
@@ -222,6 +237,7 @@ def explain(snapshot: Snapshot, session_id: SessionId) -> dict[str, Any]:
         "agents": [_agent(one) for one in looks[:AGENTS_NAMED_MAX]],
         "agents_total": len(looks),
         "refused_by": refused_by(looks),
+        "drained_for": _drained_for(looks),
         "holders": holders[:HOLDERS_NAMED_MAX],
         "holders_total": len(holders),
     }
@@ -253,7 +269,12 @@ def _looks(done: Pass, refused: Refused | None) -> tuple[Look, ...]:
         return ()
     packing = refused.packing
     looks = look(refused.packing.lacking, done.agents, {**done.free, **packing.free})
-    return tuple(sorted(looks, key=lambda one: (not one.able, not one.alive, one.distance)))
+    return tuple(sorted(looks, key=lambda one: (not one.able, not one.takes_kernels, one.distance)))
+
+
+def _drained_for(looks: Sequence[Look]) -> dict[str, int]:
+    reasons = Counter(one.agent.drain_reason for one in looks if one.agent.is_drained)
+    return dict(sorted(reasons.items()))
 
 
 def _agent(one: Look) -> dict[str, Any]:
@@ -261,6 +282,7 @@ def _agent(one: Look) -> dict[str, Any]:
         "agent_id": one.agent.agent_id,
         "agent": label(one.agent),
         "status": one.agent.status.value,
+        "drained": one.agent.is_drained,
         "code": one.refusal.code.value,
         "lacks": [
             {
@@ -280,7 +302,7 @@ def _holders(snapshot: Snapshot, plan: Plan, looks: Sequence[Look]) -> list[dict
     wanted = {
         one.agent.agent_id: {"gpu" if r.slot == "gpu_mem" else r.slot for r in one.short}
         for one in looks
-        if one.able and one.alive
+        if one.able and one.takes_kernels
     }
     names = {one.agent.agent_id: label(one.agent) for one in looks}
     found: dict[tuple[str, str, bool], dict[str, Any]] = {}

@@ -50,6 +50,7 @@ class Refusal:
 
 
 NOT_ALIVE = Refusal(WaitReason.AGENT_NOT_ALIVE)
+DRAINED = Refusal(WaitReason.AGENT_DRAINED)
 
 
 def devices_for(
@@ -97,10 +98,15 @@ def shortages(request: Request, agent: Agent, free: Usage) -> tuple[Refusal, ...
 
 def refusal(request: Request, agent: Agent, free: Usage) -> Refusal | None:
     """Say why `agent` cannot take `request`, or `None` when it can."""
-    if agent.status is not AgentStatus.ALIVE:
-        return NOT_ALIVE
+    if not agent.takes_kernels:
+        return out_of_service(agent)
     short = shortages(request, agent, free)
     return worst(short) if short else None
+
+
+def out_of_service(agent: Agent) -> Refusal:
+    """Say why an agent gets no new kernels at all."""
+    return NOT_ALIVE if agent.status is not AgentStatus.ALIVE else DRAINED
 
 
 def worst(short: Sequence[Refusal]) -> Refusal:
@@ -193,7 +199,7 @@ def pack(
 def could_ever_fit(requests: Sequence[Request], agents: Iterable[Agent]) -> bool:
     """Say whether the kernels of one session would fit at once on the agents, were these all empty.
 
-    Agents that are LOST may return and count; GONE ones do not.
+    Agents that are LOST or drained may return and count; GONE ones do not.
     """
     present = [agent for agent in agents if agent.status is not AgentStatus.GONE]
     empty = {agent.agent_id: free_on(agent) for agent in present}

@@ -238,6 +238,10 @@ class SessionChange(SessionLedger):
                 )
         self.follow()
 
+    def agent_removed(self, name: str) -> None:
+        """Note that a leftover of this session counts as gone, as its agent was removed."""
+        self._line(MoveReason.AGENT_REMOVED, f"{name}: what may be left there is given up", BY_USER)
+
     # --- what a user asked for ------------------------------------------------------------------
 
     def request_termination(

@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 
 from sokovan.domain.cluster import AgentStatus
+from sokovan.domain.errors import AgentError
 from sokovan.domain.sessions import AgentId
 from sokovan.scheduler.messages import AgentHello, KernelReport
 from sokovan.scheduler.moves import Applied
@@ -50,9 +51,15 @@ class AgentEvents:
         return agent.incarnation
 
     async def heartbeat(self, agent_id: AgentId, incarnation: int, tokens: Sequence[str]) -> None:
-        """Note that an agent is alive; look after kernels that it does not list."""
+        """Note that an agent is alive; look after kernels that it does not list.
+
+        Raises:
+            AgentError: It was removed while it was silent, and has to introduce itself again.
+        """
         agent = self._store.live.agents.get(agent_id)
-        if agent is None or agent.incarnation != incarnation:
+        if agent is None:
+            raise AgentError(f"agent {agent_id} is not known any more; it is asked who it is")
+        if agent.incarnation != incarnation:
             return
         self._store.heard_of(agent_id)
         if agent.status is not AgentStatus.ALIVE:

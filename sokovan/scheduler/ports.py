@@ -270,7 +270,11 @@ class AgentEventSink(Protocol):
         ...
 
     async def heartbeat(self, agent_id: AgentId, incarnation: int, tokens: Sequence[str]) -> None:
-        """Note that an agent is alive, and which tokens live on it."""
+        """Note that an agent is alive, and which tokens live on it.
+
+        Raises:
+            AgentError: It is not known: it is to be hung up on, so that it introduces itself again.
+        """
         ...
 
     async def reported(

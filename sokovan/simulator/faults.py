@@ -74,6 +74,10 @@ class Faults:
     machines_replaced_per_hour: float = 0.0
     """How often a machine is gone for ever, and another stands at its address."""
 
+    drains_per_hour: float = 0.0
+    """How often an agent is taken out of service for a while."""
+    drained_s: Range = (30.0, 1800.0)
+
     nonsense_per_hour: float = 0.0
     """How often users ask for what makes no sense, or for what is over."""
     looks_per_hour: float = 0.0
@@ -108,6 +112,7 @@ ROUGH = Faults(
     machines_added_per_hour=0.2,
     machines_resized_per_hour=0.3,
     machines_replaced_per_hour=0.2,
+    drains_per_hour=0.5,
     nonsense_per_hour=20.0,
     looks_per_hour=40.0,
 )
@@ -140,6 +145,7 @@ STORM = replace(
     machines_added_per_hour=0.5,
     machines_resized_per_hour=2.0,
     machines_replaced_per_hour=1.0,
+    drains_per_hour=2.0,
 )
 """The worst day: little works at the first attempt."""
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +11,12 @@ from sqlalchemy import Engine
 from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.sessions import AgentId, SessionId, SessionWithKernels
 from sokovan.scheduler.moves import HistoryLine
-from sokovan.simulator import checks, witness
+from sokovan.scheduler.ports import AgentEventSink
+from sokovan.simulator import checks, tries, witness
 from sokovan.simulator.observe import Observer, Picture
 from sokovan.simulator.runtime import FakeRuntime, Script
 from sokovan.store.engine import InlineDatabase, Transaction
+from sokovan.store.leases import read_cursors
 from sokovan.store.live import Live
 
 STEPS_KEPT = 400
@@ -63,6 +65,9 @@ class Judge:
         self._runtimes = runtimes
         self._title = title
         self._given_up: set[str] = set()
+        self._ordered: set[str] = set()
+        self._cursors_seen = -1
+        self._ear: witness.Ear | None = None
         self._changes_seen = -1
         self._sweep_at = 0.0
         self._starts: Counter[str] = Counter()
@@ -90,6 +95,9 @@ class Judge:
         found += witness.what_runs_is_held(picture, running)
         found += witness.kernels_run_once(running, self._given_up)
         found += witness.tokens_run_once(started)
+        for runtime in self._runtimes.values():
+            self._ordered.update(runtime.kernels, runtime.refused)
+        found += witness.what_is_creating_was_ordered(picture, self._ordered)
         sweeps = now >= self._sweep_at
         if sweeps:
             self._sweep_at = now + SWEEP_EVERY_S
@@ -97,14 +105,12 @@ class Judge:
             found += witness.the_shadow_is_true(picture, live, None if sweeps else picture.changed)
         if sweeps and watched_since is not None and now - watched_since > OVERDUE_S:
             found += checks.nothing_is_overdue(picture, now, OVERDUE_S, watched_since)
+            found += tries.nothing_is_left_alone(picture, now, OVERDUE_S, watched_since)
         self.violations = self.violations or found
         self.on_picture(picture)
 
     def look_at_rest(
-        self,
-        live: Live,
-        script_of: Callable[[SessionWithKernels, int], Script],
-        machines: Collection[AgentId],
+        self, live: Live, script_of: Callable[[SessionWithKernels, int], Script]
     ) -> list[str]:
         """Say what is wrong once nothing has gone wrong for long enough; looks at everything."""
         before, picture = self.picture, self._look(whole=True)
@@ -113,7 +119,7 @@ class Judge:
             + self._checked(before, picture)
             + witness.every_accepted_session_is_there(picture, self.accepted)
             + witness.cancels_hold(picture, self.cancelled)
-            + witness.everything_has_ended(picture, live.waits, machines)
+            + witness.everything_has_ended(picture, live.waits)
             + witness.results_are_true(picture, script_of)
             + witness.the_shadow_is_true(picture, live)
         )
@@ -125,12 +131,32 @@ class Judge:
         return self.picture
 
     def _checked(self, before: Picture, picture: Picture) -> list[str]:
-        found = checks.violations(picture)
+        found = checks.violations(picture) + tries.violations(picture)
         if self.clock_is_steady:
             found += checks.history_goes_forward_in_time(picture)
         for check in checks.STEP_CHECKS:
             found += check(before, picture)
         return found
+
+    def look_at_cursors(self, remembered: Mapping[str, ScalingGroup]) -> None:
+        """Hold against the store what a manager remembers of where last kernels went."""
+        if self._cursors_seen != self._changes_seen:
+            self._cursors_seen = self._changes_seen
+            self._find(
+                witness.the_cursors_are_true(remembered, self._store.write_now(read_cursors))
+            )
+
+    def listening(self, sink: AgentEventSink, now: Callable[[], float]) -> AgentEventSink:
+        """Return `sink` such that what comes of what it is told is seen."""
+        if self._ear is None or self._ear.sink is not sink:
+            self._ear = witness.Ear(sink, now, self._latest, self._find)
+        return self._ear
+
+    def _latest(self) -> Picture | None:
+        return self.picture if self._sqlite.total_changes == self._changes_seen else None
+
+    def _find(self, found: list[str]) -> None:
+        self.violations = self.violations or found
 
     def starts(self) -> Counter[str]:
         """Return how often each token's command was run."""

@@ -5,6 +5,7 @@ manager asks of them, as calls that may fail before or after they took effect.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -157,7 +158,8 @@ class Network(InProcessHome):
         if letter.reports:
             await sink.reported(agent_id, letter.incarnation, letter.reports)
         if letter.tokens is not None:
-            await sink.heartbeat(agent_id, letter.incarnation, letter.tokens)
+            with suppress(AgentError):  # it is not known any more
+                await sink.heartbeat(agent_id, letter.incarnation, letter.tokens)
         if self._world.incarnation_of(agent_id) != letter.incarnation:
             if place.incarnation == letter.incarnation:
                 place.incarnation = None  # hung up on: it must introduce itself again

@@ -1,15 +1,20 @@
 """What happens to the machines of a simulated run: crashes, cuts, clocks, coming and going."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from sokovan.domain.errors import AgentNotFoundError, SokovanError
 from sokovan.domain.resources import Capacity, Device
 from sokovan.domain.sessions import AgentId
 from sokovan.simulator.faults import NO_FAULTS
 from sokovan.simulator.workload import machines
 from sokovan.simulator.world import World
 
+ASK_AGAIN_S = 60.0
+"""How long an administrator waits before asking again for what was refused."""
 MANAGER = "manager"
 """Where the manager runs, among the machines whose clocks are set."""
 
@@ -39,6 +44,7 @@ class Trouble:
             "machines_added_per_hour": self._add,
             "machines_resized_per_hour": self._resize,
             "machines_replaced_per_hour": self._replace,
+            "drains_per_hour": self._drain,
         }
         for rate, happen in planned.items():
             for at in moments(rate):
@@ -165,3 +171,38 @@ class Trouble:
         self._world.runtimes[agent_id].reboot()
         self._network.remove(agent_id)
         self._world.add_machine(other, hello.capacity, hello.scaling_group, hello.address)
+        self._world.later(ASK_AGAIN_S, "", lambda: self._forget(agent_id))
+
+    async def _forget(self, agent_id: AgentId) -> None:
+        """Have an agent removed that will not come back, as soon as it counts as gone."""
+
+        async def ask() -> None:
+            with suppress(AgentNotFoundError):  # it never introduced itself
+                await self._world.operations.remove_agent(agent_id, force=True)
+
+        await self._ask_until_done(ask)
+
+    async def _drain(self) -> None:
+        agent_id, drained_s = self._some_agent(), self._fate.seconds("drained_s")
+        self._count("drains", f"{agent_id} is to be drained for {drained_s:.1f} s")
+
+        def ask(*, drained: bool) -> Callable[[], Awaitable[None]]:
+            async def set_drained() -> None:
+                with suppress(AgentNotFoundError):
+                    await self._world.operations.set_drained(agent_id, drained=drained)
+
+            return lambda: self._ask_until_done(set_drained)
+
+        self._world.later(0.0, "", ask(drained=True))
+        self._world.later(drained_s, f"{agent_id} is to be undrained", ask(drained=False))
+
+    async def _ask_until_done(self, ask: Callable[[], Awaitable[None]]) -> None:
+        """Ask the manager for something, and again until it has been done."""
+        again = partial(self._ask_until_done, ask)
+        try:
+            await ask()
+        except SokovanError:
+            self._world.later(ASK_AGAIN_S, "", again)
+        except BaseException:  # the manager died
+            self._world.later(ASK_AGAIN_S, "", again)
+            raise

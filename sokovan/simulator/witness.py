@@ -4,13 +4,15 @@ Like those in `checks`, each returns what is violated, as sentences.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from sokovan.domain.cluster import Agent, AgentStatus
+from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
 from sokovan.domain.reasons import EndReason, WaitReason
 from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import AgentId, KernelId, SessionId, SessionWithKernels
 from sokovan.domain.statuses import SessionResult, SessionStatus
+from sokovan.scheduler.messages import AgentHello, KernelReport
+from sokovan.scheduler.ports import AgentEventSink
 from sokovan.scheduler.settle import NotedWait
 from sokovan.simulator.checks import ENDS
 from sokovan.simulator.observe import Picture
@@ -75,6 +77,18 @@ def kernels_run_once(running: Iterable[Run], given_up: Collection[str]) -> list[
         f"session {kernel_id.rpartition('.')[0]}: kernel {kernel_id} runs as {' and '.join(tokens)}"
         for kernel_id, tokens in by_kernel.items()
         if len(tokens) > 1
+    ]
+
+
+def what_is_creating_was_ordered(picture: Picture, ordered: Collection[str]) -> list[str]:
+    """Nobody waits for the start of a kernel that was never ordered, by its token."""
+    return [
+        f"session {session.session_id}: kernel {kernel.index} is {kernel.status}, but its agent was"
+        f" never asked to start {kernel.token}"
+        for session in picture.looked_at()
+        if session.status is SessionStatus.CREATING
+        for kernel in session.kernels
+        if not kernel.status.is_final and kernel.token not in ordered
     ]
 
 
@@ -150,13 +164,8 @@ def results_are_true(
 WAITS_FOR_EVER = frozenset({WaitReason.HELD, WaitReason.NEVER_FITS})
 
 
-def everything_has_ended(
-    picture: Picture, waits: Mapping[SessionId, NotedWait], machines: Collection[AgentId]
-) -> list[str]:
-    """Once faults have stopped for long enough: all is over that can run, and nothing is left.
-
-    What was left on an agent that is not among `machines` any more stays, until it is removed.
-    """
+def everything_has_ended(picture: Picture, waits: Mapping[SessionId, NotedWait]) -> list[str]:
+    """Once faults have stopped for long enough: all is over that can run, and nothing is left."""
     found = []
     for session in picture.sessions.values():
         if session.status.is_final:
@@ -171,7 +180,6 @@ def everything_has_ended(
     found += [
         f"session {hold.session_id}: token {hold.token} is left over on {hold.agent_id}"
         for hold in picture.holds.values()
-        if hold.agent_id in machines or not _is_given_up(hold, picture)
     ]
     return found
 
@@ -197,3 +205,68 @@ def _as_known(agent: Agent | None) -> tuple[object, ...] | None:
         return None
     is_lost = agent.lost_since is not None
     return (agent.status, agent.incarnation, agent.capacity, agent.scaling_group, is_lost)
+
+
+def the_cursors_are_true(
+    remembered: Mapping[str, ScalingGroup], stored: Mapping[str, AgentId | None]
+) -> list[str]:
+    """Where the last kernel of each group went is remembered as it is stored."""
+    return [
+        f"group {name}: its last kernel is remembered on {group.last_agent_id},"
+        f" but went to {stored.get(name)}"
+        for name, group in remembered.items()
+        if group.last_agent_id != stored.get(name)
+    ]
+
+
+def old_letters_change_nothing(
+    agent_id: AgentId, incarnation: int, before: Picture, now: Picture
+) -> list[str]:
+    """What an agent said in an incarnation that is over changes nothing."""
+    agent = before.agents.get(agent_id)
+    if agent is None or incarnation >= agent.incarnation or before is now:
+        return []
+    return [
+        f"session {session_id}: changed by what {agent_id} said in its incarnation {incarnation},"
+        f" which is over: it has {agent.incarnation}"
+        for session_id in now.changed
+    ]
+
+
+class Ear(AgentEventSink):
+    """Hears what agents say before the manager does, and looks at what becomes of it.
+
+    Args:
+        sink: The manager's.
+        now: The time.
+        picture: Returns the latest picture, or `None` when the store has been written to since.
+        found: Takes what is violated.
+    """
+
+    def __init__(
+        self,
+        sink: AgentEventSink,
+        now: Callable[[], float],
+        picture: Callable[[], Picture | None],
+        found: Callable[[list[str]], None],
+    ) -> None:
+        self.sink = sink
+        self._now = now
+        self._picture = picture
+        self._found = found
+
+    async def connected(self, hello: AgentHello) -> int:
+        return await self.sink.connected(hello)
+
+    async def heartbeat(self, agent_id: AgentId, incarnation: int, tokens: Sequence[str]) -> None:
+        await self.sink.heartbeat(agent_id, incarnation, tokens)
+
+    async def reported(
+        self, agent_id: AgentId, incarnation: int, reports: Sequence[KernelReport]
+    ) -> None:
+        before, began_at = self._picture(), self._now()
+        await self.sink.reported(agent_id, incarnation, reports)
+        after = self._picture()
+        if before is None or after is None or self._now() != began_at:
+            return  # something else may have happened meanwhile
+        self._found(old_letters_change_nothing(agent_id, incarnation, before, after))

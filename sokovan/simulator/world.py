@@ -170,12 +170,12 @@ class World:
 
     async def crash_manager(self) -> None:
         """End the manager without a word; only the store remains. Not from inside of it."""
+        self.note("the manager dies")
+        self.counts["manager_crashes"] += 1
         if self.manager is not None:
-            self.note("the manager dies")
-            self.counts["manager_crashes"] += 1
             self.manager.database.is_dead = True
             self.manager = None
-            await end_other_tasks()
+        await end_other_tasks()
 
     async def kill_manager(self) -> None:
         """Have the manager die here and now, wherever it is, and come back after a while."""
@@ -354,14 +354,12 @@ class World:
     def check_at_rest(self) -> list[str]:
         """Say what is wrong once nothing has gone wrong for long enough."""
         assert self.manager is not None
-        return self.judge.look_at_rest(
-            self.manager.repository.live, self._script_of, self.network.places
-        )
+        return self.judge.look_at_rest(self.manager.repository.live, self._script_of)
 
     def is_at_rest(self) -> bool:
         """Say whether nothing is left to be done."""
         return self.manager is not None and not everything_has_ended(
-            self.judge.picture, self.manager.repository.live.waits, self.network.places
+            self.judge.picture, self.manager.repository.live.waits
         )
 
     def story(self, found: Sequence[str], *, everything: bool = False) -> str:

@@ -1,21 +1,25 @@
-"""Agents as rows: who is there, and what follows for sessions when one falls silent."""
+"""Agents as rows: who is there, who gets nothing new, and what follows when one falls silent."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
+from sokovan.domain.errors import AgentNotFoundError, IllegalStateError
 from sokovan.domain.sessions import AgentId, SessionId
 from sokovan.scheduler.messages import AgentHello
 from sokovan.store.changes import ChangeSet
 from sokovan.store.engine import Transaction
-from sokovan.store.rows import agent_of, agent_values
+from sokovan.store.rows import agent_of, agent_values, hold_of
 from sokovan.store.tables import agents, holds
+
+NAMED_MAX = 5
+"""How many sessions a refusal names."""
 
 
 def register(tx: Transaction, hello: AgentHello, now: float) -> Agent:
-    """Write an agent that introduced itself, with a new incarnation."""
+    """Write an agent that introduced itself, with a new incarnation; who was drained stays so."""
     row = tx.execute(select(agents).where(agents.c.agent_id == hello.agent_id)).first()
     agent = Agent(
         agent_id=hello.agent_id,
@@ -28,6 +32,8 @@ def register(tx: Transaction, hello: AgentHello, now: float) -> Agent:
         boot_id=hello.boot_id,
         capacity=hello.capacity,
         last_seen_at=now,
+        drained_since=row.drained_since if row else None,
+        drain_reason=(row.drain_reason if row else None) or "",
     )
     if row is None:
         tx.execute(insert(agents), agent_values(agent))
@@ -53,6 +59,74 @@ def save_status(
     return agent
 
 
+def save_drained(
+    tx: Transaction, agent_id: AgentId, *, drained: bool, reason: str, now: float
+) -> Agent:
+    """Write that an agent is out of service, or in it again.
+
+    Raises:
+        AgentNotFoundError: There is no such agent.
+    """
+    agent = _known(tx, agent_id)
+    since = now if agent.drained_since is None else agent.drained_since
+    agent = replace(
+        agent,
+        drained_since=since if drained else None,
+        drain_reason=reason if drained else "",
+    )
+    _write(tx, agent)
+    return agent
+
+
+def remove(
+    tx: Transaction,
+    changes: ChangeSet,
+    agent_id: AgentId,
+    groups: Mapping[str, ScalingGroup],
+    *,
+    force: bool,
+) -> None:
+    """Forget an agent that is GONE; its leftovers count as gone from now on.
+
+    Raises:
+        AgentNotFoundError: There is no such agent.
+        IllegalStateError: It is not GONE; or it has leftovers, and `force` is not given.
+    """
+    agent = _known(tx, agent_id)
+    if agent.status is AgentStatus.LOST:
+        raise IllegalStateError(
+            f"agent {agent.name} is LOST, and may come back; it can be removed when its grace has"
+            " passed and it is GONE"
+        )
+    if agent.status is AgentStatus.ALIVE:
+        raise IllegalStateError(
+            f"agent {agent.name} is ALIVE; only one that is GONE can be removed: drain it, let its"
+            " sessions end, take it out of config.toml, run `sokovan down`, start the server again,"
+            " and wait until its silence and its grace have passed"
+        )
+    what_follows(tx, changes, agent, groups)
+    left = [
+        hold_of(row)
+        for row in tx.execute(
+            select(holds).where(holds.c.agent_id == agent_id).order_by(holds.c.token)
+        )
+    ]
+    if left and not force:
+        ids = list(dict.fromkeys(hold.session_id for hold in left))
+        more = f" and {len(ids) - NAMED_MAX} more" if len(ids) > NAMED_MAX else ""
+        raise IllegalStateError(
+            f"{len(left)} kernels may still run on agent {agent.name}, of session"
+            f" {', '.join(ids[:NAMED_MAX])}{more}; should it come back after its removal, nobody"
+            " would stop them: bring it back, or, when its machine is gone for good, remove it with"
+            " --force"
+        )
+    for change in changes:
+        change.agent_removed(agent.name)
+    for hold in left:
+        changes.release(hold)
+    tx.execute(delete(agents).where(agents.c.agent_id == agent_id))
+
+
 def what_follows(
     tx: Transaction, changes: ChangeSet, agent: Agent, groups: Mapping[str, ScalingGroup]
 ) -> None:
@@ -74,6 +148,13 @@ def what_follows(
             change.agent_given_up(agent.agent_id, requeues_max)
         else:
             change.agent_lost(agent.agent_id, requeues_max)
+
+
+def _known(tx: Transaction, agent_id: AgentId) -> Agent:
+    row = tx.execute(select(agents).where(agents.c.agent_id == agent_id)).first()
+    if row is None:
+        raise AgentNotFoundError(f"there is no agent {agent_id!r}; `sokovan agents` lists them")
+    return agent_of(row)
 
 
 def _write(tx: Transaction, agent: Agent) -> None:

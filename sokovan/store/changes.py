@@ -283,7 +283,10 @@ class ChangeSet:
 
 
 class _Room:
-    """What is free on the agents that a batch of moves assigns kernels to: nothing on lost ones."""
+    """What is free on the agents that a batch of moves assigns kernels to.
+
+    Nothing on one that is lost, or was drained since.
+    """
 
     def __init__(self, tx: Transaction, moves: Iterable[Move]) -> None:
         wanted = {k.agent_id for move in moves for k in move.assignment or ()}
@@ -295,6 +298,7 @@ class _Room:
                 select(agents)
                 .where(agents.c.agent_id.in_(wanted))
                 .where(agents.c.status == AgentStatus.ALIVE.value)
+                .where(agents.c.drained_since.is_(None))
             )
         }
         held: dict[str, list[Hold]] = {agent_id: [] for agent_id in wanted}

@@ -95,6 +95,18 @@ class Live:
         self.heard.add(agent.agent_id)
         self.put_agents([agent])
 
+    def put_drained(self, agent: Agent) -> None:
+        """Take over whether an agent is drained; what only memory knows of it is kept."""
+        known = self.agents.get(agent.agent_id, agent)
+        self.put_agents(
+            [replace(known, drained_since=agent.drained_since, drain_reason=agent.drain_reason)]
+        )
+
+    def forget_agent(self, agent_id: AgentId) -> None:
+        """Forget an agent that was removed."""
+        self.agents.pop(agent_id, None)
+        self.heard.discard(agent_id)
+
     def in_statuses(
         self, scaling_group: str, statuses: Iterable[SessionStatus]
     ) -> Iterator[SessionWithKernels]:

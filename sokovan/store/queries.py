@@ -218,6 +218,8 @@ def agent_view(agent: Agent, holds: Iterable[Hold]) -> View:
         "incarnation": agent.incarnation,
         "address": agent.address,
         "last_seen_at": stamp(agent.last_seen_at),
+        "drained_since": stamp(agent.drained_since),
+        "drain_reason": agent.drain_reason or None,
         "capacity": {"cpu_milli": capacity.cpu_milli, "mem_bytes": capacity.mem_bytes},
         "held": {"cpu_milli": used.cpu_milli, "mem_bytes": used.mem_bytes},
         "free": {

@@ -4,45 +4,32 @@ Writing goes through `ChangeSet`; loading for stages through `Live`, the shadow 
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from sqlalchemy import update
 
 from sokovan.clock import Clock
 from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
-from sokovan.domain.reasons import EndReason, Wait
-from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
+from sokovan.domain.errors import CommitUnknownError, StoreUnavailableError
+from sokovan.domain.reasons import EndReason
+from sokovan.domain.sessions import AgentId, SessionId, SessionSpec
 from sokovan.domain.statuses import SessionStatus
 from sokovan.identity import IdSource
 from sokovan.scheduler.messages import AgentHello, KernelReport
 from sokovan.scheduler.moves import Applied, Move, Moved
-from sokovan.scheduler.ports import (
-    PendingTimeoutSessionData,
-    SchedulingData,
-    SessionQuerier,
-    SessionsForPullResult,
-    SessionsWithUserResult,
-    TerminatingSessionData,
-)
-from sokovan.scheduler.settle import NotedWait, StageLoad
-from sokovan.scheduler.stages import SCHEDULE_SESSIONS, Stage
-from sokovan.store.agents import register, save_status, what_follows
-from sokovan.store.answers import to_prepare, to_start, to_terminate
-from sokovan.store.changes import (
-    BY_DEPENDENCY,
-    ChangeSet,
-    load_specs,
-)
-from sokovan.store.engine import Database, Transaction
-from sokovan.store.leases import check_leases, read_live, take_leases
-from sokovan.store.live import Live
+from sokovan.store.agents import register, remove, save_drained, save_status, what_follows
+from sokovan.store.ahead import pulled_back
+from sokovan.store.changes import BY_DEPENDENCY, ChangeSet
+from sokovan.store.engine import Database, Job, T, Transaction
+from sokovan.store.leases import check_leases, read_cursors, read_live, take_leases
+from sokovan.store.loads import Loads
 from sokovan.store.reports import record
-from sokovan.store.rows import spec_of
 from sokovan.store.submissions import accept
 from sokovan.store.tables import scaling_groups
 
 
-class SqlRepository:
+class SqlRepository(Loads):
     """The store as the scheduler sees it.
 
     Args:
@@ -62,28 +49,23 @@ class SqlRepository:
         *,
         holder: str = "",
     ) -> None:
-        self._database = database
-        self._clock = clock
+        super().__init__(database, clock, groups)
         self._ids = ids
-        self._groups = dict(groups)
         self._holder = holder
         self._fencing: dict[str, int] = {}
-        self.taken_over_at = 0.0
-        self.live = Live()
+        self.is_in_doubt = False
+        """Whether a commit may have taken place that the shadow does not show."""
 
     # --- taking over ----------------------------------------------------------------------------
 
     async def take_over(self) -> None:
         """Become the one writer of every group, and read what is alive."""
         names = list(self._groups)
-        fencing, cursors = await self._database.write(
-            lambda tx: take_leases(tx, names, self._holder)
-        )
-        self._fencing = fencing
-        for name in fencing:  # a group that was taken out of the settings is driven to its end
-            group = self._groups.get(name) or ScalingGroup(name)
-            self._groups[name] = replace(group, last_agent_id=cursors.get(name))
+        self._fencing = await self._write(lambda tx: take_leases(tx, names, self._holder))
+        for name in self._fencing:  # one that was taken out of the settings is driven to its end
+            self._groups.setdefault(name, ScalingGroup(name))
         await self.refresh()
+        await self._pull_back(self._clock.now())
         self.taken_over_at = now = self._clock.now()  # while nobody listened, no agent was silent
         self.live.put_agents(
             replace(
@@ -94,67 +76,54 @@ class SqlRepository:
             for agent in list(self.live.agents.values())
         )
 
+    async def _pull_back(self, now: float) -> None:
+        """Have nothing begin in the future: the clock was set back while no manager was there."""
+        ahead = [i for i, s in self.live.sessions.items() if pulled_back(s, now) != s]
+        if not ahead:
+            return
+
+        def job(tx: Transaction) -> None:
+            changes = self._changes(tx)
+            changes.load(ahead)
+            for change in changes:
+                change.session = pulled_back(change.session, now)
+            changes.save()
+
+        await self._write(job)
+
     async def refresh(self) -> None:
         """Read what is alive again, so that a shadow gone astray is put right."""
 
         def job(tx: Transaction) -> None:
-            found = read_live(tx)
-            tx.after_commit(lambda: self.live.become(found))
+            found, cursors = read_live(tx), read_cursors(tx)
+
+            def shadow() -> None:
+                self.live.become(found)
+                for name, group in self._groups.items():
+                    self._groups[name] = replace(group, last_agent_id=cursors.get(name))
+
+            tx.after_commit(shadow)
 
         await self._database.write(job)
 
-    # --- what handlers ask ----------------------------------------------------------------------
+    async def _write(self, job: Job[T]) -> T:
+        """Run `job` in a transaction, never on a shadow that a commit in doubt has left behind."""
+        await self._resolve_doubt()
+        try:
+            return await self._database.write(job)
+        except CommitUnknownError:
+            self.is_in_doubt = True
+            with suppress(StoreUnavailableError):
+                await self._resolve_doubt()
+            raise
 
-    async def get_sessions_for_pull_by_ids(
-        self, session_ids: list[SessionId]
-    ) -> SessionsForPullResult:
-        return SessionsForPullResult([to_prepare(s) for s in self._live_ones(session_ids)])
+    async def _resolve_doubt(self) -> None:
+        """After a commit of which it is not known whether it took place: see what is true."""
+        if self.is_in_doubt:
+            await self.refresh()
+            self.is_in_doubt = False
 
-    async def get_scheduling_data(self, scaling_group: str) -> SchedulingData | None:
-        group = self._groups.get(scaling_group)
-        if group is None:
-            return None
-        now = self._clock.now()
-        on = self.live.agents_to_place_on(scaling_group)
-        pending = self.live.in_statuses(scaling_group, SCHEDULE_SESSIONS.takes)
-        return SchedulingData(
-            group,
-            tuple(on),
-            tuple(hold for agent in on for hold in self.live.holds_on(agent.agent_id)),
-            tuple(s for s in pending if not _backs_off(s, SCHEDULE_SESSIONS, now)),
-            frozenset(
-                SessionId(hold.session_id)
-                for hold in self.live.leftovers()
-                if self._may_still_run(AgentId(hold.agent_id))
-            ),
-            now,
-        )
-
-    def _may_still_run(self, agent_id: AgentId) -> bool:
-        agent = self.live.agents.get(agent_id)
-        return agent is not None and agent.status is not AgentStatus.GONE
-
-    async def search_sessions_with_kernels_and_user(
-        self, querier: SessionQuerier
-    ) -> SessionsWithUserResult:
-        ids = list(querier.session_ids)
-        texts = await self._database.read(lambda tx: load_specs(tx, ids))
-        return SessionsWithUserResult(
-            [
-                to_start(session, spec_of(texts[session.session_id]))
-                for session in self._live_ones(ids)
-                if session.session_id in texts
-            ]
-        )
-
-    async def get_terminating_sessions_by_ids(
-        self, session_ids: list[SessionId]
-    ) -> list[TerminatingSessionData]:
-        return [
-            to_terminate(session)
-            for session in self._live_ones(session_ids)
-            if session.status is SessionStatus.TERMINATING
-        ]
+    # --- moves and requests ---------------------------------------------------------------------
 
     async def lower_session_priority(
         self, session_ids: list[SessionId], amount: int, min_priority: int
@@ -174,68 +143,7 @@ class SqlRepository:
                     )
             changes.save()
 
-        await self._database.write(job)
-
-    async def get_pending_timeout_sessions_by_ids(
-        self, session_ids: list[SessionId]
-    ) -> list[PendingTimeoutSessionData]:
-        now = self._clock.now()
-        late = []
-        for session in self._live_ones(session_ids):
-            timeout_s = self.pending_timeout_of(session)
-            if timeout_s is not None and now - session.pending_since >= timeout_s:
-                waited_s = now - session.pending_since
-                late.append(PendingTimeoutSessionData(session.session_id, waited_s, timeout_s))
-        return late
-
-    def pending_timeout_of(self, session: SessionWithKernels) -> float | None:
-        """Return how long a session may stay PENDING: its own limit, else its group's."""
-        if session.pending_timeout_s is not None:
-            return session.pending_timeout_s
-        return self._groups[session.scaling_group].pending_timeout_s
-
-    def _live_ones(self, session_ids: Sequence[SessionId]) -> list[SessionWithKernels]:
-        return [self.live.sessions[i] for i in session_ids if i in self.live.sessions]
-
-    # --- what the coordinator asks --------------------------------------------------------------
-
-    @property
-    def groups(self) -> Mapping[str, ScalingGroup]:
-        """The scaling groups by name, with their round-robin cursor."""
-        return self._groups
-
-    def load_for_stage(self, scaling_group: str, stage: Stage, note_after_s: float) -> StageLoad:
-        """Return the sessions a stage takes and those it awaits. Costs no query."""
-        now = self._clock.now()
-        taken: list[SessionWithKernels] = []
-        backing_off: list[SessionWithKernels] = []
-        for session in self.live.in_statuses(scaling_group, stage.takes):
-            (backing_off if _backs_off(session, stage, now) else taken).append(session)
-        awaited = self.live.in_statuses(scaling_group, stage.awaits)
-        if stage.limit_is_walltime:
-            awaited = (session for session in awaited if session.walltime_s is not None)
-        return StageLoad(
-            tuple(taken),
-            tuple(backing_off),
-            tuple(awaited),
-            now,
-            self._groups[scaling_group],
-            self.live.waits,
-            note_after_s,
-            self.taken_over_at,
-        )
-
-    def note_waits(self, waits: Mapping[SessionId, Wait]) -> None:
-        """Keep the present waiting reason of each session that was left alone, and since when."""
-        now = self._clock.now()
-        noted = self.live.waits
-        for session_id, wait in waits.items():
-            before = noted.get(session_id)
-            if before is None or before.code != wait.code:
-                noted[session_id] = NotedWait(wait.code.value, now)
-        self.live.facts.update(waits)
-        for session_id in waits.keys() - self.live.sessions.keys():  # they ended meanwhile
-            self.live.forget_wait(session_id)
+        await self._write(job)
 
     async def apply(self, moves: Sequence[Move]) -> Applied:
         """Make moves: status, assignment, tokens, holds and history in one transaction.
@@ -245,7 +153,7 @@ class SqlRepository:
 
         Raises:
             LeaseLostError: Another manager has taken over.
-            StoreUnavailableError: Nothing was written.
+            StoreUnavailableError: Nothing was written, unless it is a `CommitUnknownError`.
         """
 
         def job(tx: Transaction) -> Applied:
@@ -255,7 +163,7 @@ class SqlRepository:
             self._keep_cursor(tx, changes)
             return changes.save(verdicts)
 
-        return await self._database.write(job)
+        return await self._write(job)
 
     def _keep_cursor(self, tx: Transaction, changes: ChangeSet) -> None:
         """Remember where the last kernel went, so that a restart goes on from there."""
@@ -293,7 +201,7 @@ class SqlRepository:
                 record(changes, reports, on_agent, self._groups)
             return changes.save()
 
-        return await self._database.write(job)
+        return await self._write(job)
 
     async def request_termination(
         self, session_ids: Sequence[SessionId], *, force: bool, detail: str
@@ -309,7 +217,7 @@ class SqlRepository:
                 )
             return changes.save()
 
-        return await self._database.write(job)
+        return await self._write(job)
 
     async def submit(self, specs: Sequence[SessionSpec]) -> tuple[list[SessionId], Applied]:
         """Accept sessions, all or none; they are durable when this returns.
@@ -335,7 +243,7 @@ class SqlRepository:
             new = tuple(Moved(s.session_id, s.scaling_group, None, s.status) for s in made)
             return answer, replace(applied, moved=new + applied.moved)
 
-        return await self._database.write(job)
+        return await self._write(job)
 
     async def set_held(self, session_id: SessionId, *, held: bool) -> Applied | None:
         """Hold a waiting session back or release it; return None when it does not wait."""
@@ -350,7 +258,7 @@ class SqlRepository:
             applied = changes.save()
             return replace(applied, freed=frozenset({change.session.scaling_group}))
 
-        return await self._database.write(job)
+        return await self._write(job)
 
     # --- agents ---------------------------------------------------------------------------------
 
@@ -362,7 +270,7 @@ class SqlRepository:
             tx.after_commit(lambda: self.live.introduce(agent))
             return agent
 
-        return await self._database.write(job)
+        return await self._write(job)
 
     async def set_agent_status(self, agent_id: AgentId, status: AgentStatus) -> Applied:
         """Note that an agent is back, lost, or given up, and do what follows for its sessions.
@@ -380,7 +288,40 @@ class SqlRepository:
             what_follows(tx, changes, agent, self._groups)
             return changes.save()
 
-        return await self._database.write(job)
+        return await self._write(job)
+
+    async def set_drained(self, agent_id: AgentId, *, drained: bool, reason: str = "") -> Applied:
+        """Give an agent no new kernels, or give it some again; its kernels go on.
+
+        Raises:
+            AgentNotFoundError: There is no such agent.
+        """
+
+        def job(tx: Transaction) -> Applied:
+            now = self._clock.now()
+            agent = save_drained(tx, agent_id, drained=drained, reason=reason, now=now)
+            tx.after_commit(lambda: self.live.put_drained(agent))
+            return Applied(freed=frozenset({agent.scaling_group}))
+
+        return await self._write(job)
+
+    async def remove_agent(self, agent_id: AgentId, *, force: bool = False) -> Applied:
+        """Forget an agent that is GONE, with `force` its leftovers too.
+
+        Raises:
+            AgentNotFoundError: There is no such agent.
+            IllegalStateError: It is not GONE, or it has leftovers.
+        """
+
+        def job(tx: Transaction) -> Applied:
+            self._check_leases(tx)
+            changes = self._changes(tx)
+            remove(tx, changes, agent_id, self._groups, force=force)
+            applied = changes.save()
+            tx.after_commit(lambda: self.live.forget_agent(agent_id))
+            return applied
+
+        return await self._write(job)
 
     def heard_of(self, agent_id: AgentId) -> None:
         """Note in memory that an agent is alive: a heartbeat is not worth a write."""
@@ -393,8 +334,3 @@ class SqlRepository:
 
     def _changes(self, tx: Transaction) -> ChangeSet:
         return ChangeSet(tx, self.live, self._ids, self._clock.now())
-
-
-def _backs_off(session: SessionWithKernels, stage: Stage, now: float) -> bool:
-    attempts = session.attempts.get(stage.name)
-    return attempts is not None and attempts.retry_at > now

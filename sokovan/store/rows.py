@@ -1,13 +1,19 @@
-"""Rows to values and back. The only code that knows how a value lies in its table."""
+"""Rows to values and back. The only code that knows how a value lies in its table.
+
+What an older version has not written yet has its default; what a newer one has added is left out.
+Whatever else is not as written here is damage: a `StoreDamagedError`, which names the row.
+"""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Row
 
 from sokovan.domain.cluster import Agent, AgentStatus
+from sokovan.domain.errors import StoreDamagedError
 from sokovan.domain.resources import Capacity, Device, DeviceShares, Hold, Request
 from sokovan.domain.sessions import (
     AgentId,
@@ -26,6 +32,30 @@ from sokovan.domain.statuses import KernelStatus, SessionResult, SessionStatus
 from sokovan.scheduler.moves import HistoryLine
 
 Values = dict[str, Any]
+C = TypeVar("C", bound=Callable[..., Any])
+_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
+
+
+def _reads(table: str, key: str) -> Callable[[C], C]:
+    """Have a reader of rows of `table` name the row, by its column `key`, that it cannot read."""
+
+    def named(read: C) -> C:
+        @wraps(read)
+        def checked(row: Any, *given: Any) -> Any:
+            try:
+                return read(row, *given)
+            except _DAMAGE as error:
+                raise _damaged(f"{table}: the row {getattr(row, key, None)}", error) from error
+
+        return cast("C", checked)
+
+    return named
+
+
+def _damaged(what: str, error: Exception) -> StoreDamagedError:
+    return StoreDamagedError(
+        f"the store is damaged, in {what}: {error}; put back a copy of sokovan.db from before that"
+    )
 
 
 def dumps(value: Any) -> str:
@@ -79,8 +109,13 @@ def new_session_values(session: SessionWithKernels) -> Values:
     }
 
 
+@_reads("sessions", "session_id")
 def session_of(row: Row[Any], kernels: Iterable[Kernel]) -> SessionWithKernels:
     """Return the session that a row of `sessions` and its kernels describe."""
+    _check_numbers(row.status_seq, row.status_since, row.priority, row.created_at, row.grace_s)
+    _check_numbers(row.pending_since, row.requeues, row.retries, row.lowered_seq)
+    _check_numbers(row.begin_at or 0, row.walltime_s or 0, row.pending_timeout_s or 0)
+    _check_numbers(row.started_at or 0, row.ended_at or 0)
     return SessionWithKernels(
         session_id=row.session_id,
         kernels=tuple(kernels),
@@ -110,7 +145,7 @@ def session_of(row: Row[Any], kernels: Iterable[Kernel]) -> SessionWithKernels:
         else (),
         avoid=tuple(AgentId(name) for name in json.loads(row.avoid)) if row.avoid else (),
         limits=_limits_of(row.limits),
-        attempts={name: Attempts(*parts) for name, parts in json.loads(row.attempts).items()}
+        attempts={name: _attempts_of(parts) for name, parts in json.loads(row.attempts).items()}
         if row.attempts
         else {},
         noted_reason=row.noted_reason,
@@ -155,8 +190,12 @@ def new_kernel_values(session_id: SessionId, kernel: Kernel) -> Values:
     )
 
 
+@_reads("kernels", "kernel_id")
 def kernel_of(row: Row[Any]) -> Kernel:
     """Return the kernel that a row of `kernels` describes."""
+    _check_numbers(row.kernel_index, row.status_since, row.failures, row.exit_code or 0)
+    _check_numbers(row.cpu_milli, row.mem_bytes, row.gpu_shares, row.gpu_mem_bytes_min)
+    _check_numbers(row.started_at or 0, row.ended_at or 0)
     return Kernel(
         kernel_id=row.kernel_id,
         role=KernelRole(row.role),
@@ -190,8 +229,10 @@ def hold_values(hold: Hold) -> Values:
     }
 
 
+@_reads("holds", "token")
 def hold_of(row: Row[Any]) -> Hold:
     """Return the hold that a row of `holds` describes."""
+    _check_numbers(row.cpu_milli, row.mem_bytes, row.leftover_since or 0.0)
     return Hold(
         row.token,
         row.session_id,
@@ -249,12 +290,15 @@ def agent_values(agent: Agent) -> Values:
         "capacity": dumps(asdict(agent.capacity)),
         "last_seen_at": agent.last_seen_at,
         "lost_since": agent.lost_since,
+        "drained_since": agent.drained_since,
+        "drain_reason": agent.drain_reason or None,
     }
 
 
+@_reads("agents", "agent_id")
 def agent_of(row: Row[Any]) -> Agent:
     """Return the agent that a row of `agents` describes."""
-    capacity = json.loads(row.capacity)
+    _check_numbers(row.incarnation, row.last_seen_at, row.lost_since or 0.0)
     return Agent(
         agent_id=row.agent_id,
         name=row.name,
@@ -265,13 +309,11 @@ def agent_of(row: Row[Any]) -> Agent:
         architecture=row.architecture,
         version=row.version,
         boot_id=row.boot_id,
-        capacity=Capacity(
-            capacity["cpu_milli"],
-            capacity["mem_bytes"],
-            tuple(Device(**device) for device in capacity["devices"]),
-        ),
+        capacity=_capacity_of(json.loads(row.capacity)),
         last_seen_at=row.last_seen_at,
         lost_since=row.lost_since,
+        drained_since=row.drained_since,
+        drain_reason=row.drain_reason or "",
     )
 
 
@@ -281,21 +323,53 @@ def spec_text(spec: SessionSpec) -> str:
 
 
 def spec_of(text: str) -> SessionSpec:
-    """Read what the user submitted; keys that this version does not know are left out."""
-    data = json.loads(text)
-    known = {name: data[name] for name in SessionSpec.__dataclass_fields__ if name in data}
-    return SessionSpec(
-        **known
-        | {
-            "command": tuple(data["command"]),
-            "request": Request(**data["request"]),
-            "depends_on": tuple(
-                Dependency(SessionId(d["session_id"]), DependencyKind(d["kind"]))
-                for d in data["depends_on"]
-            ),
-            "limits": {name: Limit(**limit) for name, limit in data["limits"].items()},
-        }
-    )
+    """Read what the user submitted.
+
+    Raises:
+        StoreDamagedError: It is no submission.
+    """
+    try:
+        data = json.loads(text)
+        known = _known(SessionSpec, data)
+        return SessionSpec(
+            **known
+            | {
+                "command": tuple(data["command"]),
+                "request": Request(**_known(Request, data.get("request", {}))),
+                "depends_on": tuple(
+                    Dependency(SessionId(d["session_id"]), DependencyKind(d["kind"]))
+                    for d in data.get("depends_on", ())
+                ),
+                "limits": {
+                    name: Limit(**_known(Limit, limit))
+                    for name, limit in data.get("limits", {}).items()
+                },
+            }
+        )
+    except _DAMAGE as error:
+        raise _damaged(f"specs: the row with {text[:200]}", error) from error
+
+
+def _known(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of `data` this version of `kind` has a place for."""
+    return {name: data[name] for name in kind.__dataclass_fields__ if name in data}
+
+
+def _check_numbers(*numbers: float) -> None:
+    """Raise a TypeError unless these are numbers: SQLite keeps whatever it is given."""
+    sum(numbers)
+
+
+def _attempts_of(parts: Iterable[Any]) -> Attempts:
+    count, last_at, retry_at, *_ = parts
+    return Attempts(int(count), float(last_at), float(retry_at))
+
+
+def _capacity_of(data: Mapping[str, Any]) -> Capacity:
+    amounts = _known(Capacity, data)
+    devices = tuple(Device(**_known(Device, device)) for device in data.get("devices", ()))
+    _check_numbers(*(device.index for device in devices))
+    return Capacity(**amounts | {"devices": devices})
 
 
 def _limits_text(limits: Mapping[str, Limit]) -> str | None:
@@ -305,7 +379,7 @@ def _limits_text(limits: Mapping[str, Limit]) -> str | None:
 
 
 def _limits_of(text: str | None) -> dict[str, Limit]:
-    return {name: Limit(*parts) for name, parts in json.loads(text).items()} if text else {}
+    return {name: Limit(*parts[:2]) for name, parts in json.loads(text).items()} if text else {}
 
 
 def _devices_text(devices: DeviceShares) -> str | None:
@@ -313,4 +387,4 @@ def _devices_text(devices: DeviceShares) -> str | None:
 
 
 def _devices_of(text: str | None) -> DeviceShares:
-    return tuple((index, shares) for index, shares in json.loads(text)) if text else ()
+    return tuple((int(index), int(shares)) for index, shares in json.loads(text)) if text else ()

@@ -5,11 +5,11 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from sokovan.domain.errors import SchemaTooNewError
+from sokovan.domain.errors import SchemaTooNewError, SchemaTooOldError
 from sokovan.store.engine import as_unavailable
 from sokovan.store.tables import metadata
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest step in `migrations/versions`."""
 
 
@@ -28,14 +28,28 @@ def prepare(engine: Engine) -> None:
                 connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
                 connection.execute(text("INSERT INTO alembic_version VALUES (:v)"), {"v": HEAD})
             elif found > HEAD:
-                raise SchemaTooNewError(
-                    f"the store has schema {found}, this version knows up to {HEAD}:"
-                    " a newer Sokovan has used it; install that version again"
-                )
+                raise _too_new(found)
             elif found < HEAD:
                 upgrade(connection)
     except DBAPIError as error:
         raise as_unavailable(error) from error
+
+
+def require_head(connection: Connection) -> None:
+    """Make sure that a store is one of this version; change nothing.
+
+    Raises:
+        SchemaTooNewError: A newer Sokovan wrote it.
+        SchemaTooOldError: An older one did, or it is empty.
+    """
+    found = _version(connection)
+    if found is None or found < HEAD:
+        raise SchemaTooOldError(
+            f"the store has schema {found or 'none'}, this version needs {HEAD}; start the server,"
+            " which brings it up to date: sokovan up"
+        )
+    if found > HEAD:
+        raise _too_new(found)
 
 
 def upgrade(connection: Connection) -> None:
@@ -47,6 +61,13 @@ def upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def _too_new(found: str) -> SchemaTooNewError:
+    return SchemaTooNewError(
+        f"the store has schema {found}, this version knows up to {HEAD}:"
+        " a newer Sokovan has used it; install that version again"
+    )
 
 
 def _version(connection: Connection) -> str | None:

@@ -162,6 +162,8 @@ agents = Table(
     Column("capacity", Text, nullable=False),
     Column("last_seen_at", Float, nullable=False),
     Column("lost_since", Float),
+    Column("drained_since", Float),
+    Column("drain_reason", Text),
 )
 
 scaling_groups = Table(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sokovan.domain.cluster import AgentStatus, ScalingGroup
-from sokovan.domain.errors import LeaseLostError
+from sokovan.domain.errors import AgentNotFoundError, IllegalStateError, LeaseLostError
 from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.resources import Request
 from sokovan.domain.sessions import AgentId, Attempts, KernelAssignment, Limit, SessionId
@@ -18,6 +18,8 @@ from sokovan.scheduler.ports import SessionQuerier
 from sokovan.scheduler.results import SessionExecutionResult
 from sokovan.scheduler.settle import settle
 from sokovan.scheduler.stages import SCHEDULE_SESSIONS, START_SESSIONS, TERMINATE_SESSIONS, both
+from sokovan.simulator.checks import violations
+from sokovan.simulator.observe import read_picture
 from sokovan.store.repository import SqlRepository
 from tests.build import (
     A1,
@@ -957,6 +959,160 @@ async def test_a_session_placed_elsewhere_does_not_care_for_where_it_was(reposit
     await repository.set_agent_status(A1, AgentStatus.GONE)
 
     assert now(repository, session_id).status is S.SCHEDULED
+
+
+async def test_a_drained_agent_gets_no_new_kernels_and_keeps_those_it_has(repository):
+    ids = await brought_to(repository, S.RUNNING)
+    waiting = await submitted(repository)
+
+    applied = await repository.set_drained(A1, drained=True, reason="new disk")
+
+    agent = repository.live.agents[A1]
+    assert (agent.status, agent.drained_since, agent.drain_reason) == (
+        AgentStatus.ALIVE,
+        NOW,
+        "new disk",
+    )
+    assert applied.freed == {"default"}
+    assert [verdict for _, verdict in (await placed(repository, *waiting)).verdicts] == [
+        Verdict.REJECTED
+    ]
+    assert now(repository, ids[0]).status is S.RUNNING
+    await report(repository, ids[0], ReportState.ENDED, exit_code=0)
+    assert held_on(repository, A1) == []
+
+
+async def test_what_was_placed_before_an_agent_was_drained_still_starts(repository):
+    (session_id,) = await brought_to(repository, S.SCHEDULED)
+    await repository.set_drained(A1, drained=True)
+
+    await asked(repository, stages.CHECK_PRECONDITION, session_id)
+    await report(repository, session_id, ReportState.PREPARED)
+    await asked(repository, START_SESSIONS, session_id)
+    await report(repository, session_id, ReportState.RUNNING)
+
+    assert now(repository, session_id).status is S.RUNNING
+
+
+async def test_an_agent_that_is_undrained_is_room_again(repository):
+    (session_id,) = await submitted(repository)
+    await repository.set_drained(A1, drained=True, reason="new disk")
+
+    applied = await repository.set_drained(A1, drained=False)
+
+    assert applied.freed == {"default"}
+    assert repository.live.agents[A1].drained_since is None
+    assert repository.live.agents[A1].drain_reason == ""
+    await placed(repository, session_id)
+    assert now(repository, session_id).status is S.SCHEDULED
+
+
+async def test_draining_again_changes_the_reason_and_not_the_time(repository, store):
+    await repository.set_drained(A1, drained=True, reason="new disk")
+    store.clock.advance(60)
+
+    await repository.set_drained(A1, drained=True, reason="new mainboard")
+
+    agent = repository.live.agents[A1]
+    assert (agent.drained_since, agent.drain_reason) == (NOW, "new mainboard")
+
+
+async def test_a_drained_agent_stays_so_whatever_restarts(repository, store):
+    await repository.set_drained(A1, drained=True, reason="new disk")
+
+    await repository.register_agent(an_agent_hello(A1))
+    await repository.set_agent_status(A1, AgentStatus.LOST)
+    await repository.set_agent_status(A1, AgentStatus.GONE)
+    await repository.register_agent(an_agent_hello(A1))
+    await repository.refresh()
+    other = await store.opened("default", "other")
+    await other.register_agent(an_agent_hello(A1))
+
+    for seen in (repository, other):
+        agent = seen.live.agents[A1]
+        assert (agent.drained_since, agent.drain_reason) == (NOW, "new disk")
+    (shown,) = (await other.get_scheduling_data("default")).agents
+    assert not shown.takes_kernels
+
+
+async def test_draining_does_not_forget_when_an_agent_was_heard_of(repository, store):
+    store.clock.advance(30)
+    repository.heard_of(A1)
+
+    await repository.set_drained(A1, drained=True)
+
+    assert repository.live.agents[A1].last_seen_at == NOW + 30
+
+
+async def test_an_agent_that_nobody_knows_is_neither_drained_nor_removed(repository):
+    with pytest.raises(AgentNotFoundError):
+        await repository.set_drained(A2, drained=True)
+    with pytest.raises(AgentNotFoundError):
+        await repository.remove_agent(A2, force=True)
+
+    assert repository.live.agents.keys() == {A1}
+
+
+async def test_an_agent_that_is_gone_can_be_removed(repository, store):
+    await repository.set_agent_status(A1, AgentStatus.GONE)
+
+    await repository.remove_agent(A1)
+
+    assert repository.live.agents == {}
+    assert repository.live.heard == set()
+    assert (await repository.get_scheduling_data("default")).agents == ()
+    assert (await store.opened("default", "other")).live.agents == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"), [(AgentStatus.ALIVE, "drain it"), (AgentStatus.LOST, "grace")]
+)
+async def test_an_agent_that_may_come_back_is_not_removed(repository, status, advice):
+    await repository.set_agent_status(A1, status)
+
+    with pytest.raises(IllegalStateError, match=advice):
+        await repository.remove_agent(A1, force=True)
+
+    assert repository.live.agents[A1].status is status
+
+
+async def test_an_agent_with_leftovers_is_removed_only_by_force(repository, store):
+    (session_id,) = await brought_to(repository, S.RUNNING, a_spec(requeue=True))
+    (ended,) = await brought_to(repository, S.RUNNING, a_spec())
+    await repository.set_agent_status(A1, AgentStatus.LOST)
+    await repository.set_agent_status(A1, AgentStatus.GONE)
+    assert len(held_on(repository, A1)) == 2
+
+    with pytest.raises(IllegalStateError, match=r"2 kernels may still run.*--force") as caught:
+        await repository.remove_agent(A1)
+    assert session_id in caught.value.message
+    assert len(held_on(repository, A1)) == 2
+
+    applied = await repository.remove_agent(A1, force=True)
+
+    assert applied.freed == {"default"}
+    assert applied.moved == ()
+    assert held_on(repository, A1) == []
+    assert list(repository.live.leftovers()) == []
+    for one, status in ((session_id, S.PENDING), (ended, S.TERMINATED)):
+        note = (await store.history(one))[-1]
+        assert (note["from_status"], note["to_status"]) == (status, status)
+        assert (note["reason"], note["detail"]) == (
+            "agent-removed",
+            "a1: what may be left there is given up",
+        )
+    assert await store.database.read(lambda tx: violations(read_picture(tx))) == []
+
+
+async def test_an_agent_that_was_removed_and_comes_back_is_a_new_one(repository):
+    await repository.set_drained(A1, drained=True)
+    await repository.set_agent_status(A1, AgentStatus.GONE)
+    await repository.remove_agent(A1)
+
+    agent = await repository.register_agent(an_agent_hello(A1))
+
+    assert (agent.incarnation, agent.is_drained) == (1, False)
+    assert repository.live.agents == {A1: agent}
 
 
 async def test_hearing_of_an_agent_costs_no_statement(repository, store):

@@ -3,15 +3,25 @@
 import contextlib
 import re
 import sqlite3
+from pathlib import Path
 
 import pytest
 from sqlalchemy import inspect, text
 
+from sokovan.clock import ManualClock
 from sokovan.config import StoreConfig
+from sokovan.domain.cluster import AgentStatus
 from sokovan.domain.errors import SchemaTooNewError, StoreUnavailableError
-from sokovan.store.engine import open_sqlite
+from sokovan.domain.statuses import SessionStatus
+from sokovan.scheduler.messages import ReportState
+from sokovan.simulator.checks import violations
+from sokovan.simulator.observe import read_picture
+from sokovan.store.engine import InlineDatabase, open_sqlite
 from sokovan.store.schema import HEAD, prepare, upgrade
 from sokovan.store.tables import metadata
+from tests.build import A1, NOW, a_repository, said
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 @pytest.fixture
@@ -90,6 +100,90 @@ def test_preparing_again_changes_nothing(path):
     prepare(opened(path))
 
     assert contents(path) == before
+
+
+def written_by(step, path):
+    """Write the store that an earlier version left behind, with sessions alive and over."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript((FIXTURES / f"store_{step}.sql").read_text())
+
+
+def rows(path):
+    """Return every row as a dictionary, by table; those of Alembic apart."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        return {
+            table: [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
+            for table in metadata.tables
+        }
+
+
+@pytest.mark.parametrize("step", ["0001"])
+def test_a_store_of_an_earlier_version_gets_this_schema_and_keeps_what_it_has(path, step):
+    written_by(step, path)
+    before = rows(path)
+    assert all(before.values()), "an empty table proves nothing"
+
+    engine = opened(path)
+    prepare(engine)
+
+    fresh = opened(path.with_name("fresh.db"))
+    prepare(fresh)
+    assert described(engine) == described(fresh)
+    assert partial_indexes(engine) == partial_indexes(fresh)
+    assert version(engine) == HEAD
+    after = rows(path)
+    for table, kept in before.items():
+        columns = kept[0].keys()
+        assert [{name: row[name] for name in columns} for row in after[table]] == kept
+
+
+async def test_a_store_of_0001_goes_on_where_it_was(path):
+    written_by("0001", path)
+    engine = opened(path)
+    prepare(engine)
+    database = InlineDatabase(engine)
+
+    repository = a_repository("default", "gpu", database=database, clock=ManualClock(NOW + 1000.0))
+
+    live = {session.name: session.status for session in repository.live.sessions.values()}
+    assert live == {
+        "lost": SessionStatus.PENDING,
+        "running": SessionStatus.RUNNING,
+        "prepared": SessionStatus.PREPARED,
+        "after": SessionStatus.PENDING,
+        "held": SessionStatus.PENDING,
+    }
+    agents = repository.live.agents.values()
+    assert {agent.name: agent.status for agent in agents} == {
+        "left": AgentStatus.ALIVE,
+        "right": AgentStatus.GONE,
+    }
+    assert not any(agent.is_drained for agent in agents)
+    await repository.set_drained(A1, drained=True, reason="new disk")
+    (running,) = [s.session_id for s in repository.live.sessions.values() if s.name == "running"]
+    await said(repository, ReportState.ENDED, running, exit_code=0)
+    assert repository.live.sessions.keys().isdisjoint({running})
+    assert await database.read(lambda tx: violations(read_picture(tx))) == []
+    database.close()
+
+
+def test_an_upgrade_that_fails_leaves_the_store_as_it_was(path, monkeypatch):
+    written_by("0001", path)
+    before = contents(path)
+    engine = opened(path)
+    monkeypatch.setattr("sokovan.store.schema.upgrade", _upgrade_and_fail)
+
+    with pytest.raises(ZeroDivisionError):
+        prepare(engine)
+
+    engine.dispose()
+    assert contents(path) == before
+
+
+def _upgrade_and_fail(connection):
+    upgrade(connection)
+    raise ZeroDivisionError
 
 
 def test_a_newer_store_is_refused_and_left_as_it_is(path):

@@ -742,6 +742,153 @@ def test_a_store_of_a_newer_version_is_said_and_left_alone(own):
     assert _contents(store) == before
 
 
+# --- the store ------------------------------------------------------------------------------------
+
+
+def test_the_store_can_be_checked_while_the_server_works(own):
+    running = own.submit("--", "sleep", "600")
+    held = own.submit("--hold", "--", "true")
+    own("wait", own.submit("--", "true"))
+    own.until_status(running, "RUNNING")
+    busy = [own.start("run", "--cpu", "0.1", "--", "true") for _ in range(3)]
+
+    seen = [own.json("db", "check") for _ in range(5)]
+
+    for process in busy:
+        process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 0
+    assert [found["violations"] for found in seen] == [[]] * 5
+    last = own.json("db", "check")
+    assert (last["sessions"], last["holds"], last["agents"]) == (6, 1, 1)
+    assert own.show(running)["status"] == "RUNNING"
+    own("cancel", "--force", running, held)
+
+
+def test_the_check_of_a_store_starts_no_server_and_finds_what_is_wrong(own):
+    own("wait", own.submit("--", "true"))
+    own("down")
+    before = {path.name for path in own.path.iterdir()}
+
+    assert own("db", "check").stdout.endswith("all is well\n")
+    with contextlib.closing(sqlite3.connect(own.path / "sokovan.db")) as connection:
+        connection.execute("DELETE FROM history WHERE to_status = 'RUNNING'")
+        connection.commit()
+    found = own("db", "check", code=1).stdout.splitlines()
+
+    assert "history has a gap before" in found[0]
+    assert found[-1].endswith("things are wrong")
+    assert {path.name for path in own.path.iterdir()} == before
+    assert own("status", code=5).stdout == ""
+
+
+# --- agents out of service ------------------------------------------------------------------------
+
+SOON_GONE = """
+[scheduler]
+agent_silence_s = 4.0
+[groups.default]
+agent_grace_s = 1.0
+"""
+LEFT = """
+[[agents]]
+name = "left"
+cpu = "1"
+gpus = "none"
+heartbeat_s = 0.5
+cut_off_stop_s = 4.0
+"""
+RIGHT = LEFT.replace("left", "right").replace('cpu = "1"', 'cpu = "2"')
+
+
+def an_agent(place, name):
+    (found,) = [agent for agent in place.json("agents") if agent["name"] == name]
+    return found
+
+
+def test_a_drained_agent_gets_nothing_new_whatever_restarts(own):
+    (own.path / "config.toml").write_text(LEFT + RIGHT)
+    running = own.submit("--cpu", "2", "--", "sleep", "600")
+    own.until_status(running, "RUNNING")
+
+    assert (
+        "1 kernel on it goes on" in own("agents", "drain", "right", "--reason", "new disk").stdout
+    )
+    waits = own.submit("--cpu", "2", "--", "true")
+    own("run", "--", "true")  # there is another agent
+
+    line = own("agents").stdout.splitlines()[2]
+    assert line.split()[:2] == ["right", "ALIVE"]
+    assert line.endswith("new disk")
+    said = own("why", waits).stdout
+    assert "waits for an agent that is drained: only right (new disk) could take it" in said
+    assert "1 agent is drained: new disk" in said
+
+    before = an_agent(own, "right")
+    own.kill_server()
+    for pid in own.processes():
+        with contextlib.suppress(OSError):
+            if b"sokovan.agent" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+    after = until(
+        lambda: (now := an_agent(own, "right"))["incarnation"] > before["incarnation"] and now,
+        "right has joined again",
+    )
+
+    assert (after["drained_since"], after["drain_reason"]) == (before["drained_since"], "new disk")
+    own("cancel", "--force", running)
+    own("wait", running, code=137)
+    assert own.show(waits)["reason"] == "AGENT_DRAINED"
+
+    own("agents", "undrain", "right")
+
+    own("wait", waits)
+    assert own.show(waits)["agents"] == ["right"]
+    assert "DRAINED" not in own("agents").stdout
+
+
+def test_an_agent_that_is_gone_is_removed_and_may_come_back_as_a_new_one(own):
+    config = own.path / "config.toml"
+    config.write_text(SOON_GONE + LEFT + RIGHT)
+    done = own.submit("--cpu", "2", "--", "true")
+    own("wait", done)
+    own("agents", "drain", "right")
+    assert "take it out of config.toml" in own("agents", "remove", "right", code=4).stderr
+    assert "there is no agent" in own("agents", "remove", "middle", code=3).stderr
+
+    own("down")
+    config.write_text(SOON_GONE + LEFT)
+    until(lambda: an_agent(own, "right")["status"] == "GONE", "right is given up")
+    assert own("agents", "remove", "right").stdout == "right is forgotten\n"
+
+    assert [agent["name"] for agent in own.json("agents")] == ["left"]
+    assert own.show(done)["result"] == "SUCCESS"
+    assert own.json("db", "check")["ok"]
+
+    own("down")
+    config.write_text(LEFT + RIGHT)
+    right = until(lambda: len(own.json("agents")) == 2 and an_agent(own, "right"), "right is back")
+    assert (right["status"], right["drained_since"], right["incarnation"]) == ("ALIVE", None, 1)
+
+
+def test_an_agent_that_is_removed_while_it_hangs_joins_anew(own):
+    (own.path / "config.toml").write_text(SOON_GONE + LEFT)
+    own("run", "--", "true")
+    (pid,) = (
+        pid
+        for pid in own.processes()
+        if b"sokovan.agent" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: an_agent(own, "left")["status"] == "GONE", "left is given up")
+    own("agents", "remove", "left")
+    assert own.json("agents") == []
+
+    os.kill(pid, signal.SIGCONT)
+
+    until(lambda: own.json("agents"), "left has joined again")
+    assert own("run", "--", "echo", "hi").stdout == "hi\n"
+
+
 def test_only_the_owner_can_read_what_is_secret(own):
     own("ls")
 

@@ -92,12 +92,15 @@ statuses = st.sampled_from([AgentStatus.ALIVE] * 4 + [AgentStatus.LOST, AgentSta
 
 
 @st.composite
-def agents(draw, agent_id: str = "a0", status=statuses) -> Agent:
+def agents(draw, agent_id: str = "a0", status=statuses, drained=(False,) * 5 + (True,)) -> Agent:
     """An agent with few of everything."""
     indexes = draw(st.lists(st.integers(0, 5), max_size=3, unique=True))
     devices = tuple(Device(index, mem_bytes=draw(device_sizes)) for index in indexes)
     capacity = Capacity(draw(amounts) * 2, draw(sizes) * 2, devices)
-    return Agent(AgentId(agent_id), status=draw(status), capacity=capacity)
+    drained_since = 1.0 if draw(st.sampled_from(drained)) else None
+    return Agent(
+        AgentId(agent_id), status=draw(status), capacity=capacity, drained_since=drained_since
+    )
 
 
 @st.composite

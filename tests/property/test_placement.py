@@ -95,16 +95,20 @@ def test_every_session_is_placed_or_explained(data):
     }
 
 
+def in_service(agent):
+    return agent.status is AgentStatus.ALIVE and agent.drained_since is None
+
+
 @given(scheduling_data())
-def test_a_placed_session_has_an_agent_that_is_alive_for_each_kernel(data):
+def test_a_placed_session_has_an_agent_in_service_for_each_kernel(data):
     plan = place(snapshot_of(data))
 
-    alive = {a.agent_id for a in data.agents if a.status is AgentStatus.ALIVE}
+    serving = {a.agent_id for a in data.agents if in_service(a)}
     for session in data.pending:
         if session.session_id in plan.placed:
             assignment = plan.placed[session.session_id]
             assert [one.kernel_id for one in assignment] == [k.kernel_id for k in session.kernels]
-            assert {one.agent_id for one in assignment} <= alive
+            assert {one.agent_id for one in assignment} <= serving
 
 
 @given(scheduling_data())
@@ -183,7 +187,7 @@ def test_a_refused_session_does_not_fit_after_what_was_placed_before_it(data):
             assert not any(
                 has_room(session.kernels[0].request, agent, held[agent.agent_id])
                 for agent in data.agents
-                if agent.status is AgentStatus.ALIVE
+                if in_service(agent)
             )
 
 
@@ -205,6 +209,21 @@ def test_a_session_never_fits_when_no_empty_agent_could_take_it(data):
         else:
             assert (session.session_id in plan.never_fits) == (not possible)
             assert (never_fits([request], data.agents) is None) == possible
+
+
+@given(scheduling_data(kernels_max=1))
+def test_a_session_waits_for_a_drained_agent_when_no_other_could_take_it(data):
+    plan = place(snapshot_of(data))
+
+    for session in data.pending:
+        wait = plan.waits.get(session.session_id)
+        if wait is None or wait.code in NOT_ADMITTED:
+            continue
+        able = [a for a in data.agents if has_room(session.kernels[0].request, a, [])]
+        in_vain = not any(in_service(agent) for agent in able) and any(
+            agent.status is AgentStatus.ALIVE for agent in able
+        )
+        assert (wait.code is WaitReason.AGENT_DRAINED) == in_vain
 
 
 @given(clusters(st.just(AgentStatus.ALIVE)), requests, st.integers(1, 3), st.data())
@@ -253,7 +272,7 @@ def test_an_agent_is_refused_with_a_reason_exactly_when_it_has_no_room(cluster, 
         room = has_room(request, agent, held_on(agent, held))
         why = refusal(request, agent, free[agent.agent_id])
         assert fits(request, agent, free[agent.agent_id]) == room
-        assert (why is None) == (room and agent.status is AgentStatus.ALIVE)
+        assert (why is None) == (room and in_service(agent))
         for one in shortages(request, agent, free[agent.agent_id]):
             assert one.requested > one.free
             assert one.free <= one.total

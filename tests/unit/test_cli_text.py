@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sokovan.cli.describe import kernel_sentence, outcome, session_lines, session_row
+from sokovan.cli.describe import agent_rows, kernel_sentence, outcome, session_lines, session_row
 from sokovan.cli.explained import why_lines
 from sokovan.cli.streams import Sink
 from sokovan.cli.text import Cell, local_time, on_one_line, plain, print_json, print_rows, problem
@@ -157,6 +157,68 @@ def test_why_names_the_numbers():
         "  what it waits for is held by:",
         "    zzzzzzzz on local: 1 cpu, a leftover that is being stopped",
     ]
+
+
+def test_why_counts_the_drained_agents():
+    def drained(**agents):
+        facts = {
+            "agents": [
+                {"agent": "left", "status": "ALIVE", "drained": True, "code": "AGENT_DRAINED",
+                 "lacks": []}
+            ],
+            "drained_for": agents,
+        }  # fmt: skip
+        return list(
+            why_lines({"session": SESSION, "sentence": "waits", "code": "", "facts": facts})
+        )
+
+    assert drained(**{"new disk": 1})[2:] == [
+        "    left (ALIVE, drained): has room",
+        "  1 agent is drained: new disk",
+    ]
+    assert drained(**{"": 2, "new disk": 1})[3:] == [
+        "  2 agents are drained",
+        "  1 agent is drained: new disk",
+    ]
+
+
+AGENT = {
+    "name": "left",
+    "status": "ALIVE",
+    "scaling_group": "default",
+    "drained_since": None,
+    "drain_reason": None,
+    "capacity": {"cpu_milli": 2000, "mem_bytes": 2**30},
+    "held": {"cpu_milli": 500, "mem_bytes": 0},
+    "devices": [],
+    "kernels": 1,
+    "leftovers": 0,
+}
+
+
+def texts(row):
+    return [cell if isinstance(cell, str) else cell.text for cell in row]
+
+
+def test_agents_say_that_they_are_drained_where_one_is():
+    drained = AGENT | {"drained_since": "2026-11-23T11:00:00.000Z"}
+
+    headers, (row,) = agent_rows([AGENT])
+    assert list(headers) == [
+        "AGENT",
+        "STATUS",
+        "GROUP",
+        "CPU HELD",
+        "MEM HELD",
+        "GPU HELD",
+        "KERNELS",
+    ]
+    assert texts(row) == ["left", "ALIVE", "default", "0.5/2", "0B/1G", "-", "1"]
+
+    headers, rows = agent_rows([AGENT, drained, drained | {"drain_reason": "new disk"}])
+    assert headers[-1] == "DRAINED"
+    assert [texts(row)[-1] for row in rows] == ["-", "yes", "new disk"]
+    assert {len(row) for row in rows} == {len(headers)}
 
 
 def test_why_without_facts_is_one_line():

@@ -11,6 +11,7 @@ import pytest
 from sokovan.client import Client, ServerStoppedError, error_from, server_file
 from sokovan.domain.errors import (
     AgentError,
+    AgentNotFoundError,
     InvalidRequestError,
     ServerUnreachableError,
     SessionNotFoundError,
@@ -37,6 +38,9 @@ class Scripted:
                 outer._answer(self)
 
             def do_POST(self):
+                outer._answer(self)
+
+            def do_DELETE(self):
                 outer._answer(self)
 
             def log_message(self, *args):
@@ -413,3 +417,27 @@ def test_the_rest_of_the_requests_are_where_the_api_has_them(client, server):
         ("GET", "/healthz"),
     ]
     assert server.requests[2]["body"] == {"force": True}
+
+
+def test_agents_are_taken_out_of_service_and_back(server, client):
+    server.will_answer(*[says({"id": "a1"})] * 3)
+
+    client.drain("my agent", reason="new disk")
+    client.undrain("a1")
+    client.remove_agent("a1", force=True)
+
+    assert [(one["method"], one["path"]) for one in server.requests] == [
+        ("POST", "/v1/agents/my%20agent/drain"),
+        ("POST", "/v1/agents/a1/undrain"),
+        ("DELETE", "/v1/agents/a1"),
+    ]
+    assert server.requests[0]["body"] == {"reason": "new disk"}
+    assert server.requests[2]["query"] == {"force": "true"}
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/"])
+def test_what_cannot_be_an_agent_is_not_asked_for(server, client, name):
+    with pytest.raises(AgentNotFoundError):
+        client.drain(name)
+
+    assert server.requests == []

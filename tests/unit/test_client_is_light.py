@@ -21,7 +21,17 @@ HEAVY = {
 }
 OF_THE_SERVER = {
     f"sokovan.{name}"
-    for name in ("agent", "api", "clock", "cluster", "manager", "placement", "scheduler", "store")
+    for name in (
+        "agent",
+        "api",
+        "clock",
+        "cluster",
+        "manager",
+        "placement",
+        "scheduler",
+        "simulator",
+        "store",
+    )
 }
 LIST_MODULES = """
 import json, sys
@@ -40,7 +50,15 @@ def modules_after(*argv):
 
 
 @pytest.mark.parametrize(
-    ("argv", "code"), [(["status"], 5), (["down"], 0), (["--version"], 0), (["run", "--help"], 0)]
+    ("argv", "code"),
+    [
+        (["status"], 5),
+        (["down"], 0),
+        (["--version"], 0),
+        (["run", "--help"], 0),
+        (["agents", "drain", "--help"], 0),
+        (["db", "check", "--help"], 0),
+    ],
 )
 def test_a_command_imports_no_server(tmp_path, argv, code):
     found, modules = modules_after("--home", str(tmp_path), *argv)
@@ -54,8 +72,8 @@ def test_nothing_that_a_command_may_import_needs_the_server():
     every = """
 import json, sys
 import sokovan.client, sokovan.config
-from sokovan.cli import attend, describe, explained, machine, outputs, parsing, server, sessions
-from sokovan.cli import streams, submit, text
+from sokovan.cli import agents, attend, db, describe, explained, machine, outputs, parsing, server
+from sokovan.cli import sessions, streams, submit, text
 import rich.console, rich.table, rich.text
 print(json.dumps(sorted(sys.modules)))
 """

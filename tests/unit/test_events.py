@@ -5,7 +5,7 @@ import pytest
 from sokovan.clock import ManualClock
 from sokovan.config import Config, SchedulerConfig
 from sokovan.domain.cluster import AgentStatus
-from sokovan.domain.errors import StoreUnavailableError
+from sokovan.domain.errors import AgentError, StoreUnavailableError
 from sokovan.domain.sessions import AgentId
 from sokovan.domain.statuses import SessionStatus
 from sokovan.scheduler.coordinator import Coordinator
@@ -94,15 +94,53 @@ async def test_a_heartbeat_says_that_an_agent_is_alive(events, repository, clock
     assert agent(repository).last_seen_at == NOW + 30
 
 
-@pytest.mark.parametrize(("agent_id", "incarnation"), [(A1, 0), (A1, 2), (GHOST, 1)])
-async def test_a_heartbeat_of_another_time_or_agent_says_nothing(
-    events, repository, clock, agent_id, incarnation
-):
+@pytest.mark.parametrize("incarnation", [0, 2])
+async def test_a_heartbeat_of_another_time_says_nothing(events, repository, clock, incarnation):
     clock.advance(30)
 
-    await events.heartbeat(agent_id, incarnation, [])
+    await events.heartbeat(A1, incarnation, [])
 
     assert agent(repository).last_seen_at == NOW
+
+
+async def test_an_agent_that_was_removed_while_it_hung_is_asked_who_it_is(events, repository):
+    await repository.set_agent_status(A1, AgentStatus.GONE)
+    await repository.remove_agent(A1)
+
+    with pytest.raises(AgentError, match="not known any more"):
+        await events.heartbeat(A1, 1, [])  # whoever brings this hangs up, and connects anew
+
+    assert await events.connected(an_agent_hello(A1)) == 1
+    await events.heartbeat(A1, 1, [])
+    assert agent(repository).status is AgentStatus.ALIVE
+
+
+async def test_a_removed_agent_says_nothing_of_kernels(events, repository):
+    (session_id,) = await brought_to(repository, S.RUNNING)
+    token = repository.live.sessions[session_id].main.token
+    await repository.set_agent_status(A1, AgentStatus.GONE)
+    await repository.remove_agent(A1, force=True)
+
+    await events.reported(A1, 1, [KernelReport(token, ReportState.ENDED, exit_code=0)])
+
+    assert repository.live.sessions == {}
+
+
+async def test_a_session_that_waits_for_a_drained_agent_is_placed_when_it_is_undrained(
+    repository, coordinator, events
+):
+    coordinator.tell(await repository.set_drained(A1, drained=True, reason="new disk"))
+    _, applied = await repository.submit([a_spec()])
+    coordinator.tell(applied)
+    await settled(coordinator)
+    (session,) = repository.live.sessions.values()
+    assert repository.live.waits[session.session_id].code == "AGENT_DRAINED"
+
+    coordinator.tell(await repository.set_drained(A1, drained=False))
+    await settled(coordinator)
+
+    (session,) = repository.live.sessions.values()
+    assert session.status is S.PREPARING
 
 
 @pytest.mark.parametrize("status", [AgentStatus.LOST, AgentStatus.GONE])

@@ -55,6 +55,7 @@ def test_agents_are_listed_the_closest_first_with_all_that_they_lack():
         "agent_id": "a3",
         "agent": "A3",
         "status": "ALIVE",
+        "drained": False,
         "code": "TOO_LITTLE_MEM",
         "lacks": [
             {
@@ -150,3 +151,30 @@ def test_times_are_told_from_now():
     told = explain(a_snapshot(a_session("s1", begin_at=100.0), now=10.0), "s1")
 
     assert told["sentence"] == "waits for its begin time, in 1m30s"
+
+
+def test_drained_agents_are_counted_by_what_was_said_of_them():
+    agents = [
+        an_agent("a1", drained_since=1.0, drain_reason="new disk"),
+        an_agent("a2", cpu="2", drained_since=1.0),
+        an_agent("a3", status=AgentStatus.LOST, drained_since=1.0, drain_reason="new disk"),
+        an_agent("a4", cpu="4"),
+        an_agent("a5", status=AgentStatus.GONE, drained_since=1.0, drain_reason="new disk"),
+    ]
+
+    told = explain(
+        a_snapshot(
+            a_session("s1", need("4")), agents=agents, holds=[a_hold("a4"), a_hold("a1", need("6"))]
+        ),
+        "s1",
+    )
+
+    assert told["code"] == "TOO_LITTLE_CPU"
+    assert told["drained_for"] == {"": 1, "new disk": 2}
+    assert [(one["agent_id"], one["code"], one["drained"]) for one in told["agents"]] == [
+        ("a4", "TOO_LITTLE_CPU", False),
+        ("a3", "AGENT_NOT_ALIVE", True),
+        ("a1", "AGENT_DRAINED", True),
+        ("a2", "AGENT_DRAINED", True),
+    ]
+    assert [one["agent"] for one in told["holders"]] == ["A4"]

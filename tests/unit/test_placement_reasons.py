@@ -144,6 +144,108 @@ def test_many_lost_agents_are_counted():
     assert sentence(wait).endswith("A29 and 5 more could take it")
 
 
+def drained(agent_id, reason="", **fields):
+    return an_agent(agent_id, drained_since=1.0, drain_reason=reason, **fields)
+
+
+def test_only_a_drained_agent_could_take_it():
+    wait = why(need("4"), agents=[an_agent("a1", cpu="2"), drained("a2", "new disk")])
+
+    assert wait == Wait(
+        WaitReason.AGENT_DRAINED,
+        {
+            "agents": ["A2"],
+            "reasons": {"A2": "new disk"},
+            "drained": 1,
+            "lost": 0,
+            "refused_by": {"AGENT_DRAINED": 1, "TOO_LITTLE_CPU": 1},
+        },
+    )
+    assert sentence(wait) == (
+        "waits for an agent that is drained: only A2 (new disk) could take it"
+    )
+
+
+def test_a_drained_agent_gets_nothing_however_much_it_has():
+    agents = [an_agent("a1"), drained("a2", cpu="64")]
+
+    plan = place(a_snapshot(*[a_session(f"s{n}", need("4"), number=n) for n in range(3)],
+                            agents=agents))  # fmt: skip
+
+    assert {one.agent_id for places in plan.placed.values() for one in places} == {"a1"}
+    assert list(plan.placed) == ["s0", "s1"]
+    assert plan.waits["s2"].code is WaitReason.TOO_LITTLE_CPU
+    assert sentence(plan.waits["s2"]) == (
+        "waits for 4 cores: the agent with the most free, A1, has 0 of 8 free"
+    )
+
+
+def test_a_drained_agent_that_is_lost_too_is_lost():
+    wait = why(need("4"), agents=[drained("a1", status=LOST)])
+
+    assert wait.code is WaitReason.AGENT_NOT_ALIVE
+
+
+def test_of_lost_and_drained_agents_the_drained_ones_are_named():
+    lost = [an_agent("a1", status=LOST), drained("a2", status=LOST)]
+
+    wait = why(need("4"), agents=[*lost, drained("a3")])
+
+    assert wait.code is WaitReason.AGENT_DRAINED
+    assert sentence(wait) == (
+        "waits for an agent that is drained: only A3 could take it, or one of 2 that are lost"
+    )
+
+
+def test_many_drained_agents_are_counted():
+    wait = why(need("4"), agents=[drained(f"a{n}") for n in range(10, 35)])
+
+    assert sentence(wait).endswith("A29 and 5 more could take it")
+
+
+def test_what_fits_on_a_drained_agent_may_start_one_day():
+    agents = [an_agent("a1", cpu="2"), drained("a2")]
+
+    plan = place(a_snapshot(a_session("s1", need("8")), a_session("s2", need("9")), agents=agents))
+
+    assert plan.never_fits == {"s2"}
+    assert never_fits([need("8")], agents) is None
+    assert never_fits([need("8"), need("2")], agents) is None
+
+
+def test_what_needs_a_drained_agent_for_one_of_its_kernels_says_so():
+    wait = why(need("8"), need("8"), agents=[an_agent("a1"), drained("a2", "new disk")])
+
+    assert wait.code is WaitReason.NOT_ALL_KERNELS_FIT
+    assert sentence(wait) == (
+        "waits for room for all its 2 kernels at once: 1 would fit, the next waits for an agent"
+        " that is drained: only A2 (new disk) could take it"
+    )
+
+
+def test_kernels_that_can_run_at_once_without_it_do_not_wait_for_a_drained_agent():
+    wait = why(
+        need("8"),
+        need("8"),
+        agents=[an_agent("a1"), an_agent("a2"), drained("a3")],
+        holds=[a_hold("a2")],
+    )
+
+    assert wait.facts["next"]["code"] == "TOO_LITTLE_CPU"
+
+
+def test_a_lost_agent_that_all_kernels_need_at_once_is_said_to_be_lost():
+    wait = why(
+        need("6"),
+        need("2", gpu="1"),
+        agents=[an_agent("a1"), an_agent("a2", gpus=[G], status=LOST)],
+        holds=[a_hold("a1", need("7"))],
+    )
+
+    assert wait.code is WaitReason.AGENT_NOT_ALIVE
+    assert wait.facts["agents"] == ["A2"]
+
+
 # --- never ----------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,218 @@
+"""The shape of what the API answers, for the OpenAPI document; the store's queries build it.
+
+Fields may be added: a program leaves alone what it does not know.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from sokovan.domain.cluster import AgentStatus
+from sokovan.domain.sessions import DependencyKind, KernelRole
+from sokovan.domain.statuses import KernelStatus, SessionResult, SessionStatus
+
+Stamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+"""RFC 3339 in UTC."""
+
+
+class Kernel(BaseModel):
+    """One kernel of a session."""
+
+    id: str
+    role: KernelRole
+    index: int
+    status: KernelStatus
+    agent: str | None
+    token: str | None
+    exit_code: int | None
+    reason: str | None
+    error: str | None
+    cpu_milli: int
+    mem_bytes: int
+    gpu_shares: int
+    gpu_mem_bytes_min: int
+    devices: list[tuple[int, int]]
+    started_at: Stamp | None
+    ended_at: Stamp | None
+
+
+class Dependency(BaseModel):
+    """Another session that has not ended yet."""
+
+    session_id: str
+    kind: DependencyKind
+
+
+class Waiting(BaseModel):
+    """Why a session waits."""
+
+    code: str
+    sentence: str
+    facts: dict[str, Any]
+    since: Stamp
+
+
+class Session(BaseModel):
+    """A session as it is now."""
+
+    id: str
+    name: str
+    owner: str
+    status: SessionStatus
+    result: SessionResult
+    reason: str | None
+    priority: int
+    scaling_group: str
+    agents: list[str]
+    exit_code: int | None
+    created_at: Stamp
+    started_at: Stamp | None
+    ended_at: Stamp | None
+    kernels: list[Kernel]
+    command: list[str]
+    cwd: str
+    cpu_milli: int
+    mem_bytes: int
+    gpu_shares: int
+    gpu_mem_bytes_min: int
+    status_since: Stamp
+    number: int
+    walltime_s: float | None
+    pending_timeout_s: float | None
+    begin_at: Stamp | None
+    held: bool
+    requeue: bool
+    requeues: int
+    retries: int
+    retry_of: str | None
+    depends_on: list[Dependency]
+    wait: Waiting | None
+
+
+class Sessions(BaseModel):
+    """What became of several sessions that were submitted together."""
+
+    sessions: list[Session]
+
+
+class Page(BaseModel):
+    """A part of a list, and where it goes on."""
+
+    items: list[Session]
+    next_cursor: str | None
+
+
+class HistoryLine(BaseModel):
+    """One recorded change."""
+
+    at: Stamp
+    session_id: str
+    kernel_id: str | None
+    from_status: str | None
+    to_status: str
+    status_seq: int
+    reason: str
+    detail: str
+    stage: str
+
+
+class History(BaseModel):
+    """Every recorded change of a session and its kernels, oldest first."""
+
+    items: list[HistoryLine]
+
+
+class Why(BaseModel):
+    """Where a session stands."""
+
+    session: Session
+    sentence: str
+    code: str
+    facts: dict[str, Any]
+
+
+class Cancelled(BaseModel):
+    """What became of a request to end a session."""
+
+    session: Session
+    outcome: Literal["cancelled", "terminating", "already-ended"]
+
+
+class Amounts(BaseModel):
+    """Amounts of an agent."""
+
+    cpu_milli: int
+    mem_bytes: int
+
+
+class DeviceView(BaseModel):
+    """One GPU of an agent."""
+
+    index: int
+    model: str
+    mem_bytes: int
+    uuid: str
+    shares: int
+    shares_held: int
+
+
+class Agent(BaseModel):
+    """An agent as it is now."""
+
+    id: str
+    name: str
+    scaling_group: str
+    status: AgentStatus
+    architecture: str
+    version: str
+    incarnation: int
+    address: str
+    last_seen_at: Stamp
+    drained_since: Stamp | None
+    drain_reason: str | None
+    capacity: Amounts
+    held: Amounts
+    free: Amounts
+    devices: list[DeviceView]
+    kernels: int
+    leftovers: int
+
+
+class Agents(BaseModel):
+    """All agents, by name."""
+
+    items: list[Agent]
+
+
+class Status(BaseModel):
+    """The server, and how much it has to do."""
+
+    pid: int
+    version: str
+    address: str
+    started_at: Stamp
+    uptime_s: float
+    sessions: dict[str, int]
+    agents: dict[str, int]
+    drained: int
+    leftovers: int
+
+
+class Stopping(BaseModel):
+    """The process that is about to end."""
+
+    pid: int
+
+
+class Problem(BaseModel):
+    """What went wrong, as RFC 9457 has it; `code` is stable, `detail` is for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    field: str = ""
+    """The submitted field at fault; left out where there is none."""
+    stopping: bool = False
+    """Whether the server was told to stop: a client need not look for it."""

@@ -1,0 +1,107 @@
+"""Commands about the agents: `agents`, and `agents drain undrain remove`."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from sokovan.cli.options import Home, Json, call_of
+
+app = typer.Typer()
+Agent = Annotated[
+    str,
+    typer.Argument(
+        metavar="AGENT",
+        help="Name of the agent, or its id where several have that name.",
+        show_default=False,
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def agents(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
+    """List the agents: what each has, and what is held of it."""
+    from sokovan.cli.describe import agent_rows
+    from sokovan.cli.text import print_json, print_rows
+
+    call = call_of(ctx, home, json)
+    if ctx.invoked_subcommand is not None:
+        return 0
+    with call.client() as client:
+        found = client.agents()
+    if call.json:
+        print_json(found)
+    elif found:
+        headers, rows = agent_rows(found)
+        print_rows(rows, headers=headers)
+    else:
+        print("no agents yet; one joins within seconds of the server's start", file=sys.stderr)
+    return 0
+
+
+@app.command()
+def drain(
+    ctx: typer.Context,
+    agent: Agent,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why; shown to those who wait for it.")
+    ] = "",
+    json: Json = False,
+    home: Home = None,
+) -> int:
+    """Give an agent nothing new, until `undrain`; what runs there, or was placed there, goes on."""
+    from sokovan.cli.text import plain, print_json
+
+    call = call_of(ctx, home, json)
+    with call.client() as client:
+        found = client.drain(agent, reason=reason)
+    if call.json:
+        print_json(found)
+    else:
+        kernels = found["kernels"]
+        still = f"{kernels} kernel{'s' * (kernels != 1)} on it go{'es' * (kernels == 1)} on"
+        print(
+            plain(f"{found['name']} gets nothing new; {still if kernels else 'nothing is on it'}")
+        )
+    return 0
+
+
+@app.command()
+def undrain(ctx: typer.Context, agent: Agent, json: Json = False, home: Home = None) -> int:
+    """Put a drained agent into service again."""
+    from sokovan.cli.text import plain, print_json
+
+    call = call_of(ctx, home, json)
+    with call.client() as client:
+        found = client.undrain(agent)
+    if call.json:
+        print_json(found)
+    else:
+        print(plain(f"{found['name']} takes new sessions; it is {found['status']}"))
+    return 0
+
+
+@app.command()
+def remove(
+    ctx: typer.Context,
+    agent: Agent,
+    force: Annotated[
+        bool,
+        typer.Option("--force", "-f", help="Forget the kernels, too, that may still run on it."),
+    ] = False,
+    json: Json = False,
+    home: Home = None,
+) -> int:
+    """Forget an agent that is GONE. Should it come back, it joins as a new one."""
+    from sokovan.cli.text import plain, print_json
+
+    call = call_of(ctx, home, json)
+    with call.client() as client:
+        found = client.remove_agent(agent, force=force)
+    if call.json:
+        print_json(found)
+    else:
+        left = found["leftovers"]
+        more = f", and {left} kernel{'s' * (left != 1)} that may still run there" if left else ""
+        print(plain(f"{found['name']} is forgotten{more}"))
+    return 0

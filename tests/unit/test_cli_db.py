@@ -1,0 +1,256 @@
+"""`sokovan db check`: what it finds in a store, and that it leaves no trace."""
+
+import contextlib
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from sokovan.cli.main import run
+from sokovan.config import StoreConfig
+from sokovan.simulator import survey as survey_module
+from sokovan.simulator.checks import violations
+from sokovan.simulator.observe import read_picture
+from sokovan.simulator.survey import survey
+from sokovan.store.engine import InlineDatabase, open_sqlite
+from sokovan.store.schema import prepare
+
+OLD_STORE = Path(__file__).parents[1] / "fixtures" / "store_0001.sql"
+FAULTS = {
+    "a status that history does not lead to": (
+        "UPDATE sessions SET status = 'PREPARING' WHERE name = 'prepared'",
+        "history ends with PREPARED, 3, but it is PREPARING, 3",
+    ),
+    "a kernel without its hold": (
+        "DELETE FROM holds WHERE leftover_since IS NULL AND agent_id = 'a1'",
+        "holds nothing",
+    ),
+    "a hold that nobody has": (
+        "UPDATE holds SET leftover_since = NULL WHERE agent_id = 'a2'",
+        "has no kernel and is no leftover",
+    ),
+    "an agent that holds more than it has": (
+        "UPDATE holds SET cpu_milli = 5000 WHERE agent_id = 'a2'",
+        "agent a2: more cpu is held than it has",
+    ),
+    "an agent that is not there": ("DELETE FROM agents WHERE agent_id = 'a2'", "is not known"),
+    "a gap in history": (
+        "DELETE FROM history WHERE to_status = 'RUNNING' AND kernel_id IS NULL",
+        "history has a gap before",
+    ),
+    "another reason than the first": (
+        "UPDATE sessions SET reason = 'WALLTIME_EXCEEDED' WHERE name = 'failed'",
+        "it first ended for KERNEL_FAILED, but its reason is WALLTIME_EXCEEDED",
+    ),
+    "an end without its time": (
+        "UPDATE sessions SET ended_at = NULL WHERE name = 'finished'",
+        "it is TERMINATED and ended at None",
+    ),
+}
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A home with a store of this version, with sessions alive and over, that nobody has open."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "sokovan.db")) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.executescript(OLD_STORE.read_text())
+    engine = open_sqlite(tmp_path / "sokovan.db", StoreConfig())
+    prepare(engine)
+    engine.dispose()
+    assert [path.name for path in tmp_path.iterdir()] == ["sokovan.db"]
+    return tmp_path
+
+
+def broken(home, statement):
+    with contextlib.closing(sqlite3.connect(home / "sokovan.db")) as connection:
+        assert connection.execute(statement).rowcount > 0, "the fault is not there"
+        connection.commit()
+
+
+def checked(home, capsys, *args):
+    code = run(["db", "check", "--home", str(home), *args])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def found_in(home, look):
+    database = InlineDatabase(open_sqlite(home / "sokovan.db", StoreConfig()))
+    with contextlib.closing(database):
+        return database.write_now(look)
+
+
+def test_a_store_in_order_is_said_to_be(home, capsys):
+    code, out, _ = checked(home, capsys)
+
+    assert code == 0
+    assert out == (
+        "looked at 8 sessions, 9 kernels, 3 holds, 2 agents, 82 history lines: all is well\n"
+    )
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_a_sentence_and_a_failure(home, capsys, fault):
+    statement, words = FAULTS[fault]
+    broken(home, statement)
+
+    code, out, _ = checked(home, capsys)
+
+    assert code == 1
+    *sentences, summary = out.splitlines()
+    assert any(words in sentence for sentence in sentences)
+    assert summary.endswith("wrong")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_part_by_part_finds_what_a_whole_picture_finds(home, monkeypatch, fault, at_once):
+    monkeypatch.setattr(survey_module, "SESSIONS_AT_ONCE", at_once)
+    broken(home, FAULTS[fault][0])
+
+    parts = found_in(home, survey)
+
+    whole = found_in(home, lambda tx: violations(read_picture(tx)))
+    assert whole
+    assert sorted(parts.violations) == sorted(whole)
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE sessions SET status = 'SLEEPING' WHERE name = 'held'", "cannot be read"),
+        ("UPDATE sessions SET unmet = '{' WHERE name = 'after'", "cannot be read"),
+        ("UPDATE history SET to_status = 'SLEEPING' WHERE line = 4", "cannot be judged"),
+        ("UPDATE holds SET devices = 'none' WHERE agent_id = 'a2'", "a row cannot be read"),
+        ("DELETE FROM specs WHERE session_id IN (SELECT session_id FROM sessions LIMIT 1)",
+         "what was submitted is not there"),
+        ("DELETE FROM sessions WHERE name = 'cancelled'", "is in history, but does not exist"),
+    ],
+)  # fmt: skip
+def test_what_no_version_can_have_written_is_a_fault_too(home, capsys, statement, words):
+    broken(home, statement)
+
+    code, out, _ = checked(home, capsys)
+
+    assert code == 1
+    assert words in out
+    assert "looked at" in out.splitlines()[-1]
+
+
+def test_one_session_that_makes_no_sense_does_not_hide_the_others(home, capsys):
+    broken(home, "UPDATE history SET to_status = 'SLEEPING' WHERE line = 4")
+    broken(home, "UPDATE sessions SET ended_at = NULL WHERE name = 'cancelled'")
+
+    _, out, _ = checked(home, capsys)
+
+    assert "cannot be judged" in out
+    assert "it is CANCELLED and ended at None" in out
+
+
+def test_more_requeues_than_the_settings_allow_now_are_no_fault(home, capsys):
+    broken(home, "UPDATE sessions SET requeues = 20 WHERE name = 'lost'")
+
+    assert checked(home, capsys)[0] == 0
+
+
+def test_programs_are_told_the_same(home, capsys):
+    broken(home, "UPDATE sessions SET ended_at = NULL WHERE name = 'finished'")
+
+    code, out, _ = checked(home, capsys, "--json")
+
+    found = json.loads(out)
+    assert code == 1
+    assert found["ok"] is False
+    assert len(found["violations"]) == 1
+    assert (found["sessions"], found["kernels"], found["holds"]) == (8, 9, 3)
+    assert (found["agents"], found["history_lines"]) == (2, 82)
+
+
+# --- leaving no trace -----------------------------------------------------------------------------
+
+
+def traces(home):
+    return {
+        path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(home.iterdir())
+    }
+
+
+def test_without_a_server_the_home_stays_as_it_is(home, capsys):
+    before = traces(home)
+
+    assert checked(home, capsys)[0] == 0
+
+    assert traces(home) == before
+
+
+def test_a_home_without_a_store_is_not_given_one(tmp_path, capsys):
+    code, out, err = checked(tmp_path / "none", capsys)
+
+    assert (code, out) == (5, "")
+    assert "there is no store" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_only_the_log_has_is_seen_too(home, capsys):
+    """A server that runs, or was killed, has changes that are not in the file yet."""
+    with contextlib.closing(sqlite3.connect(home / "sokovan.db")) as connection:
+        connection.execute("UPDATE sessions SET ended_at = NULL WHERE name = 'finished'")
+        connection.commit()
+
+        assert checked(home, capsys)[0] == 1
+
+        killed = home / "killed"
+        killed.mkdir()
+        for name in ("sokovan.db", "sokovan.db-wal"):
+            shutil.copy(home / name, killed)
+        assert checked(killed, capsys)[0] == 1
+
+
+def test_a_transaction_under_way_neither_stops_it_nor_is_seen(home, capsys):
+    with contextlib.closing(sqlite3.connect(home / "sokovan.db")) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("DELETE FROM history")
+
+        assert checked(home, capsys)[0] == 0
+
+
+def test_a_store_that_changes_while_it_is_read_without_a_log_is_read_again(home):
+    from sokovan.store.beside import read_beside
+
+    seen = []
+
+    def look(tx):
+        seen.append(tx.connection.exec_driver_sql("SELECT max(number) FROM sessions").scalar_one())
+        if len(seen) == 1:
+            broken(home, "UPDATE sessions SET number = 1000 WHERE name = 'held'")
+        return seen[-1]
+
+    assert read_beside(home / "sokovan.db", look) == 1000
+    assert seen == [8, 1000]
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [("0000", "start the server"), ("9999", "a newer Sokovan has used it")],
+)
+def test_a_store_of_another_version_is_refused(home, capsys, version, words):
+    broken(home, f"UPDATE alembic_version SET version_num = '{version}'")
+    before = traces(home)
+
+    code, out, err = checked(home, capsys)
+
+    assert (code, out) == (4, "")
+    assert version in err
+    assert words in err
+    assert traces(home) == before
+
+
+def test_a_file_that_is_no_store_is_said(home, capsys):
+    (home / "sokovan.db").write_text("this is not a database, and long enough for a header\n" * 20)
+
+    code, _, err = checked(home, capsys)
+
+    assert code == 4
+    assert "cannot be read: file is not a database" in err
