@@ -7,11 +7,12 @@ nothing itself: a `Runtime` does. It reads no time and sleeps nowhere: a `Clock`
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from sokovan.agent.entry import PULLS, UNSTARTED, Entry
 from sokovan.agent.journal import stopped_before_start
 from sokovan.agent.runtime import Ended, PullFailedError, Runtime, StartFailedError, is_final
-from sokovan.agent.timers import Timer, Timers, first_of
+from sokovan.agent.timers import Timers, first_of
 from sokovan.clock import Clock
 from sokovan.config import AgentConfig
 from sokovan.domain.errors import AgentError
@@ -37,32 +38,6 @@ POLL_S_MIN = 0.01
 POLL_S_MAX = 0.1
 STREAMS = ("stdout", "stderr")
 _DAY_S = 86400.0
-PULLS = frozenset({ReportState.PULLING, ReportState.PULL_FAILED})
-UNSTARTED = PULLS | {ReportState.PREPARED}
-"""What it was only asked to prepare."""
-
-
-@dataclass(slots=True)
-class Entry:
-    """What is known of one token."""
-
-    report: KernelReport
-    """The latest."""
-    order: KernelToStart | None = None
-    """Kept while it may be tried again."""
-    requeue: bool = False
-    cut_off: bool = False
-    """Stopped because no manager was heard of."""
-    retry: Timer | None = None
-    over: asyncio.Event | None = None
-    """Set at the end; made when somebody waits for output."""
-
-    def stop_trying(self) -> None:
-        """Forget what was to be tried again."""
-        if self.retry is not None:
-            self.retry.cancel()
-            self.retry = None
-        self.order = None
 
 
 class Agent:
@@ -136,6 +111,8 @@ class Agent:
             if report is None or report.state is ReportState.PREPARED:
                 self._start(kernel)
                 await asyncio.sleep(0)  # a long batch holds up nobody
+            elif report.state in PULLS and not is_final(report):
+                self._entries[kernel.token].order = kernel  # as soon as it is ready
         return [self._state(kernel.token) for kernel in kernels]
 
     async def stop(self, kernels: Sequence[KernelToStop]) -> list[KernelReport]:
@@ -245,9 +222,8 @@ class Agent:
     def prepared(self, token: str) -> None:
         """What a kernel needs is ready."""
         entry = self._entries.get(token)
-        if entry is not None and entry.report.state in PULLS:
-            failures = entry.report.failures
-            self._say(KernelReport(token, ReportState.PREPARED, failures=failures))
+        if entry is not None and entry.report.state in PULLS:  # else it was stopped meanwhile
+            self._ready(token)
 
     def pull_failed(self, order: KernelToPrepare, error: PullFailedError) -> None:
         """What a kernel needs could not be made ready. What may mend by itself is tried again."""
@@ -320,9 +296,20 @@ class Agent:
         except PullFailedError as error:
             self.pull_failed(order, error)
             return
-        failures = before.report.failures if before else 0
-        state = ReportState.PREPARED if is_ready else ReportState.PULLING
-        self._say(KernelReport(order.token, state, failures=failures))
+        if is_ready:
+            self._ready(order.token)
+        else:
+            failures = before.report.failures if before else 0
+            self._say(KernelReport(order.token, ReportState.PULLING, failures=failures))
+
+    def _ready(self, token: str) -> None:
+        """Start what is ready by now, if it is to be started already."""
+        entry = self._entries.get(token)
+        if entry is not None and entry.order is not None:
+            self._start(entry.order)
+        else:
+            failures = entry.report.failures if entry else 0
+            self._say(KernelReport(token, ReportState.PREPARED, failures=failures))
 
     def _start(self, order: KernelToStart) -> None:
         try:

@@ -51,6 +51,8 @@ class Judge:
         self.picture = Picture({})
         self.accepted: dict[SessionId, None] = {}
         self.cancelled: dict[SessionId, None] = {}
+        self.ordered: set[str] = set()
+        """Every token that an agent was asked to start."""
         self.violations: list[str] = []
         self.pictures = 0
         self.moves = 0
@@ -65,7 +67,6 @@ class Judge:
         self._runtimes = runtimes
         self._title = title
         self._given_up: set[str] = set()
-        self._ordered: set[str] = set()
         self._cursors_seen = -1
         self._ear: witness.Ear | None = None
         self._changes_seen = -1
@@ -95,10 +96,8 @@ class Judge:
         found += witness.what_runs_is_held(picture, running)
         found += witness.kernels_run_once(running, self._given_up)
         found += witness.tokens_run_once(started)
-        for runtime in self._runtimes.values():
-            self._ordered.update(runtime.kernels, runtime.refused)
-        found += witness.what_is_creating_was_ordered(picture, self._ordered)
-        sweeps = now >= self._sweep_at
+        found += witness.what_is_creating_was_ordered(picture, self.ordered)
+        sweeps = not now < self._sweep_at <= now + SWEEP_EVERY_S  # the clock may have been set
         if sweeps:
             self._sweep_at = now + SWEEP_EVERY_S
         if live is not None:

@@ -4,7 +4,7 @@ Agents are the real ones, in this process. What they say unasked travels as mess
 manager asks of them, as calls that may fail before or after they took effect.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -33,6 +33,10 @@ class Surroundings(Protocol):
 
     def note(self, what: str) -> None:
         """Remember that something happened, for the story of a failure."""
+        ...
+
+    def note_orders(self, tokens: Iterable[str]) -> None:
+        """Remember that an agent was asked to start these."""
         ...
 
     async def meanwhile(self, seconds: float) -> None:
@@ -245,6 +249,8 @@ class Network(InProcessHome):
         if place is None or place.incarnation is None or not place.is_reachable:
             raise AgentError(f"agent {agent_id} is not connected")
         agent = self._reached(agent_id)
+        if op == "start":
+            self._world.note_orders(item.token for item in items)
         answers: list[KernelReport] = await getattr(agent, op)(items)
         agent.heard()
         return answers
@@ -253,6 +259,8 @@ class Network(InProcessHome):
         async def arrive() -> None:
             place = self._places.get(agent_id)
             if place is not None and place.agent is not None and place.is_reachable:
+                if op == "start":
+                    self._world.note_orders(item.token for item in items)
                 await getattr(place.agent, op)(items)
 
         self._world.later(self._fate.seconds("delay_s"), what, arrive)

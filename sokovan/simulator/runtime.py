@@ -14,6 +14,7 @@ from sokovan.agent.runtime import (
     Recovered,
     RuntimeEvents,
     StartFailedError,
+    needs_nothing,
 )
 from sokovan.agent.timers import Timer, Timers
 from sokovan.clock import Clock
@@ -139,6 +140,7 @@ class FakeRuntime:
         return stopped_before_start(token) if token in self.refused else None
 
     def prepare(self, order: KernelToPrepare) -> bool:
+        needs_nothing(order)  # a script decides, as long as sessions cannot name an image
         script = self.script(order)
         if script.has_no_image:
             raise PullFailedError("there is no such image", permanent=True)

@@ -8,7 +8,7 @@ import contextlib
 import heapq
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from sokovan.agent.timers import Timers
 from sokovan.api.operations import Operations
@@ -269,6 +269,10 @@ class World:
         if self.steps == self.until_step:
             raise StepReached
         self.judge.note(self.steps, self.clock.now() - BEGINNING, what)
+
+    def note_orders(self, tokens: Iterable[str]) -> None:
+        """Remember that an agent was asked to start these."""
+        self.judge.ordered.update(tokens)
 
     def next_at(self) -> float:
         """Return when something will be due."""

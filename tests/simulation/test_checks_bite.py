@@ -267,11 +267,11 @@ def test_whatever_is_left_at_the_end_is_reported(world):
     live = world.manager.repository.live
     runs, waits = named(world, "runs").session_id, named(world, "waits").session_id
 
-    found = witness.everything_has_ended(spoilt(world), live.waits, world.network.places)
+    found = witness.everything_has_ended(spoilt(world), live.waits)
     assert f"session {runs} is still RUNNING" in found
     assert f"session {waits} still waits: NOT_ALL_KERNELS_FIT" in found
     assert sum("is left over on agent-0" in sentence for sentence in found) == 2
-    found = witness.everything_has_ended(spoilt(world), {}, world.network.places)
+    found = witness.everything_has_ended(spoilt(world), {})
     assert f"session {waits} waits without a reason" in found
 
 

@@ -1,12 +1,19 @@
 """Random runs of the real scheduler among faults, each from one seed: a failure is a number."""
 
+from dataclasses import replace
+
 import pytest
 
+from sokovan.simulator import soak
 from sokovan.simulator.faults import NO_FAULTS, ROUGH, STORM
+from sokovan.simulator.shape import Shape
 from sokovan.simulator.trial import Trial
 
+STORMS = Shape(hours=1.5, sessions=100, faults="storm")
+FIFTY = [Shape(seed) for seed in range(10)] + [replace(STORMS, seed=seed) for seed in range(40)]
 
-@pytest.mark.parametrize("seed", range(20))
+
+@pytest.mark.parametrize("seed", range(6))
 def test_nothing_is_lost_repeated_or_stuck_while_everything_fails(seed):
     faults = STORM if seed % 2 else ROUGH
 
@@ -23,3 +30,14 @@ def test_everything_ends_as_its_script_says_when_nothing_goes_wrong():
 
     assert not outcome.violation, outcome.violation
     assert not outcome.counts["ended AGENT_LOST"] + outcome.counts["ended ABNORMAL_TERMINATION"]
+
+
+@pytest.mark.slow
+def test_fifty_seeds():
+    """Ten runs as `sokovan sim` does them by default, and forty storms of a hundred sessions."""
+    results = list(soak.soak(FIFTY, jobs=soak.processors()))
+
+    failed = [f"{result.shape.command()}\n{result.story}" for result in results if result.story]
+    assert not failed, "\n\n".join(failed)
+    assert sorted(result.sessions for result in results) == [100] * 40 + [500] * 10
+    assert all(result.faults >= 200 for result in results)
