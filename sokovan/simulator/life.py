@@ -9,7 +9,7 @@ from typing import Protocol
 from sqlalchemy import Engine
 
 from sokovan.api.operations import Notices, Operations
-from sokovan.clock import Clock
+from sokovan.clock import Clock, Origin
 from sokovan.config import Config
 from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.errors import SokovanError
@@ -58,9 +58,10 @@ class Around(Protocol):
 class SteppedClock:
     """The clock of one process, made when its machine's clock was set wrong by so much."""
 
-    def __init__(self, truth: Clock, offset_s: float) -> None:
+    def __init__(self, truth: Clock, offset_s: float, boot_id: str) -> None:
         self._truth = truth
         self.offset_s = offset_s
+        self.origin = Origin(boot_id, offset_s)
 
     def now(self) -> float:
         """Return the time as this process has it."""

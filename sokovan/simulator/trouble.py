@@ -13,6 +13,8 @@ from sokovan.simulator.faults import NO_FAULTS
 from sokovan.simulator.workload import machines
 from sokovan.simulator.world import World
 
+REBOOTS = 0.3
+"""How often a clock is wrong because its machine was started anew."""
 ASK_AGAIN_S = 60.0
 """How long an administrator waits before asking again for what was refused."""
 MANAGER = "manager"
@@ -123,7 +125,7 @@ class Trouble:
         step_s = self._fate.seconds("clock_step_s")
         self._count("clock_steps", f"the clock of {where} is set by {step_s:+.0f} s")
         if where == MANAGER:
-            self._world.set_clock(step_s)
+            self._world.set_clock(step_s, reboots=self._fate.rng.random() < REBOOTS)
         else:
             self._world.runtimes[AgentId(where)].step_clock(step_s)
 

@@ -91,6 +91,7 @@ class World:
         self._plan: list[tuple[float, int, str, Callable[[], Awaitable[None]]]] = []
         self._planned = 0
         self._lives = 0
+        self._boots = 0
         self._is_nested = False
         self.network = Network(
             self,
@@ -111,8 +112,12 @@ class World:
         """Return the source of chance that this world has for a purpose."""
         return self.chance(self.seed, purpose)
 
-    def set_clock(self, step_s: float) -> None:
-        """Set the clock of the manager's machine; who runs now does not see it."""
+    def set_clock(self, step_s: float, *, reboots: bool = False) -> None:
+        """Set the clock of the manager's machine; who runs now does not see it.
+
+        When that machine `reboots`, nobody can tell by how much the clock was set.
+        """
+        self._boots += reboots
         self.clock_off_s += step_s
         self.judge.clock_is_steady &= step_s >= 0
 
@@ -160,7 +165,7 @@ class World:
         self.note(f"the manager begins life {self._lives}")
         manager = Manager.new(
             self,
-            SteppedClock(self.clock, self.clock_off_s),
+            SteppedClock(self.clock, self.clock_off_s, f"boot-{self._boots}"),
             self.fate(f"database-{self._lives}"),
             holder=f"life-{self._lives}",
         )
@@ -327,7 +332,7 @@ class World:
                 self.later(down_s, "", self.start_manager)
             if self.judge.violations and not is_nested:
                 raise InvariantViolatedError(self.story(self.judge.violations))
-            if self.next_at() > self.clock.now():
+            if self.clock.now() > at or self.next_at() > at:
                 return True
         self.judge.violations.append("it goes round in circles, and time does not pass")
         return True

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 
 from sqlalchemy import insert, select, update
 
+from sokovan.clock import Origin
 from sokovan.domain.errors import LeaseLostError
-from sokovan.domain.sessions import AgentId
+from sokovan.domain.sessions import AgentId, SessionId
 from sokovan.domain.statuses import FINAL
 from sokovan.store.changes import load_sessions
 from sokovan.store.engine import Transaction
@@ -13,28 +14,49 @@ from sokovan.store.live import Live
 from sokovan.store.rows import agent_of, hold_of
 from sokovan.store.tables import agents, holds, scaling_groups, sessions
 
+STEP_S_MIN = 1.0
+"""Clocks of one boot differ by less when nobody has set the wall clock."""
 
-def take_leases(tx: Transaction, groups: Iterable[str], holder: str) -> dict[str, int]:
+
+def take_leases(
+    tx: Transaction, groups: Iterable[str], holder: str, origin: Origin
+) -> tuple[dict[str, int], dict[str, float]]:
     """Become the writer of `groups`, and of any other that still has live sessions.
 
+    Args:
+        tx: The transaction.
+        groups: By name.
+        holder: Who takes them.
+        origin: What its clock counts from.
+
     Returns:
-        The fencing tokens.
+        The fencing tokens, and by how many seconds the clock was set since the last writer, for the
+        groups for which it was.
     """
     known = {row.name: row for row in tx.execute(select(scaling_groups))}
     used = tx.execute(
         select(sessions.c.scaling_group).where(sessions.c.status.not_in(sorted(FINAL))).distinct()
     ).scalars()
-    fencing = {}
+    fencing, steps = {}, {}
     for name in dict.fromkeys((*groups, *sorted(used))):
         if name not in known:
             tx.execute(insert(scaling_groups).values(name=name, fencing_token=0))
+        elif origin.boot_id and known[name].boot_id == origin.boot_id:
+            step_s = origin.wall_s - known[name].clock_origin
+            if abs(step_s) >= STEP_S_MIN:
+                steps[name] = step_s
         fencing[name] = (known[name].fencing_token if name in known else 0) + 1
         tx.execute(
             update(scaling_groups)
             .where(scaling_groups.c.name == name)
-            .values(lease_holder=holder, fencing_token=fencing[name])
+            .values(
+                lease_holder=holder,
+                fencing_token=fencing[name],
+                boot_id=origin.boot_id,
+                clock_origin=origin.wall_s,
+            )
         )
-    return fencing
+    return fencing, steps
 
 
 def check_leases(tx: Transaction, fencing: Mapping[str, int]) -> None:
@@ -50,15 +72,20 @@ def check_leases(tx: Transaction, fencing: Mapping[str, int]) -> None:
             )
 
 
-def read_live(tx: Transaction) -> Live:
-    """Read everything that is alive."""
-    live = Live()
+def live_ids(tx: Transaction) -> list[SessionId]:
+    """Read which sessions are alive, by ascending number."""
     ids = tx.execute(
         select(sessions.c.session_id)
         .where(sessions.c.status.not_in(sorted(FINAL)))
         .order_by(sessions.c.number)
-    ).scalars()
-    live.put_sessions(load_sessions(tx, list(ids)))
+    )
+    return [SessionId(session_id) for session_id in ids.scalars()]
+
+
+def read_live(tx: Transaction) -> Live:
+    """Read everything that is alive."""
+    live = Live()
+    live.put_sessions(load_sessions(tx, live_ids(tx)))
     for row in tx.execute(select(holds).order_by(holds.c.token)):
         live.put_hold(hold_of(row))
     live.put_agents(agent_of(row) for row in tx.execute(select(agents)))

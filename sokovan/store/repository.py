@@ -19,12 +19,12 @@ from sokovan.identity import IdSource
 from sokovan.scheduler.messages import AgentHello, KernelReport
 from sokovan.scheduler.moves import Applied, Move, Moved
 from sokovan.store.agents import register, remove, save_drained, save_status, what_follows
-from sokovan.store.ahead import pulled_back
 from sokovan.store.changes import BY_DEPENDENCY, ChangeSet
 from sokovan.store.engine import Database, Job, T, Transaction
-from sokovan.store.leases import check_leases, read_cursors, read_live, take_leases
+from sokovan.store.leases import check_leases, live_ids, read_cursors, read_live, take_leases
 from sokovan.store.loads import Loads
 from sokovan.store.reports import record
+from sokovan.store.set_clocks import pulled_back, shifted
 from sokovan.store.submissions import accept
 from sokovan.store.tables import scaling_groups
 
@@ -61,7 +61,7 @@ class SqlRepository(Loads):
     async def take_over(self) -> None:
         """Become the one writer of every group, and read what is alive."""
         names = list(self._groups)
-        self._fencing = await self._write(lambda tx: take_leases(tx, names, self._holder))
+        self._fencing = await self._write(lambda tx: self._take_leases(tx, names))
         for name in self._fencing:  # one that was taken out of the settings is driven to its end
             self._groups.setdefault(name, ScalingGroup(name))
         await self.refresh()
@@ -76,8 +76,20 @@ class SqlRepository(Loads):
             for agent in list(self.live.agents.values())
         )
 
+    def _take_leases(self, tx: Transaction, names: Sequence[str]) -> dict[str, int]:
+        """Take the leases; when the clock was set since the last manager, no age is to change."""
+        fencing, steps = take_leases(tx, names, self._holder, self._clock.origin)
+        if steps:
+            changes = self._changes(tx)
+            changes.load(live_ids(tx))
+            for change in changes:
+                if step_s := steps.get(change.session.scaling_group):
+                    change.session = shifted(change.session, step_s)
+            changes.save()
+        return fencing
+
     async def _pull_back(self, now: float) -> None:
-        """Have nothing begin in the future: the clock was set back while no manager was there."""
+        """Have nothing begin in the future, whatever the clock was before the machine started."""
         ahead = [i for i, s in self.live.sessions.items() if pulled_back(s, now) != s]
         if not ahead:
             return

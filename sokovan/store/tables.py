@@ -173,8 +173,11 @@ scaling_groups = Table(
     Column("last_agent_id", String(64)),
     Column("lease_holder", String(200)),
     Column("fencing_token", Integer, nullable=False),
+    Column("boot_id", String(64)),
+    Column("clock_origin", Float),
 )
 """A group's state, as opposed to its policy, which is configuration.
 
-Whoever holds the lease raises `fencing_token` when it takes over and names it in every apply.
+Whoever holds the lease raises `fencing_token` when it takes over and names it in every apply; it
+leaves behind what its clock counts from.
 """
