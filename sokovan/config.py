@@ -5,6 +5,7 @@ A setting `scheduler.hint_cycle_s` is `hint_cycle_s` below `[scheduler]` in the 
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -13,8 +14,24 @@ from types import UnionType
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from sokovan.domain.cluster import AgentRanking, QueueOrder, ScalingGroup
-from sokovan.domain.errors import ConfigError
+from sokovan.domain.errors import ConfigError, HomeError, InvalidRequestError
+from sokovan.domain.quantities import parse_milli, parse_size
 from sokovan.domain.sessions import Limit
+
+SECONDS_MAX = 1e9
+COUNT_MAX = 2**53
+PORT_MAX = 65535
+NOT_LESS: Mapping[str, float] = {
+    **dict.fromkeys(("hint_cycle_s", "full_cycle_s", "refresh_cycle_s", "heartbeat_s"), 0.01),
+    **dict.fromkeys(("agent_silence_s", "agent_call_timeout_s", "cut_off_stop_s"), 0.01),
+    **dict.fromkeys(("submit_sessions_max", "page_sessions_max", "kernels_max"), 1),
+    **dict.fromkeys(("attempts_max", "body_bytes_max"), 1),
+    "phase_s_max": 0.01,
+}
+"""With less than this, nothing would get done, or nothing else."""
+SYNCHRONOUS = ("FULL", "NORMAL")
+_HOST = re.compile(r"[A-Za-z0-9_:%-]{1,63}(\.[A-Za-z0-9_%-]{1,63}){0,9}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +130,7 @@ class GroupConfig:
             order=_choice(QueueOrder, self.order, f"groups.{name}.order"),
             ranking=_choice(AgentRanking, self.ranking, f"groups.{name}.ranking"),
             limits={
-                stage: Limit(
-                    attempts_max=_whole(limit.get("attempts_max")),
-                    phase_s_max=limit.get("phase_s_max"),
-                )
+                stage: _limit(limit, f"groups.{name}.limits.{stage}")
                 for stage, limit in self.limits.items()
             },
             pending_timeout_s=self.pending_timeout_s or None,
@@ -149,9 +163,18 @@ class Config:
 
 
 def home_of(option: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the home directory: the option, else SOKOVAN_HOME, else `~/.sokovan`, absolute."""
+    """Return the home directory: the option, else SOKOVAN_HOME, else `~/.sokovan`, absolute.
+
+    Raises:
+        HomeError: Nobody can say which directory that is.
+    """
     chosen = option or Path(environ.get("SOKOVAN_HOME") or DEFAULT_HOME)
-    return chosen.expanduser().absolute()
+    try:
+        return chosen.expanduser().absolute()
+    except (RuntimeError, OSError):  # no such user; or the current directory was removed
+        raise HomeError(
+            f"{chosen} leads nowhere; name a whole path with --home or SOKOVAN_HOME"
+        ) from None
 
 
 def load_config(home: Path, environ: Mapping[str, str] = os.environ) -> Config:
@@ -163,13 +186,17 @@ def load_config(home: Path, environ: Mapping[str, str] = os.environ) -> Config:
     file = home / "config.toml"
     try:
         data = tomllib.loads(file.read_text()) if file.exists() else {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{file}: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{file}: it is nested too deeply") from None
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
     config = replace(_build(Config, data, ""), home=home)
     config = _with_environment(config, environ)
+    _check_texts(config)
     for agent in config.agents:
+        _check_agent(agent)
         if agent.scaling_group not in config.groups:
             raise ConfigError(
                 f"agents: {agent.name!r} is in the group {agent.scaling_group!r}, which has no"
@@ -213,18 +240,89 @@ def _build(kind: Any, data: Any, path: str) -> Any:
     if origin is tuple:
         if not isinstance(data, list):
             raise ConfigError(f"{path}: expected a list of tables, written [[{path}]]")
-        return tuple(_build(args[0], item, path) for item in data)
+        return tuple(_build(args[0], item, f"{path}[{n}]") for n, item in enumerate(data))
     if origin is not None and origin is not UnionType:  # Mapping[str, X]
         if not isinstance(data, dict):
             raise ConfigError(f"{path}: expected a table")
         return {name: _build(args[1], item, _dotted(path, name)) for name, item in data.items()}
-    if kind is float and isinstance(data, int) and not isinstance(data, bool):
-        data = float(data)
-    if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
-        raise ConfigError(f"{path}: expected {kind.__name__}, not {data!r}")
-    if isinstance(data, float) and not 0 <= data < float("inf"):
-        raise ConfigError(f"{path}: {data} is out of range; it must be a number from 0 up")
-    return data
+    kinds = (int, float) if kind is float else (kind,)
+    if not isinstance(data, kinds) or (isinstance(data, bool) and kind is not bool):
+        raise ConfigError(f"{path}: expected {_KINDS[kind]}, not {_brief(data)}")
+    return _in_range(kind, data, path) if kind in {int, float} else data
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+def _in_range(kind: Any, number: Any, path: str) -> Any:
+    said = path.lower()  # in the file, or in capitals in the environment
+    least = next((least for name, least in NOT_LESS.items() if said.endswith(name)), 0)
+    most = PORT_MAX if said.endswith("port") else COUNT_MAX if kind is int else SECONDS_MAX
+    if not least <= number <= most:
+        raise ConfigError(
+            f"{path}: {_brief(number)} is out of range; it must be from {least:g} to {most:g}"
+        )
+    return kind(number)
+
+
+def _brief(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a number of thousands of digits
+        return "that"
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _check_texts(config: Config) -> None:
+    """Agents' names become directories; those of groups are submitted, and shown."""
+    if config.store.synchronous not in SYNCHRONOUS:
+        raise ConfigError(
+            f"store.synchronous: {_brief(config.store.synchronous)} does not exist; choose one of"
+            f" {', '.join(SYNCHRONOUS)}"
+        )
+    if not _HOST.fullmatch(config.api.host):
+        raise ConfigError(
+            f"api.host: {_brief(config.api.host)} is no address; write one such as 127.0.0.1 or ::1"
+        )
+    names = [("agents", agent.name) for agent in config.agents]
+    names += [("groups", name) for name in config.groups]
+    for where, name in names:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{where}: {_brief(name)} is no name; write 1 to 64 letters, digits, _, - and .,"
+                " the first of them not a ."
+            )
+
+
+def _check_agent(agent: AgentConfig) -> None:
+    """Check what only the agent's process reads: it would not start, and nothing would run."""
+    try:
+        if agent.cpu:
+            parse_milli(agent.cpu, field="cpu")
+        if agent.mem:
+            parse_size(agent.mem, field="mem")
+    except InvalidRequestError as error:
+        raise ConfigError(f"agents: {agent.name!r}: {error.message}") from None
+    if not re.fullmatch(r"auto|none|\d{1,4}(,\d{1,4})*", agent.gpus, re.ASCII):
+        raise ConfigError(
+            f"agents: {agent.name!r}: gpus: {_brief(agent.gpus)} is not understood; write auto,"
+            " none, or indexes such as 0,1"
+        )
+    if agent.cgroups not in {"auto", "off"}:
+        raise ConfigError(
+            f"agents: {agent.name!r}: cgroups: {_brief(agent.cgroups)} does not exist; choose one"
+            " of auto, off"
+        )
+
+
+def _limit(given: Mapping[str, float], path: str) -> Limit:
+    known = [f.name for f in fields(Limit)]
+    if unknown := sorted(set(given) - set(known)):
+        raise ConfigError(f"{path}.{unknown[0]}: no such setting; there are {', '.join(known)}")
+    attempts_max = given.get("attempts_max")
+    if attempts_max is not None and not float(attempts_max).is_integer():
+        raise ConfigError(f"{path}.attempts_max: expected a whole number, not {attempts_max}")
+    return Limit(None if attempts_max is None else int(attempts_max), given.get("phase_s_max"))
 
 
 def _with_environment(config: Config, environ: Mapping[str, str]) -> Config:
@@ -247,7 +345,7 @@ def _from_text(kind: Any, text: str, name: str) -> Any:
     try:
         return _build(kind, kind(text), name)
     except ValueError:
-        raise ConfigError(f"{name}: expected {kind.__name__}, not {text!r}") from None
+        raise ConfigError(f"{name}: expected {_KINDS[kind]}, not {_brief(text)}") from None
 
 
 def _choice(kind: Any, text: str, path: str) -> Any:
@@ -256,10 +354,6 @@ def _choice(kind: Any, text: str, path: str) -> Any:
     except ValueError:
         known = ", ".join(kind)
         raise ConfigError(f"{path}: {text!r} does not exist; choose one of {known}") from None
-
-
-def _whole(number: float | None) -> int | None:
-    return None if number is None else int(number)
 
 
 def _dotted(path: str, name: str) -> str:

@@ -309,13 +309,13 @@ class Client:
 
 
 def _path(ref: str, action: str = "") -> str:
-    if not ref or "/" in ref or set(ref) == {"."}:
+    if not ref or "/" in ref or set(ref) == {"."} or not is_utf8(ref):
         raise SessionNotFoundError(f"{ref!r} is no session id; `sokovan ls -a` lists them")
     return f"/v1/sessions/{quote(ref, safe='@~')}" + (f"/{action}" if action else "")
 
 
 def _agent_path(agent: str, action: str = "") -> str:
-    if not agent or "/" in agent or set(agent) == {"."}:
+    if not agent or "/" in agent or set(agent) == {"."} or not is_utf8(agent):
         raise AgentNotFoundError(f"there is no agent {agent!r}; `sokovan agents` lists them")
     return f"/v1/agents/{quote(agent, safe='')}" + (f"/{action}" if action else "")
 

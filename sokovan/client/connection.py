@@ -120,6 +120,8 @@ class Connection:
                 f"no server answers at {http.base_url} ({error or type(error).__name__});"
                 " `sokovan up` starts one"
             ) from error
+        except UnicodeEncodeError as error:
+            raise _not_utf8(error) from None
         if date := response.headers.get("date"):
             with contextlib.suppress(ValueError):
                 self.server_time = parsedate_to_datetime(date).timestamp()
@@ -246,10 +248,14 @@ def _encoded(body: object) -> bytes:
     try:
         return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError as error:
-        shown = error.object[max(error.start - 20, 0) : error.end + 20]
-        raise InvalidRequestError(
-            f"{shown!r} is not UTF-8, and everything that is submitted must be; rename it, or unset"
-            " the variable"
-        ) from None
+        raise _not_utf8(error) from None
     except (ValueError, TypeError) as error:
         raise InvalidRequestError(f"this cannot be sent as JSON: {error}") from None
+
+
+def _not_utf8(error: UnicodeEncodeError) -> InvalidRequestError:
+    shown = error.object[max(error.start - 20, 0) : error.end + 20]
+    return InvalidRequestError(
+        f"{shown!r} is not UTF-8, and everything that is submitted must be; rename it, or unset"
+        " the variable"
+    )

@@ -73,7 +73,9 @@ def parse_duration(text: str, *, field: str) -> float:
             hours, minutes, seconds = 0, int(first), int(second)
         else:
             hours, minutes, seconds = int(first), int(second), int(third or 0)
-        return float(int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds)
+        whole = int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
+        if whole <= _SECONDS_MAX:
+            return float(whole)
     parts = re.findall(r"(\d{1,99}(?:\.\d{1,99})?)([smhdw]?)", plain, re.ASCII)
     total = sum(Decimal(number) * _SECONDS[unit] for number, unit in parts)
     written = "".join(number + unit for number, unit in parts)
