@@ -98,6 +98,9 @@ class AgentConfig:
     """After so long without a manager, it stops the kernels that are to be requeued elsewhere."""
     output_keep_days: float = 30.0
     """How long output is kept after a kernel's end; 0 keeps it for ever."""
+    output_bytes_max: int = 1024**3
+    """How much of each stream of a kernel is kept, in bytes: beyond it, the middle is dropped; 0
+    keeps everything."""
 
 
 @dataclass(frozen=True, slots=True)

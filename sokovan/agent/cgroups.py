@@ -42,11 +42,19 @@ class Group:
         return [f"{path}/cgroup.procs" for path in self.paths]
 
     def pids(self) -> set[int]:
-        """Return every process in it, those in groups that it made below its own included."""
-        return {int(pid) for path in self._all() for pid in _read(f"{path}/cgroup.procs").split()}
+        """Return every process in it, those in groups that it made below its own included.
+
+        Raises:
+            OSError: It cannot be looked at now: no descriptor is free.
+        """
+        return {int(pid) for p in self._all() for pid in _must_read(f"{p}/cgroup.procs").split()}
 
     def kill(self) -> None:
-        """Send SIGKILL to everything in it; forks that are under way may need another call."""
+        """Send SIGKILL to everything in it; forks that are under way may need another call.
+
+        Raises:
+            OSError: It cannot be looked at now: no descriptor is free.
+        """
         if _write(f"{self.paths[0]}/cgroup.kill", "1"):
             return
         self._freeze(frozen=True)
@@ -312,8 +320,20 @@ def _remove(path: str) -> bool:
 
 def _read(path: str) -> str:
     try:
-        fd = os.open(path, os.O_RDONLY)
+        return _must_read(path)
     except OSError:
+        return ""
+
+
+def _must_read(path: str) -> str:
+    """Return what a file says; a group that went away says nothing.
+
+    Raises:
+        OSError: It cannot be opened now.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
         return ""
     try:
         pieces = []

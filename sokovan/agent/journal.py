@@ -5,7 +5,7 @@ Below the agent's directory:
     kernels/TOKEN/      a kernel that runs, or whose last report nobody has acknowledged
         kernel.json     the order, written before anything is started
         run             three lines of the wrapper: who it is, `started`, the command's status
-        stdout, stderr  the output
+        stdout, stderr  the output; with stdout.gap and stderr.gap where some of it was dropped
         ended.json      the last report, once nothing of the kernel is left
     done/TOKEN/         a kernel whose last report was acknowledged: ended.json, and output if any
     stopped/TOKEN       an empty file: stopped before it was started, so it never may be
@@ -20,6 +20,7 @@ counts once it is complete, and the files of one kernel are written in this orde
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,15 +28,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sokovan.agent import output
+from sokovan.agent.output import STREAMS
 from sokovan.agent.procfs import Process, parse_stat
 from sokovan.agent.wire import WireError, decode_report, decode_start, encode_report
 from sokovan.domain.reasons import EndReason
 from sokovan.scheduler.messages import KernelReport, KernelToStart, OutputChunk, ReportState
 
-CHUNK_BYTES_MAX = 4 * 1024 * 1024
-"""Most output in one answer, whatever was asked for."""
-STREAMS = ("stdout", "stderr")
+log = logging.getLogger(__name__)
+
 _PRUNE_SLICE = 200
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What says that a file is not there. Any other error says nothing of what it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +82,10 @@ class Journal:
         return f"{self._kernels}/{token}"
 
     def begin(self, order: Order, encoded: Mapping[str, Any]) -> None:
-        """Write an order down, unless that was done before.
+        """Write an order down; if that was done before, as what it is now.
 
         Raises:
-            OSError: It cannot be written; nothing may be started.
+            OSError: It cannot be written; nothing may be started. What was written before stays.
         """
         folder = self.folder(order.kernel.token)
         record = {
@@ -90,10 +94,14 @@ class Journal:
             "boot_id": order.boot_id,
             "groups": order.groups,
         }
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(folder, 0o700)
+        text = json.dumps(record)
         try:
-            _write(f"{folder}/kernel.json", json.dumps(record))
+            os.mkdir(folder, 0o700)
+        except FileExistsError:  # another try: what is written down stays until it is replaced
+            _replace(f"{folder}/kernel.json", text)
+            return
+        try:
+            _write(f"{folder}/kernel.json", text)
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -102,6 +110,9 @@ class Journal:
         """Yield every kernel that is not over and acknowledged, and its last report if any.
 
         A directory without a complete order was never started and is removed.
+
+        Raises:
+            OSError: Something that is there cannot be read now.
         """
         for token in sorted(os.listdir(self._kernels)):
             order = self.order(token)
@@ -111,7 +122,11 @@ class Journal:
                 yield order, _read_report(f"{self.folder(token)}/ended.json", token)
 
     def order(self, token: str) -> Order | None:
-        """Read an order, or `None` when it was not written to its end."""
+        """Read an order, or `None` when it was not written to its end.
+
+        Raises:
+            OSError: It is there and cannot be read now.
+        """
         try:
             record = json.loads(_read(f"{self.folder(token)}/kernel.json"))
             kernel = decode_start(record["order"])
@@ -123,15 +138,19 @@ class Journal:
                 str(record["boot_id"]),
                 tuple(str(group) for group in record["groups"]),
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (*_ABSENT, ValueError, KeyError, TypeError):
             return None
 
     def run(self, token: str) -> Run:
-        """Read what the wrapper has written; a line without its end does not count."""
+        """Read what the wrapper has written; a line without its end does not count.
+
+        Raises:
+            OSError: It is there and cannot be read now.
+        """
         try:
             lines = _read(f"{self.folder(token)}/run").split("\n")[:-1]
             wrapper = parse_stat(lines[0])
-        except (OSError, ValueError, IndexError):
+        except (*_ABSENT, ValueError, IndexError):
             return Run()
         started = len(lines) > 1 and lines[1] == "started"
         status = lines[2] if started and len(lines) > 2 else ""
@@ -148,7 +167,7 @@ class Journal:
 
     def clear_run(self, token: str) -> None:
         """Remove the traces of a start that did not come about."""
-        for name in ("run", *STREAMS):
+        for name in ("run", *STREAMS, *(f"{stream}.gap" for stream in STREAMS)):
             with contextlib.suppress(OSError):
                 os.unlink(f"{self.folder(token)}/{name}")
 
@@ -192,7 +211,11 @@ class Journal:
             os.close(fd)
 
     def recall(self, token: str) -> KernelReport | None:
-        """Return the last report of a kernel that was acknowledged or refused."""
+        """Return the last report of a kernel that was acknowledged or refused.
+
+        Raises:
+            OSError: It is there and cannot be read now.
+        """
         if os.path.lexists(f"{self._stopped}/{token}"):
             return stopped_before_start(token)
         if not os.path.lexists(f"{self._done}/{token}"):
@@ -207,22 +230,21 @@ class Journal:
 
     def read(self, token: str, stream: str, offset: int, bytes_max: int) -> OutputChunk:
         """Read output; a negative offset counts from the end."""
-        fd = -1
         for base in (self._kernels, self._done):
-            with contextlib.suppress(OSError):
-                fd = os.open(f"{base}/{token}/{stream}", os.O_RDONLY)
-                break
-        if fd < 0:
-            return OutputChunk(b"", 0, 0, ended=False)
-        try:
-            size = os.fstat(fd).st_size
-            begin = max(0, size + offset) if offset < 0 else offset
-            data = os.pread(fd, max(0, min(bytes_max, CHUNK_BYTES_MAX)), begin)
-            if data:
-                size = max(size, begin + len(data))
-            return OutputChunk(data, begin, size, ended=False)
-        finally:
-            os.close(fd)
+            with contextlib.suppress(FileNotFoundError):
+                return output.read(f"{base}/{token}/{stream}", offset, bytes_max)
+        return OutputChunk(b"", 0, 0, ended=False)
+
+    def bound_output(self, token: str, bytes_max: int) -> None:
+        """Drop the middle of what a kernel has said beyond so much; 0 drops nothing."""
+        for stream in STREAMS if bytes_max else ():
+            try:
+                gap = output.bound(f"{self.folder(token)}/{stream}", bytes_max)
+            except OSError as error:
+                log.warning("%s of %s cannot be bounded: %s", stream, token, error)
+            else:
+                if gap:
+                    log.info("%s of %s: dropped %d to %d", stream, token, gap.begin, gap.end)
 
     def prune(self, before: float) -> Iterator[None]:
         """Remove what was acknowledged or refused before then, a slice at each step."""
@@ -258,7 +280,7 @@ def _remove(entry: "os.DirEntry[str]") -> None:
 def _read_report(path: str, token: str) -> KernelReport | None:
     try:
         report = decode_report(json.loads(_read(path)))
-    except (OSError, ValueError, WireError):
+    except (*_ABSENT, ValueError, WireError):
         return None
     return report if report.token == token else None
 
@@ -272,6 +294,18 @@ def _read(path: str) -> str:
     finally:
         os.close(fd)
     return b"".join(pieces).decode(errors="replace")
+
+
+def _replace(path: str, text: str) -> None:
+    """Write a whole file in the place of another, or leave that as it is."""
+    written = f"{path}.new"
+    try:
+        _write(written, text)
+        os.rename(written, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(written)
+        raise
 
 
 def _write(path: str, text: str) -> None:

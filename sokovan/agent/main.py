@@ -93,7 +93,12 @@ async def _serve(directory: Path, config: AgentConfig, capacity: Capacity) -> st
     timers = Timers(clock)
     groups = cgroups.detect(directory) if config.cgroups != "off" else None
     runtime = ProcessRuntime(
-        directory, clock=clock, timers=timers, capacity=capacity, cgroups=groups
+        directory,
+        clock=clock,
+        timers=timers,
+        capacity=capacity,
+        cgroups=groups,
+        output_bytes_max=config.output_bytes_max,
     )
     hello = describe(_agent_id(directory), config, capacity)
     agent = Agent(hello, config=config, runtime=runtime, clock=clock, timers=timers)
@@ -198,5 +203,11 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=default.output_keep_days,
         help="days to keep output after a kernel's end; 0 keeps it for ever",
+    )
+    add(
+        "--output-bytes-max",
+        type=int,
+        default=default.output_bytes_max,
+        help="bytes of each stream to keep: beyond them its middle is dropped; 0 keeps all",
     )
     return parser

@@ -12,20 +12,33 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from sokovan.agent import procfs, wrapper
 from sokovan.agent.cgroups import Cgroups, Group
 from sokovan.agent.journal import Journal, Order, Run, stopped_before_start
-from sokovan.agent.runtime import Ended, Recovered, RuntimeEvents, StartFailedError
-from sokovan.agent.timers import Timer, Timers
+from sokovan.agent.running import Running
+from sokovan.agent.runtime import (
+    Ended,
+    Recovered,
+    RuntimeEvents,
+    StartFailedError,
+    needs_nothing,
+)
+from sokovan.agent.timers import Timers
+from sokovan.agent.watch import ASK_AFTER_S, Watch
 from sokovan.agent.wire import encode_start
 from sokovan.clock import Clock
 from sokovan.domain.quantities import format_size
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Capacity
-from sokovan.scheduler.messages import KernelReport, KernelToStart, OutputChunk, ReportState
+from sokovan.scheduler.messages import (
+    KernelReport,
+    KernelToPrepare,
+    KernelToStart,
+    OutputChunk,
+    ReportState,
+)
 
 log = logging.getLogger(__name__)
 
@@ -39,34 +52,15 @@ NOT_YET_S = 0.01
 """How long to wait before asking again whether the command has been started."""
 SHELL_FAILED = frozenset({1, 2, 125})
 """What shells, and our wrapper, return when they could not do what they were to."""
-ASK_AFTER_S = 1.0
-"""How often a wrapper is asked after that cannot be watched."""
 REMOVE_AGAIN_S = 0.5
 LOOKS_PART = 4
 """Looking at all processes may take at most one part in so many, plus one, of the time."""
 PRUNE_PAUSE_S = 0.02
+BOUND_OUTPUT_EVERY_S = 1.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-@dataclass(slots=True)
-class Running:
-    """A kernel of which something may be alive."""
-
-    token: str
-    pid: int
-    """The wrapper's."""
-    group: Group | None = None
-    mem_bytes: int = 0
-    pidfd: int | None = None
-    """Set when the wrapper is not our child."""
-    is_child: bool = True
-    wrapper_gone: bool = False
-    exit_code: int | None = None
-    """What the wrapper itself returned, when it is our child and was not killed."""
-    stopping: bool = False
-    tries: int = 0
-    timer: Timer | None = None
-    """The next step of stopping or clearing up."""
+Step = Callable[[Running], None]
 
 
 class ProcessRuntime:
@@ -78,6 +72,7 @@ class ProcessRuntime:
         timers: Runs what is to happen later.
         capacity: What there is to hand out.
         cgroups: Where control groups can be made; `None` makes none.
+        output_bytes_max: Most of each stream that is kept on the disk; 0 means all of it.
     """
 
     def __init__(
@@ -88,12 +83,14 @@ class ProcessRuntime:
         timers: Timers,
         capacity: Capacity,
         cgroups: Cgroups | None,
+        output_bytes_max: int = 0,
     ) -> None:
         self._journal = Journal(directory)
         self._clock = clock
         self._timers = timers
         self._capacity = capacity
         self._cgroups = cgroups
+        self._output_bytes_max = output_bytes_max
         self._boot_id = procfs.boot_id()
         self._kernels: dict[str, Running] = {}
         self._tokens: dict[int, str] = {}
@@ -110,17 +107,19 @@ class ProcessRuntime:
         self._loop = asyncio.get_running_loop()
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        self._watch = Watch(self._loop, self._timers, self._wrapper_ended)
         orders = list(self._journal.orders())
         table = procfs.processes() if orders else {}
         found = [r for order, final in orders if (r := self._recover(order, final, table))]
         if self._cgroups:
             self._cgroups.sweep({r.order.token for r in found})
+        self._bound_all_output()
         return found
 
     def close(self) -> None:
         self._loop.remove_signal_handler(signal.SIGCHLD)
         for kernel in self._kernels.values():
-            self._unwatch(kernel)
+            self._watch.end(kernel)
         if self._cgroups:
             self._cgroups.sweep(set(self._kernels))
             self._cgroups.close()
@@ -146,6 +145,11 @@ class ProcessRuntime:
     def read(self, token: str, stream: str, offset: int, bytes_max: int) -> OutputChunk:
         return self._journal.read(token, stream, offset, bytes_max)
 
+    def _bound_all_output(self) -> None:
+        for token in self._kernels:
+            self._journal.bound_output(token, self._output_bytes_max)
+        self._timers.after(BOUND_OUTPUT_EVERY_S, self._bound_all_output)
+
     def prune(self, before: float) -> None:
         self._prune(self._journal.prune(before))
 
@@ -155,6 +159,9 @@ class ProcessRuntime:
             self._timers.after(PRUNE_PAUSE_S, lambda: self._prune(slices))
 
     # --- the Runtime protocol: what is done -------------------------------------------------------
+
+    def prepare(self, order: KernelToPrepare) -> bool:
+        return needs_nothing(order)
 
     def start(self, order: KernelToStart) -> None:
         group = self._cgroups.group_of(order.token, order.request) if self._cgroups else None
@@ -189,14 +196,14 @@ class ProcessRuntime:
             return  # it is being cleared up, which no grace delays
         if force or grace_s <= 0:
             kernel.stopping = True
-            self._kill(kernel)
+            self._step(kernel, self._kill)
         elif not kernel.stopping:
             kernel.stopping = True
-            kernel.timer = self._timers.after(grace_s, lambda: self._kill(kernel))
-            self._terminate(kernel)
+            kernel.timer = self._timers.after(grace_s, lambda: self._step(kernel, self._kill))
+            self._step(kernel, self._terminate)
         elif kernel.timer and kernel.timer.at > self._clock.now() + grace_s:
             kernel.timer.cancel()
-            kernel.timer = self._timers.after(grace_s, lambda: self._kill(kernel))
+            kernel.timer = self._timers.after(grace_s, lambda: self._step(kernel, self._kill))
 
     # --- starting again ---------------------------------------------------------------------------
 
@@ -224,41 +231,9 @@ class ProcessRuntime:
             group.thaw()
         kernel = Running(token, found.pid, group, order.kernel.request.mem_bytes, is_child=False)
         self._kernels[token] = kernel
-        if not self._watch(kernel, found):
+        if not self._watch.begin(kernel, found):
             self._timers.after(0, lambda: self._wrapper_ended(kernel))
         return Recovered(order.kernel, order.accepted_at, alive=True)
-
-    def _watch(self, kernel: Running, found: procfs.Process) -> bool:
-        """Have the end of a wrapper that is not our child noticed; say whether it is alive."""
-        try:
-            kernel.pidfd = os.pidfd_open(found.pid)
-        except ProcessLookupError:
-            return False
-        except OSError:  # no descriptor is free: asking from time to time must do
-            return self._ask_after(kernel, found)
-        if not procfs.is_alive(found.pid, found.start):
-            os.close(kernel.pidfd)
-            kernel.pidfd = None
-            return False
-        self._loop.add_reader(kernel.pidfd, self._wrapper_ended, kernel)
-        return True
-
-    def _ask_after(self, kernel: Running, found: procfs.Process) -> bool:
-        if not procfs.is_alive(found.pid, found.start):
-            return False
-
-        def ask() -> None:
-            if not self._ask_after(kernel, found):
-                self._wrapper_ended(kernel)
-
-        self._timers.after(ASK_AFTER_S, ask)
-        return True
-
-    def _unwatch(self, kernel: Running) -> None:
-        if kernel.pidfd is not None:
-            self._loop.remove_reader(kernel.pidfd)
-            os.close(kernel.pidfd)
-            kernel.pidfd = None
 
     # --- the end of a wrapper ---------------------------------------------------------------------
 
@@ -280,44 +255,58 @@ class ProcessRuntime:
         if kernel.is_child and kernel.exit_code is None:
             # It was killed, perhaps before its child had joined the control group.
             procfs.send_group(kernel.pid, signal.SIGKILL)
-        self._unwatch(kernel)
+        self._watch.end(kernel)
         kernel.wrapper_gone = True
         kernel.tries = 0
         if kernel.timer:
             kernel.timer.cancel()
-        self._clear(kernel)
+        self._step(kernel, self._clear)
 
     def _clear(self, kernel: Running) -> None:
         """Kill what is left of a kernel whose wrapper has ended, until nothing is."""
-        if kernel.group is None:
+        if kernel.group is not None and (pids := kernel.group.pids()):
+            kernel.group.kill()
+            self._again(kernel, pids, self._clear)
+        elif kernel.group is None or self._may_have_left(kernel):
             self._unclear.append(kernel)
             if len(self._unclear) == 1:  # one look at all processes serves all that end meanwhile
                 self._timers.after(max(0.0, self._look_at - self._clock.now()), self._look)
-        elif pids := kernel.group.pids():
-            kernel.group.kill()
-            self._again(kernel, pids, self._clear)
         else:
             self._finish(kernel)
 
+    def _may_have_left(self, kernel: Running) -> bool:
+        """Say whether a kernel may have processes outside its empty group: they would be ours."""
+        children = procfs.children() if kernel.is_child else None
+        return children is None or any(pid not in self._tokens for pid in children)
+
     def _look(self) -> None:
         began = self._clock.now()
-        table = procfs.processes()
+        try:
+            table = procfs.processes()
+        except OSError:  # no descriptor is free
+            self._timers.after(ASK_AFTER_S, self._look)
+            return
         unclear, self._unclear = self._unclear, []
         for kernel in unclear:
-            if left := self._members(kernel, table):
-                for process in left:
-                    procfs.send(process, signal.SIGKILL)
-                self._again(kernel, {process.pid for process in left}, self._clear)
-            else:
-                self._finish(kernel)
+            self._step(kernel, self._clear, lambda kernel: self._clear_by(table, kernel))
         now = self._clock.now()
         self._look_at = now + LOOKS_PART * (now - began)
+
+    def _clear_by(self, table: dict[int, procfs.Process], kernel: Running) -> None:
+        if left := self._members(kernel, table) or procfs.ownerless(self._tokens, table):
+            for process in left:
+                procfs.send(process, signal.SIGKILL)
+            self._again(kernel, {process.pid for process in left}, self._clear)
+        else:
+            self._finish(kernel)
 
     def _finish(self, kernel: Running) -> None:
         """Nothing is left: work out how it ended, and say so."""
         token = kernel.token
-        del self._kernels[token]
         run = self._journal.run(token)
+        order = None if run.started else self._journal.order(token)
+        self._journal.bound_output(token, self._output_bytes_max)
+        del self._kernels[token]
         is_journaled = Path(self._journal.folder(token)).is_dir() if not run.started else True
         if not is_journaled and kernel.exit_code in SHELL_FAILED:
             kernel.exit_code = None  # the shell's or the command's: nobody can tell any more
@@ -333,7 +322,7 @@ class ProcessRuntime:
         elif kernel.stopping:
             report = stopped_before_start(token)
             self._events.ended(token, Ended(None, report.reason, report.message))
-        elif (order := self._journal.order(token)) is None:
+        elif order is None:
             self._events.ended(token, end)
         else:
             why = self._journal.why_not_started(token) or "its wrapper ended before it"
@@ -361,7 +350,7 @@ class ProcessRuntime:
             procfs.send_group(kernel.pid, signal.SIGTERM)
             procfs.send_group(kernel.pid, signal.SIGCONT)
         else:
-            self._timers.after(NOT_YET_S, lambda: self._terminate(kernel))
+            self._timers.after(NOT_YET_S, lambda: self._step(kernel, self._terminate))
 
     def _kill(self, kernel: Running) -> None:
         """Kill everything but the wrapper, so that it writes the status; the wrapper last."""
@@ -383,11 +372,21 @@ class ProcessRuntime:
             procfs.send_group(kernel.pid, signal.SIGKILL)
         self._again(kernel, pids, self._kill)
 
-    def _again(self, kernel: Running, pids: set[int], step: Callable[[Running], None]) -> None:
+    def _step(self, kernel: Running, step: Step, first: Step | None = None) -> None:
+        """Take a step, `first` if given; take it later when nobody can see now what there is."""
+        try:
+            (first or step)(kernel)
+        except OSError as error:
+            log.warning("%s cannot be looked at: %s", kernel.token, error)
+            later = self._timers.after(ASK_AFTER_S, lambda: self._step(kernel, step))
+            if step != self._terminate:  # that has a deadline of its own
+                kernel.timer = later
+
+    def _again(self, kernel: Running, pids: set[int], step: Step) -> None:
         """Repeat a step of killing after a pause; report it when it has failed for long."""
         pause_s = KILL_AGAIN_S[min(kernel.tries, len(KILL_AGAIN_S) - 1)]
         kernel.tries += 1
-        kernel.timer = self._timers.after(pause_s, lambda: step(kernel))
+        kernel.timer = self._timers.after(pause_s, lambda: self._step(kernel, step))
         if kernel.tries > STUCK_TRIES:
             stuck = tuple(sorted(pids)) or (kernel.pid,)
             self._events.stuck(kernel.token, stuck, "SIGKILL has had no effect yet")

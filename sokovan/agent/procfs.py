@@ -4,17 +4,20 @@ A process is named by its pid *and* its start time: pids are used again, both to
 """
 
 # These calls are made for every kernel, and pathlib takes longer than they do.
-# ruff: noqa: PTH123, PTH208
+# ruff: noqa: PTH115, PTH123, PTH208
 
 import contextlib
+import math
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 TOKEN_VARIABLE = "SOKOVAN_TOKEN"  # noqa: S105 (the name of a variable, not a secret)
 _GONE = frozenset("ZXx")
+_ABSENT = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""What says that a process is gone, or not ours to look at. Any other error says nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +53,71 @@ def parse_stat(line: str) -> Process:
 
 
 def process(pid: int) -> Process | None:
-    """Return the process that has this pid now, if one does."""
+    """Return the process that has this pid now, if one does.
+
+    Raises:
+        OSError: It cannot be looked at now: no descriptor is free.
+    """
     try:
         with open(f"/proc/{pid}/stat", errors="replace") as file:
             return parse_stat(file.read())
-    except (OSError, ValueError):
+    except (*_ABSENT, ValueError):
         return None
 
 
 def is_alive(pid: int, start: int) -> bool:
-    """Say whether this very process has not ended."""
+    """Say whether this very process has not ended.
+
+    Raises:
+        OSError: It cannot be looked at now: no descriptor is free.
+    """
     found = process(pid)
     return found is not None and found.start == start and not found.is_gone
 
 
 def processes() -> dict[int, Process]:
-    """Return every process that has not ended, by pid."""
+    """Return every process that has not ended, by pid.
+
+    Raises:
+        OSError: They cannot be looked at now: no descriptor is free.
+    """
     found = (process(int(name)) for name in os.listdir("/proc") if name.isdigit())
     return {p.pid: p for p in found if p is not None and not p.is_gone}
 
 
 def carries(pid: int, token: str) -> bool:
-    """Say whether a process was started with SOKOVAN_TOKEN set to `token`."""
+    """Say whether a process has SOKOVAN_TOKEN set to `token`, or its output goes to that kernel's.
+
+    Raises:
+        OSError: It cannot be looked at now: no descriptor is free.
+    """
     try:
         environ = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:  # gone, or not ours to look at
+        if f"\0{TOKEN_VARIABLE}={token}\0".encode() in b"\0" + environ:
+            return True
+        return any(f"/{token}/std" in os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (1, 2))
+    except _ABSENT:
         return False
-    return f"\0{TOKEN_VARIABLE}={token}\0".encode() in b"\0" + environ
+
+
+def children() -> list[int] | None:
+    """Return our children, those that were given to us included; `None` where nobody says so."""
+    try:
+        with os.scandir("/proc/self/task") as threads:
+            lines = [Path(thread.path, "children").read_text() for thread in threads]
+    except _ABSENT:
+        return None
+    return [int(pid) for line in lines for pid in line.split()]
+
+
+def ownerless(wrappers: Container[int], table: Mapping[int, Process]) -> list[Process]:
+    """Find what was given to us and is older than every wrapper of ours that runs.
+
+    Nothing tells which kernel it belongs to: but it is one that has ended.
+    """
+    ours = [p for p in table.values() if p.parent == os.getpid() and p.session != os.getsid(0)]
+    oldest = min((p.start for p in ours if p.pid in wrappers), default=math.inf)
+    return [p for p in ours if p.pid not in wrappers and p.start < oldest]
 
 
 def wrapper_carrying(token: str, table: Iterable[Process]) -> Process | None:

@@ -5,6 +5,7 @@ sentence, whoever sent it. Unknown fields are left alone, so that a newer manage
 agent that has not been restarted yet.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -24,6 +25,9 @@ T = TypeVar("T")
 _TOKEN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _REPORT_DEFAULTS: tuple[Any, ...] = (None, None, "", 0, False, [])
 """From the third field on: exit_code, reason, message, failures, permanent, pids."""
+_DEVICE = ("index", "model", "mem_bytes", "uuid")
+INT_MAX = 2**63 - 1
+"""What a database can keep."""
 _REQUEST = ("cpu_milli", "mem_bytes", "gpu_shares", "gpu_mem_bytes_min")
 
 
@@ -48,12 +52,25 @@ def field_of(data: Mapping[str, Any], name: str, kind: type[T], default: T | Non
     Raises:
         WireError: It is missing and has no default, or is of another kind.
     """
-    value = data.get(name, default)
-    if kind is float and type(value) is int:
+    return _checked(name, data.get(name, default), kind)
+
+
+def _checked(name: str, value: object, kind: type[T]) -> T:
+    """Return a value of a kind that every database and every later reader can take."""
+    if kind is float and type(value) is int and abs(value) <= INT_MAX:
         value = float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise WireError(f"{name}: expected {kind.__name__}, not {str(value)[:80]!r}")
+    if isinstance(value, int) and abs(value) > INT_MAX:
+        raise WireError(f"{name}: a number with {len(str(abs(value)))} digits is out of range")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise WireError(f"{name}: {value} is no number")
     return value
+
+
+def _text(value: object) -> str:
+    """Return a text for people; what no encoding has a place for is replaced."""
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def encode_report(report: KernelReport) -> list[Any]:
@@ -89,12 +106,12 @@ def decode_report(row: object) -> KernelReport:
         return KernelReport(
             token=token_of(row[0]),
             state=ReportState(row[1]),
-            exit_code=None if exit_code is None else int(exit_code),
-            reason=None if reason is None else str(reason),
-            message=str(message),
-            failures=int(failures),
+            exit_code=None if exit_code is None else _checked("exit_code", exit_code, int),
+            reason=None if reason is None else _text(reason),
+            message=_text(message),
+            failures=_checked("failures", failures, int),
             permanent=bool(permanent),
-            pids=tuple(int(pid) for pid in pids),
+            pids=tuple(_checked("pids", pid, int) for pid in pids),
         )
     except (TypeError, ValueError) as error:
         raise WireError(f"not a report: {str(row)[:200]}: {error}") from error
@@ -162,8 +179,12 @@ def decode_start(data: Mapping[str, Any]) -> KernelToStart:
     if not all(isinstance(value, str) for value in env.values()):
         raise WireError("env: expected texts by name")
     try:
-        request = Request(*(int(amount) for amount in field_of(data, "request", list)))
-        devices = tuple((int(i), int(shares)) for i, shares in field_of(data, "devices", list))
+        amounts = field_of(data, "request", list)
+        request = Request(*(_checked("request", amount, int) for amount in amounts))
+        devices = tuple(
+            (_checked("devices", index, int), _checked("devices", shares, int))
+            for index, shares in field_of(data, "devices", list)
+        )
     except (TypeError, ValueError) as error:
         raise WireError(f"request, devices: {error}") from error
     return KernelToStart(
@@ -198,7 +219,7 @@ def decode_stop(data: Mapping[str, Any]) -> KernelToStop:
         WireError: Something is missing or of the wrong kind.
     """
     grace_s = field_of(data, "grace_s", float)
-    if not 0 <= grace_s < float("inf"):
+    if grace_s < 0:
         raise WireError(f"grace_s: {grace_s} is out of range")
     return KernelToStop(token_of(data.get("token")), grace_s, field_of(data, "force", bool))
 
@@ -226,19 +247,43 @@ def decode_hello(data: Mapping[str, Any]) -> AgentHello:
     Raises:
         WireError: Something is missing or of the wrong kind.
     """
-    try:
-        devices = tuple(Device(*device) for device in field_of(data, "devices", list))
-    except TypeError as error:
-        raise WireError(f"devices: {error}") from error
     return AgentHello(
-        agent_id=AgentId(field_of(data, "agent_id", str)),
-        name=field_of(data, "name", str),
-        capacity=Capacity(
-            field_of(data, "cpu_milli", int), field_of(data, "mem_bytes", int), devices
-        ),
-        architecture=field_of(data, "architecture", str, ""),
-        version=field_of(data, "version", str, ""),
-        boot_id=field_of(data, "boot_id", str, ""),
-        scaling_group=field_of(data, "scaling_group", str, "default"),
-        address=field_of(data, "address", str, ""),
+        agent_id=AgentId(_text(field_of(data, "agent_id", str))),
+        name=_text(field_of(data, "name", str)),
+        capacity=_capacity(data),
+        architecture=_text(field_of(data, "architecture", str, "")),
+        version=_text(field_of(data, "version", str, "")),
+        boot_id=_text(field_of(data, "boot_id", str, "")),
+        scaling_group=_text(field_of(data, "scaling_group", str, "default")),
+        address=_text(field_of(data, "address", str, "")),
     )
+
+
+def _capacity(data: Mapping[str, Any]) -> Capacity:
+    devices = []
+    for fields in field_of(data, "devices", list):
+        if not isinstance(fields, list) or len(fields) != len(_DEVICE):
+            raise WireError(f"devices: expected {', '.join(_DEVICE)}, not {str(fields)[:80]!r}")
+        index, model, mem_bytes, uuid = fields
+        devices.append(
+            Device(
+                _amount("index", index),
+                _text(_checked("model", model, str)),
+                _amount("mem_bytes", mem_bytes),
+                _text(_checked("uuid", uuid, str)),
+            )
+        )
+    if len({device.index for device in devices}) < len(devices):
+        raise WireError("devices: two of them have the same index")
+    return Capacity(
+        _amount("cpu_milli", data.get("cpu_milli")),
+        _amount("mem_bytes", data.get("mem_bytes")),
+        tuple(devices),
+    )
+
+
+def _amount(name: str, value: object) -> int:
+    amount = _checked(name, value, int)
+    if amount < 0:
+        raise WireError(f"{name}: {amount} is less than nothing")
+    return amount

@@ -222,6 +222,7 @@ def arguments(directory: Path, config: AgentConfig) -> list[str]:
         "--heartbeat-s": config.heartbeat_s,
         "--cut-off-stop-s": config.cut_off_stop_s,
         "--output-keep-days": config.output_keep_days,
+        "--output-bytes-max": config.output_bytes_max,
     }
     return [f"{option}={value}" for option, value in options.items()]
 

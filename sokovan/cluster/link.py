@@ -112,7 +112,7 @@ class Link:
             else:
                 self._frames.append(frame)
                 self.told.set()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             log.warning("what an agent said is not understood: %s", error)
             if not self._greeted.done():
                 self._greeted.set_exception(AgentError(f"not an agent: {error}"))

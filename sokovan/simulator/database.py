@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 
 from sokovan.domain.errors import CommitUnknownError, StoreUnavailableError
 from sokovan.simulator.fate import Fate, ManagerDied
-from sokovan.store.engine import InlineDatabase, Job, T, Transaction, committing
+from sokovan.store.engine import InlineDatabase, Job, T, Transaction
 
 
 class SimulatedDatabase(InlineDatabase):
@@ -74,8 +74,7 @@ class SimulatedDatabase(InlineDatabase):
     def _leave_in_doubt(self, job: Job[T]) -> None:
         """Write it, or do not, and let nobody know."""
         if self._fate.rng.random() < 0.5:
-            with committing(self.engine) as connection:
-                job(self.begun(connection))
+            self.write_now(job, tells=False)
         raise CommitUnknownError("the connection was lost while committing")
 
     def _live_or_die(self, fault: str | None = None) -> None:

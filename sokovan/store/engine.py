@@ -12,10 +12,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.pool import StaticPool
 
 from sokovan.config import StoreConfig
@@ -99,12 +99,26 @@ def as_unavailable(error: DBAPIError) -> StoreUnavailableError:
         "readonly": "the store is read-only; check the permissions of the home directory",
         "locked": "another process has the store locked; try again",
         "disk I/O error": "the disk does not answer properly; nothing was half-written",
+        "malformed": "its file is damaged; restore it from a backup, `sokovan db check` says more",
+        "not a database": "its file is no database; was it written by another program?",
         "unable to open": "the store cannot be opened; check that the home directory still exists",
     }
     for sign, words in advice.items():
         if sign in text:
             return StoreUnavailableError(f"the store cannot be written: {words}")
     return StoreUnavailableError(f"the store cannot be written: {text}")
+
+
+def is_trouble(error: BaseException) -> TypeGuard[DBAPIError]:
+    """Say whether the database itself is in trouble: full, locked, away, damaged.
+
+    What else it raises is about one statement, such as a key that exists already.
+    """
+    return isinstance(error, OperationalError) or type(error) is DatabaseError
+
+
+_UNDOES_A_COMMIT = ("disk is full", "locked")
+"""SQLite says of these that nothing of the transaction was written."""
 
 
 @contextmanager
@@ -126,6 +140,8 @@ def committing(engine: Engine) -> Iterator[Connection]:
         except DBAPIError as error:
             with suppress(DBAPIError):
                 begun.rollback()
+            if any(sign in str(error.orig) for sign in _UNDOES_A_COMMIT):
+                raise
             raise CommitUnknownError(as_unavailable(error).message) from error
 
 
@@ -143,15 +159,17 @@ class InlineDatabase:
         """Run `job`."""
         return self.write_now(job)
 
-    def write_now(self, job: Job[T]) -> T:
-        """Run and commit `job` outside any event loop."""
+    def write_now(self, job: Job[T], *, tells: bool = True) -> T:
+        """Run and commit `job` outside any event loop; `tells` whoever waits for the commit."""
         try:
             with committing(self.engine) as connection:
                 transaction = self.begun(connection)
                 result = job(transaction)
-        except OperationalError as error:
+        except DBAPIError as error:
+            if not is_trouble(error):
+                raise
             raise as_unavailable(error) from error
-        for hook in transaction.hooks:
+        for hook in transaction.hooks if tells else ():
             hook()
         return result
 
@@ -288,17 +306,15 @@ class _Queued:
             try:
                 with connection.begin_nested():
                     self._result = self._job(transaction)
-            except OperationalError:
-                raise  # the database itself is in trouble, not this job
-            except Exception as error:  # noqa: BLE001 - reported to the one who waits
+            except Exception as error:
+                if is_trouble(error):
+                    raise  # the database itself is in trouble, not this job
                 self._error = error
         self._hooks = transaction.hooks
 
     def fail(self, error: BaseException) -> None:
         """Nothing of the job was committed, as far as is known."""
-        self._error = self._error or (
-            as_unavailable(error) if isinstance(error, OperationalError) else error
-        )
+        self._error = self._error or (as_unavailable(error) if is_trouble(error) else error)
         self._hooks = []
 
     def deliver(self) -> None:

@@ -5,12 +5,13 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from sokovan.domain.errors import SchemaTooNewError, SchemaTooOldError
+from sokovan.domain.errors import SchemaTooNewError, SchemaTooOldError, StoreDamagedError
 from sokovan.store.engine import as_unavailable
 from sokovan.store.tables import metadata
 
-HEAD = "0002"
-"""The newest step in `migrations/versions`."""
+STEPS = ("0001", "0002")
+"""Those in `migrations/versions`, in order."""
+HEAD = STEPS[-1]
 
 
 def prepare(engine: Engine) -> None:
@@ -18,6 +19,7 @@ def prepare(engine: Engine) -> None:
 
     Raises:
         SchemaTooNewError: A newer Sokovan wrote this store; it is left as it is.
+        StoreDamagedError: Another program did, or it does not say which version.
         StoreUnavailableError: The store cannot be opened or written.
     """
     try:
@@ -71,8 +73,24 @@ def _too_new(found: str) -> SchemaTooNewError:
 
 
 def _version(connection: Connection) -> str | None:
-    inspector = inspect(connection)
-    if "alembic_version" not in inspector.get_table_names():
+    """Read which step of the schema a store is at; `None` when there is nothing in it.
+
+    Raises:
+        StoreDamagedError: It does not say, or it is not a store.
+    """
+    tables = inspect(connection).get_table_names()
+    if "alembic_version" not in tables:
+        if tables:
+            raise StoreDamagedError(
+                f"this is no store of Sokovan: it has tables ({', '.join(sorted(tables)[:5])}), but"
+                " no version; it is left as it is, move it away or choose another --home"
+            )
         return None
-    found: str = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
-    return found
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
+    if len(found) == 1 and isinstance(found[0], str) and (found[0] in STEPS or found[0] > HEAD):
+        version: str = found[0]
+        return version
+    raise StoreDamagedError(
+        f"the store does not say which schema it has, but {str(found)[:80]};"
+        " restore it from a backup"
+    )

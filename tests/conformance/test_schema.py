@@ -223,5 +223,5 @@ def test_a_directory_is_no_store(tmp_path):
 def test_a_file_of_another_kind_is_no_store(path):
     path.write_text("this is not a database, and it is long enough to have a header\n" * 20)
 
-    with pytest.raises(StoreUnavailableError, match="not a database"):
+    with pytest.raises(StoreUnavailableError, match="no database"):
         prepare(opened(path))

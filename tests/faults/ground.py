@@ -8,12 +8,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from sokovan.agent.cgroups import detect
 from sokovan.client import Client
 from sokovan.domain.errors import SokovanError
 
@@ -22,10 +23,16 @@ CRASHING = Path(__file__).with_name("crashing_manager.py")
 
 
 class RealHome:
-    """A home directory, its manager and its agents."""
+    """A home directory, its manager and its agents.
 
-    def __init__(self, home: Path) -> None:
+    Args:
+        home: The directory.
+        environ: What managers, and the agents that they start, are given; ours when left out.
+    """
+
+    def __init__(self, home: Path, environ: Mapping[str, str] | None = None) -> None:
         self.home = home
+        self._environ = environ
         self._managers: list[subprocess.Popen[bytes]] = []
         self._client: Client | None = None
         self._said = ""
@@ -56,8 +63,14 @@ class RealHome:
                     stderr=log,
                     start_new_session=True,
                     cwd=Path(__file__).parents[2],
+                    env=self._environ,
                 )
             )
+
+    def revive(self) -> None:
+        """Start a manager if the last one is dead, and wait for nothing."""
+        if self._managers and self._managers[-1].poll() is not None:
+            self.start()
 
     def is_up(self) -> bool:
         """Whether the server answers."""
@@ -114,6 +127,14 @@ class RealHome:
         except SokovanError:
             return None
 
+    def _remove_control_groups(self) -> None:
+        """Remove what agents that were killed could not: the directories of their groups."""
+        for directory in (self.home / "agents").glob("*"):
+            groups = detect(directory)
+            if groups is not None:
+                groups.sweep(set())
+                groups.close()
+
     def clear_away(self, *, keep_home: bool = False) -> list[str]:
         """Kill whatever is left and remove the directory; return what kernels were left."""
         self._hang_up()
@@ -124,17 +145,18 @@ class RealHome:
                 if process.environ().get("SOKOVAN_TEST_HOME") == str(self.home):
                     left.append(" ".join(process.cmdline()))
                     process.kill()
+        self._remove_control_groups()
         if not keep_home:
             shutil.rmtree(self.home, ignore_errors=True)
         return left
 
 
 @contextlib.contextmanager
-def real_home(config: str = "") -> Iterator[RealHome]:
+def real_home(config: str = "", environ: Mapping[str, str] | None = None) -> Iterator[RealHome]:
     """Make a home with a configuration, and clear everything away after."""
     home = Path(tempfile.mkdtemp(prefix="skvn-"))
     (home / "config.toml").write_text(config)
-    real = RealHome(home)
+    real = RealHome(home, environ)
     try:
         yield real
     finally:

@@ -173,14 +173,12 @@ def test_a_manager_hears_the_next_agent_whatever_one_has_said(directory, spoken,
     listened(directory, spoken, greets=greets)
 
 
-@pytest.mark.xfail(strict=True, reason="sokovan/agent/server.py: OverflowError; see issue 3")
 def test_an_acknowledgement_of_infinity_is_refused_without_a_traceback(directory):
     spoken = b'{"op":"ack","reports":[["t","ENDED",1e999]]}'
 
     assert visited(directory, spoken) == []
 
 
-@pytest.mark.xfail(strict=True, reason="sokovan/cluster/link.py: RecursionError; see issue 3")
 def test_a_deep_frame_is_hung_up_on_without_a_traceback(directory):
     assert listened(directory, b"[" * 100_000, greets=True) == []
 
@@ -208,10 +206,6 @@ def is_sound(value: object) -> bool:
     return False
 
 
-WIRE = pytest.mark.xfail(strict=True, reason="sokovan/agent/wire.py lets it through; see issue 3")
-
-
-@WIRE
 @given(REPORTS)
 @example(["t", "ENDED", float("inf")])
 @example(["t", "ENDED", 2**70])
@@ -224,7 +218,6 @@ def test_a_report_is_sound_or_refused(row):
     assert is_sound(report)
 
 
-@WIRE
 @given(
     st.fixed_dictionaries({}, optional=dict.fromkeys(wire.encode_hello(an_agent_hello()), VALUES))
 )
@@ -247,7 +240,6 @@ def test_a_hello_is_sound_or_refused(changes):
     assert len({device.index for device in devices}) == len(devices)
 
 
-@WIRE
 @given(st.floats() | st.integers() | VALUES)
 @example(10**400)
 def test_an_order_to_stop_is_sound_or_refused(grace_s):

@@ -247,10 +247,6 @@ def test_an_unknown_version_is_refused_and_the_store_left_alone(path, version):
     assert contents(path) == before
 
 
-SCHEMA = pytest.mark.xfail(strict=True, reason="sokovan/store/schema.py; see issue 3")
-
-
-@SCHEMA
 @pytest.mark.parametrize(
     "statement",
     [
@@ -273,7 +269,6 @@ def test_a_version_that_is_none_is_refused_in_a_sentence(path, statement):
     assert contents(path) == before
 
 
-@SCHEMA
 @pytest.mark.parametrize("table", ["things", "sessions"])
 def test_the_database_of_another_program_is_refused_and_left_alone(path, table):
     changed(path, f"CREATE TABLE {table} (a)")
@@ -285,7 +280,6 @@ def test_the_database_of_another_program_is_refused_and_left_alone(path, table):
     assert contents(path) == before
 
 
-@pytest.mark.xfail(strict=True, reason="sokovan/store/engine.py: DatabaseError; see issue 3")
 def test_a_database_that_is_damaged_further_in_is_refused_in_a_sentence(path):
     prepared(path)
     with contextlib.closing(sqlite3.connect(path)) as connection:

@@ -353,9 +353,9 @@ MUTATIONS = (
             Edit(
                 repository,
                 "read_live",
-                "load_sessions(tx, list(ids))",
+                "load_sessions(tx, live_ids(tx))",
                 "__import__('dataclasses').replace(s, attempts={})"
-                " for s in load_sessions(tx, list(ids))",
+                " for s in load_sessions(tx, live_ids(tx))",
             ),
         ),
         ("is remembered as",),

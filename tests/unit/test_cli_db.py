@@ -233,7 +233,7 @@ def test_a_store_that_changes_while_it_is_read_without_a_log_is_read_again(home)
 
 @pytest.mark.parametrize(
     ("version", "words"),
-    [("0000", "start the server"), ("9999", "a newer Sokovan has used it")],
+    [("0001", "start the server"), ("9999", "a newer Sokovan has used it")],
 )
 def test_a_store_of_another_version_is_refused(home, capsys, version, words):
     broken(home, f"UPDATE alembic_version SET version_num = '{version}'")
