@@ -59,7 +59,7 @@ def holds_are_live_kernels_and_leftovers(picture: Picture) -> list[str]:
     """Each kernel that is placed and not over has its hold; every other hold is a leftover."""
     placed = {
         kernel.token: (session, kernel)
-        for session in picture.sessions.values()
+        for session in picture.live()
         for kernel in session.kernels
         if kernel.token is not None and not kernel.status.is_final
     }
@@ -316,7 +316,7 @@ def nothing_is_overdue(
 ) -> list[str]:
     """No session is in a status for longer than the stage that watches it allows, and slack."""
     found = []
-    for session in picture.sessions.values():
+    for session in picture.live():
         for stage in _WATCHED_BY[session.status]:
             at = expires_at(stage, session, picture.group_of(session), taken_over_at)
             if at is not None and now > at + slack_s:

@@ -3,12 +3,14 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import select, text
+from sqlalchemy import bindparam, select, text
 
 from sokovan.domain.cluster import Agent, ScalingGroup
 from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import AgentId, Kernel, SessionId, SessionWithKernels
+from sokovan.domain.statuses import FINAL
 from sokovan.scheduler.moves import HistoryLine
 from sokovan.store.engine import Transaction
 from sokovan.store.rows import agent_of, hold_of, kernel_of, line_of, session_of
@@ -43,6 +45,10 @@ class Picture:
     def looked_at(self) -> Iterable[SessionWithKernels]:
         """Iterate over the sessions to look at one by one."""
         return (self.sessions[session_id] for session_id in self.changed)
+
+    def live(self) -> Iterable[SessionWithKernels]:
+        """Iterate over the sessions that are not over."""
+        return (session for session in self.sessions.values() if session.status not in FINAL)
 
     def group_of(self, session: SessionWithKernels) -> ScalingGroup:
         """Return the policy that a session is under."""
@@ -95,11 +101,9 @@ class Observer:
         touched = None if whole or not self._is_watching else _take_touched(tx)
         changed = self._read_sessions(tx, touched) | self._read_history(tx, touched)
         if touched is None or "holds" in touched:
-            rows = tx.execute(select(holds).order_by(holds.c.token))
-            self._holds = {row.token: hold_of(row) for row in rows}
+            self._holds = {row.token: hold_of(row) for row in tx.execute(_HOLDS)}
         if touched is None or "agents" in touched:
-            rows = tx.execute(select(agents).order_by(agents.c.agent_id))
-            self._agents = {AgentId(row.agent_id): agent_of(row) for row in rows}
+            self._agents = {AgentId(row.agent_id): agent_of(row) for row in tx.execute(_AGENTS)}
         return Picture(
             dict(self._sessions),
             self._holds,
@@ -111,22 +115,19 @@ class Observer:
 
     def _read_sessions(self, tx: Transaction, touched: Touched | None) -> set[SessionId]:
         """Read the sessions that were written to; return those that are not what they were."""
-        of_sessions = select(sessions).order_by(sessions.c.number)
-        of_kernels = select(kernels).order_by(kernels.c.session_id, kernels.c.kernel_index)
         known: list[SessionId] = []
-        if touched is not None:
+        if touched is None:
+            rows, kernel_rows = tx.execute(_SESSIONS), tx.execute(_KERNELS)
+        else:
             known = sorted(touched["sessions"] | touched["kernels"])
             if not known:
                 return set()
-            of_sessions = of_sessions.where(sessions.c.session_id.in_(known))
-            of_kernels = of_kernels.where(kernels.c.session_id.in_(known))
+            rows = tx.execute(_SESSIONS_BY_ID, {"ids": known})
+            kernel_rows = tx.execute(_KERNELS_BY_ID, {"ids": known})
         parts: dict[str, list[Kernel]] = defaultdict(list)
-        for row in tx.execute(of_kernels):
+        for row in kernel_rows:
             parts[row.session_id].append(kernel_of(row))
-        found = {
-            SessionId(row.session_id): session_of(row, parts[row.session_id])
-            for row in tx.execute(of_sessions)
-        }
+        found = {SessionId(row.session_id): session_of(row, parts[row.session_id]) for row in rows}
         changed = {i for i in found if found[i] != self._sessions.get(i)}
         if touched is None:
             self._sessions = found
@@ -141,9 +142,8 @@ class Observer:
             self._history, self._last_line = {}, 0
         elif "history" not in touched:
             return set()
-        query = select(history).where(history.c.line > self._last_line).order_by(history.c.line)
         changed = set()
-        for row in tx.execute(query):
+        for row in tx.execute(_LINES_AFTER, {"line": self._last_line}):
             line = line_of(row)
             self._history.setdefault(line.session_id, []).append(line)
             self._last_line = row.line
@@ -153,7 +153,19 @@ class Observer:
 
 def _take_touched(tx: Transaction) -> Touched:
     touched: Touched = defaultdict(set)
-    for what, session_id in tx.execute(text("SELECT DISTINCT what, session_id FROM touched")):
+    query = "SELECT DISTINCT what, session_id FROM touched"
+    for what, session_id in tx.connection.exec_driver_sql(query):
         touched[what].add(SessionId(session_id))
-    tx.execute(text("DELETE FROM touched"))
+    tx.connection.exec_driver_sql("DELETE FROM touched")
     return touched
+
+
+# Made once: building a statement takes longer than running it.
+_AMONG: Any = bindparam("ids", expanding=True)
+_SESSIONS = select(sessions).order_by(sessions.c.number)
+_SESSIONS_BY_ID = _SESSIONS.where(sessions.c.session_id.in_(_AMONG))
+_KERNELS = select(kernels).order_by(kernels.c.session_id, kernels.c.kernel_index)
+_KERNELS_BY_ID = _KERNELS.where(kernels.c.session_id.in_(_AMONG))
+_HOLDS = select(holds).order_by(holds.c.token)
+_AGENTS = select(agents).order_by(agents.c.agent_id)
+_LINES_AFTER = select(history).where(history.c.line > bindparam("line")).order_by(history.c.line)
