@@ -83,7 +83,10 @@ class Agent:
             if found.final is not None:
                 self._say(found.final)
             elif found.alive:
-                self._say(KernelReport(token, ReportState.RUNNING)).requeue = order.requeue
+                entry = self._say(KernelReport(token, ReportState.RUNNING))
+                entry.requeue, entry.cut_off = order.requeue, found.cut_off
+                if entry.cut_off:
+                    self._runtime.stop(token, KernelToStop(token).grace_s, force=False)
             elif now - found.accepted_at < self._config.cut_off_stop_s:
                 # Accepted so lately that nobody can have taken it for lost: it is still wanted.
                 why = StartFailedError("the agent was restarted before it could start it")
@@ -372,10 +375,16 @@ class Agent:
             if not entry.requeue or entry.cut_off or is_final(entry.report):
                 continue
             log.warning("%s is stopped: no manager is heard of", token)
-            entry.cut_off = True
             if entry.retry is not None:
+                entry.cut_off = True
                 self._conclude(stopped_before_start(token))
+                continue
+            try:
+                self._runtime.give_up(token)  # or its end would count as its own
+            except OSError as error:
+                log.warning("%s is not stopped yet: %s", token, error)
             else:
+                entry.cut_off = True
                 self._runtime.stop(token, KernelToStop(token).grace_s, force=False)
 
     def _prune(self) -> None:

@@ -179,10 +179,22 @@ class Journal:
         """
         _write(f"{self.folder(report.token)}/ended.json", json.dumps(encode_report(report)))
 
+    def give_up(self, token: str) -> None:
+        """Remember that a kernel is stopped because no manager is heard of.
+
+        Raises:
+            OSError: That cannot be written.
+        """
+        _write(f"{self.folder(token)}/given-up", "")
+
+    def is_given_up(self, token: str) -> bool:
+        """Say whether that was written of a kernel."""
+        return Path(self.folder(token), "given-up").exists()
+
     def file_away(self, token: str) -> None:
         """Keep of an acknowledged kernel its last report and its output, and nothing else."""
         folder = self.folder(token)
-        for name in ("kernel.json", "run"):
+        for name in ("kernel.json", "run", "given-up"):
             with contextlib.suppress(OSError):
                 os.unlink(f"{folder}/{name}")
         for name in STREAMS:

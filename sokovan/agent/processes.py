@@ -127,6 +127,9 @@ class ProcessRuntime:
     def recall(self, token: str) -> KernelReport | None:
         return self._journal.recall(token)
 
+    def give_up(self, token: str) -> None:
+        self._journal.give_up(token)
+
     def refuse(self, tokens: Sequence[str]) -> None:
         self._journal.refuse(tokens)
 
@@ -233,7 +236,8 @@ class ProcessRuntime:
         self._kernels[token] = kernel
         if not self._watch.begin(kernel, found):
             self._timers.after(0, lambda: self._wrapper_ended(kernel))
-        return Recovered(order.kernel, order.accepted_at, alive=True)
+        given_up = self._journal.is_given_up(token)
+        return Recovered(order.kernel, order.accepted_at, alive=True, cut_off=given_up)
 
     # --- the end of a wrapper ---------------------------------------------------------------------
 

@@ -58,6 +58,8 @@ class Recovered:
     """Its last report, when that was made already and nobody has acknowledged it."""
     alive: bool = False
     """Whether it runs, or its end is being cleared up; neither this nor `final`: it never ran."""
+    cut_off: bool = False
+    """Whether it was given up, because no manager was heard of."""
 
 
 class RuntimeEvents(Protocol):
@@ -121,6 +123,14 @@ class Runtime(Protocol):
 
     def stop(self, token: str, grace_s: float, *, force: bool) -> None:
         """Begin to stop a running kernel; a second call may only hasten it."""
+        ...
+
+    def give_up(self, token: str) -> None:
+        """Remember, durably, that a running kernel is to be stopped because no manager is heard of.
+
+        Raises:
+            OSError: That cannot be written.
+        """
         ...
 
     def refuse(self, tokens: Sequence[str]) -> None:

@@ -337,7 +337,7 @@ def shrunk_agents(before: Picture, now: Picture) -> set[AgentId]:
     on_agent = _by_agent(now.holds.values())
     return {
         agent_id
-        for agent_id in smaller | set(before.shrunk)
+        for agent_id in smaller | (now.agents.keys() & set(before.shrunk))
         if over_held(now.agents[agent_id].capacity, used_by(on_agent[agent_id])) is not None
     }
 

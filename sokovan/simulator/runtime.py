@@ -69,6 +69,7 @@ class Scripted:
     end: Ended | None = None
     final: KernelReport | None = None
     is_acknowledged: bool = False
+    is_given_up: bool = False
     timer: Timer | None = None
     stdout: bytes = b""
 
@@ -127,7 +128,9 @@ class FakeRuntime:
             alive = kernel.runs and kernel.final is None
             if kernel.end is not None and alive:
                 self.timers.after(0, lambda token=token: self._tell(token))  # type: ignore[misc]
-            found.append(Recovered(kernel.order, kernel.accepted_at, kernel.final, alive))
+            found.append(
+                Recovered(kernel.order, kernel.accepted_at, kernel.final, alive, kernel.is_given_up)
+            )
         return found
 
     def close(self) -> None:
@@ -181,6 +184,9 @@ class FakeRuntime:
         if kernel.timer.at > self.clock.now() + after_s:
             kernel.timer.cancel()
             kernel.timer = self.timers.after(after_s, lambda: self._end(token, Ended(code)))
+
+    def give_up(self, token: str) -> None:
+        self.kernels[token].is_given_up = True
 
     def refuse(self, tokens: Sequence[str]) -> None:
         self.refused.update(tokens)

@@ -185,18 +185,20 @@ class Trouble:
         await self._ask_until_done(ask)
 
     async def _drain(self) -> None:
+        """Have an agent drained; and undrained some time after that has been done."""
         agent_id, drained_s = self._some_agent(), self._fate.seconds("drained_s")
         self._count("drains", f"{agent_id} is to be drained for {drained_s:.1f} s")
 
-        def ask(*, drained: bool) -> Callable[[], Awaitable[None]]:
-            async def set_drained() -> None:
-                with suppress(AgentNotFoundError):
-                    await self._world.operations.set_drained(agent_id, drained=drained)
+        async def set_drained(*, drained: bool) -> None:
+            with suppress(AgentNotFoundError):
+                await self._world.operations.set_drained(agent_id, drained=drained)
 
-            return lambda: self._ask_until_done(set_drained)
+        async def drain() -> None:
+            await set_drained(drained=True)
+            undrain = partial(self._ask_until_done, partial(set_drained, drained=False))
+            self._world.later(drained_s, f"{agent_id} is to be undrained", undrain)
 
-        self._world.later(0.0, "", ask(drained=True))
-        self._world.later(drained_s, f"{agent_id} is to be undrained", ask(drained=False))
+        await self._ask_until_done(drain)
 
     async def _ask_until_done(self, ask: Callable[[], Awaitable[None]]) -> None:
         """Ask the manager for something, and again until it has been done."""

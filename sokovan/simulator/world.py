@@ -202,7 +202,9 @@ class World:
 
     def sink(self) -> AgentEventSink | None:
         """Return where agents' words go, or `None` while there is no manager."""
-        return None if self.manager is None else self.manager.events
+        if self.manager is None:
+            return None
+        return self.judge.listening(self.manager.events, self.clock.now)
 
     def incarnation_of(self, agent_id: AgentId) -> int | None:
         """Return the last incarnation that the manager gave an agent."""
@@ -359,6 +361,8 @@ class World:
         else:
             live = None if manager.repository.is_in_doubt else manager.repository.live
             self.judge.look(live, manager.clock.now(), watched_since=manager.since)
+            if live is not None:
+                self.judge.look_at_cursors(manager.repository.groups)
 
     def check_at_rest(self) -> list[str]:
         """Say what is wrong once nothing has gone wrong for long enough."""

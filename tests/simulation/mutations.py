@@ -25,7 +25,6 @@ from sokovan.scheduler.coordinator import Coordinator
 from sokovan.scheduler.ledger import SessionLedger
 from sokovan.simulator.faults import STORM, Faults
 from sokovan.simulator.trial import Trial
-from sokovan.simulator.world import World
 from sokovan.store import repository
 from sokovan.store.changes import ChangeSet
 from sokovan.store.engine import Transaction
@@ -96,25 +95,6 @@ class Mutation:
     """Parts of what the simulator may say of it."""
     recipe: Recipe = SMALL
     """The trials that show it soon."""
-
-
-@contextlib.contextmanager
-def wired() -> Iterator[None]:
-    """Have worlds show their judge what the manager hears, and what it knows of its groups."""
-    check, sink = World.check, World.sink
-
-    def check_more(world: World) -> None:
-        check(world)
-        manager = world.manager
-        if manager is not None and not manager.repository.is_in_doubt:
-            world.judge.look_at_cursors(manager.repository.groups)
-
-    def listening(world: World) -> Any:
-        heard_by = sink(world)
-        return heard_by and world.judge.listening(heard_by, world.clock.now)
-
-    with mock.patch.object(World, "check", check_more), mock.patch.object(World, "sink", listening):
-        yield
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ dying here or there is the same. So each run of one small story kills it at anot
 """
 
 import asyncio
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 
@@ -13,12 +15,12 @@ from sokovan.domain.resources import Capacity
 from sokovan.domain.sessions import Limit
 from sokovan.simulator.quiet import quiet
 from sokovan.simulator.runtime import Script
+from sokovan.simulator.soak import processors
 from sokovan.simulator.users import Users
 from sokovan.simulator.workload import Wish
 from sokovan.simulator.world import World
 from tests.simulation.drill import GIB, a_spec
 
-PARTS = 8
 GROUP = ScalingGroup(limits={"start-sessions": Limit(attempts_max=2)})
 WISHES = [
     Wish(0.0, a_spec(name="ends", creation_id="1"), (Script(seconds=5),)),
@@ -50,19 +52,24 @@ async def the_story(dies_at: int | None) -> World:
     return world
 
 
-@pytest.fixture(scope="module")
-def boundaries() -> int:
-    """How many there are, when nothing goes wrong."""
+def told(dies_at: int | None) -> World:
+    """Tell the story in an event loop of its own."""
     with quiet():
-        return asyncio.run(the_story(None)).boundaries
+        return asyncio.run(the_story(dies_at))
+
+
+def deaths_and_starts(dies_at: int) -> tuple[int, int, int]:
+    """Return when the manager died, how often, and how often any token was started at most."""
+    world = told(dies_at)
+    return dies_at, world.counts["manager_crashes"], max(world.judge.starts().values())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(PARTS))
-def test_whenever_the_manager_dies_all_goes_on_as_if_it_had_not(part, boundaries):
-    assert boundaries > 100
-    for dies_at in range(1 + part, 1 + boundaries, PARTS):
-        with quiet():
-            world = asyncio.run(the_story(dies_at))
-        assert world.counts["manager_crashes"] == 1, dies_at
-        assert max(world.judge.starts().values()) == 1, dies_at
+def test_whenever_the_manager_dies_all_goes_on_as_if_it_had_not():
+    boundaries = told(None).boundaries
+    assert boundaries > 500
+
+    with ProcessPoolExecutor(processors(), mp_context=get_context("fork")) as pool:
+        found = list(pool.map(deaths_and_starts, range(1, boundaries + 1), chunksize=20))
+
+    assert found == [(dies_at, 1, 1) for dies_at in range(1, boundaries + 1)]

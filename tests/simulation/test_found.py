@@ -52,6 +52,28 @@ async def test_a_requeued_session_does_not_fail_because_its_cut_off_agent_stoppe
     assert session(world, session_id).result is SessionResult.SUCCESS
 
 
+async def test_a_requeued_session_does_not_fail_because_its_agent_died_while_it_stopped_it():
+    """Storm, seed 16: the restarted agent did not know whose stop it was, and 137 was a failure."""
+    world = await a_world()
+    script = Script(seconds=1000, ignores_term=True)
+    session_id = await world.submit(a_spec(requeue=True), script)
+    await until(world, session_id, S.RUNNING)
+
+    world.network.cut_off(A0)
+    await world.run_for(275)
+    assert world.judge.running(), "it ignores SIGTERM, and has not been killed yet"
+    world.network.crash(A0)
+    await world.run_for(4)
+    world.network.restart(A0)
+    await world.run_for(15)
+    assert not world.judge.running(), "the restarted agent went on"
+    world.network.mend(A0)
+    await to_the_end(world)
+
+    assert session(world, session_id).requeues == 1
+    assert session(world, session_id).result is SessionResult.SUCCESS
+
+
 async def test_a_requeued_session_at_its_limit_ends_when_its_cut_off_agent_stopped_it():
     world = await a_world(group=ScalingGroup(requeues_max=0))
     session_id = await world.submit(a_spec(requeue=True), Script(seconds=1000))

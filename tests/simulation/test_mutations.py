@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 
-from tests.simulation.mutations import MUTATIONS, Mutation, Recipe, planted, wired
+from tests.simulation.mutations import MUTATIONS, Mutation, Recipe, planted
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def test_a_planted_bug_is_found(mutation: Mutation):
 
 def first_violation(mutation: Mutation) -> tuple[int, str]:
     """Return the first seed whose trial goes wrong because of a bug, and the story of it."""
-    with wired(), planted(mutation):
+    with planted(mutation):
         for seed in range(SEEDS_MAX):
             if violation := mutation.recipe.trial(seed).run().violation:
                 return seed, violation
@@ -35,8 +35,7 @@ def first_violation(mutation: Mutation) -> tuple[int, str]:
 @cache
 def violation_without_a_bug(recipe: Recipe, seed: int) -> str:
     """Return what goes wrong in a trial of the product as it is."""
-    with wired():
-        return recipe.trial(seed).run().violation
+    return recipe.trial(seed).run().violation
 
 
 def test_every_bug_of_the_list_is_planted():
