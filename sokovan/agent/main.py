@@ -19,13 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sokovan import __version__
-from sokovan.agent import cgroups, procfs
+from sokovan.agent import cgroups
 from sokovan.agent.agent import Agent
 from sokovan.agent.devices import discover
 from sokovan.agent.processes import ProcessRuntime
 from sokovan.agent.server import Server
 from sokovan.agent.timers import Timers
-from sokovan.clock import SystemClock
+from sokovan.clock import SystemClock, boot_id
 from sokovan.config import AgentConfig
 from sokovan.domain.errors import SokovanError
 from sokovan.domain.resources import Capacity
@@ -149,7 +149,7 @@ def describe(agent_id: AgentId, config: AgentConfig, capacity: Capacity) -> Agen
         capacity=capacity,
         architecture=machine.machine,
         version=__version__,
-        boot_id=procfs.boot_id(),
+        boot_id=boot_id(),
         scaling_group=config.scaling_group,
         address=machine.nodename,
     )

@@ -28,7 +28,7 @@ from sokovan.agent.runtime import (
 from sokovan.agent.timers import Timers
 from sokovan.agent.watch import ASK_AFTER_S, Watch
 from sokovan.agent.wire import encode_start
-from sokovan.clock import Clock
+from sokovan.clock import Clock, boot_id
 from sokovan.domain.quantities import format_size
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Capacity
@@ -91,7 +91,7 @@ class ProcessRuntime:
         self._capacity = capacity
         self._cgroups = cgroups
         self._output_bytes_max = output_bytes_max
-        self._boot_id = procfs.boot_id()
+        self._boot_id = boot_id()
         self._kernels: dict[str, Running] = {}
         self._tokens: dict[int, str] = {}
         self._unclear: list[Running] = []

@@ -183,11 +183,3 @@ def send_group(group: int, number: signal.Signals) -> None:
     """Send a signal to a process group; harmless when nothing of it is left."""
     with contextlib.suppress(OSError):
         os.killpg(group, number)
-
-
-def boot_id() -> str:
-    """Return what changes whenever the machine is started."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""

@@ -1,6 +1,8 @@
 """Many trials, several at a time; what fails is kept."""
 
+import ctypes
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -10,6 +12,8 @@ from pathlib import Path
 
 from sokovan.clock import Clock
 from sokovan.simulator.shape import Shape
+
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,8 @@ def soak(
         is_over: Whether to begin no more.
     """
     coming = iter(shapes)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=_die_with, initargs=(os.getpid(),)) as pool:
         running: set[Future[Result]] = set()
         while True:
             room = 0 if is_over() else jobs - len(running)
@@ -61,6 +66,13 @@ def soak(
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 yield future.result()
+
+
+def _die_with(parent: int) -> None:
+    """Have this process killed when the one that wants its results is."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def keep(result: Result, folder: Path) -> Path:

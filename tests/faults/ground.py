@@ -166,3 +166,14 @@ def real_home(config: str = "", environ: Mapping[str, str] | None = None) -> Ite
 def environment(home: RealHome, **more: str) -> dict[str, str]:
     """Return an environment that marks kernels as this test's."""
     return {"PATH": os.environ["PATH"], "SOKOVAN_TEST_HOME": str(home.home), **more}
+
+
+def fill_up(filler: Path) -> None:
+    """Make a file so large that the file system that it is on is full."""
+    with filler.open("ab", buffering=0) as file:
+        size = 1 << 20
+        while size:
+            try:
+                file.write(b"\0" * size)
+            except OSError:
+                size //= 2

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.faults.ground import CRASHING, DEADLINE_S, RealHome
+from tests.faults.ground import CRASHING, DEADLINE_S, RealHome, fill_up
 from tests.faults.stepped_clock import SteppedClock
 
 KINDS = {
@@ -215,13 +215,7 @@ class Storm:
 
     def _fill(self) -> Callable[[], None]:
         filler = self._home.home / "full"
-        with filler.open("ab", buffering=0) as file:
-            size = 1 << 20
-            while size:
-                try:
-                    file.write(b"\0" * size)
-                except OSError:
-                    size //= 2
+        fill_up(filler)
         return lambda: filler.unlink(missing_ok=True)
 
 

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from sokovan.domain.errors import SokovanError
-from tests.faults.ground import RealHome, environment, real_home
+from tests.faults.ground import RealHome, environment, fill_up, real_home
 
 pytestmark = [pytest.mark.real, pytest.mark.faults]
 
@@ -35,7 +35,7 @@ def test_a_full_disk_refuses_submissions_and_loses_nothing(small_home):
     first = home.client.submit(["/bin/sh", "-c", script], env=environment(home), cwd="/")
     home.wait_for(lambda: home.client.get(first["id"])["status"] == "RUNNING", "start")
 
-    _fill(home)
+    fill_up(home.home / "full")
     with pytest.raises(SokovanError) as refused:
         _submit_many(home)
     accepted = {view["id"] for view in home.client.list(live_only=False)}
@@ -54,13 +54,3 @@ def _submit_many(home: RealHome) -> None:
     """What is still free in the write-ahead log takes a few."""
     for _ in range(200):
         home.client.submit(["/bin/true"], env=environment(home, FILL="x" * 20_000), cwd="/")
-
-
-def _fill(home: RealHome) -> None:
-    with (home.home / "full").open("wb", buffering=0) as file:
-        size = 1 << 20
-        while size:
-            try:
-                file.write(b"\0" * size)
-            except OSError:
-                size //= 2

@@ -1,8 +1,12 @@
 """`sokovan sim`: what it prints, what it refuses, how it makes a failure small, what it keeps."""
 
 import re
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from sokovan.cli.exits import REFUSED, USAGE
@@ -148,3 +152,32 @@ def test_a_soak_begins_nothing_more_once_its_time_is_over():
     )
 
     assert [result.shape.seed for result in results] == [0, 1]
+
+
+@pytest.mark.real
+def test_no_process_is_left_when_a_soak_is_killed():
+    command = [sys.executable, "-m", "sokovan", "sim", "--seeds", "0-9", "--jobs", "2"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as soaking:
+        process = psutil.Process(soaking.pid)
+        workers = poll(lambda: [c for c in process.children() if "spawn_main" in str(c.cmdline())])
+
+        soaking.kill()
+
+        assert poll(lambda: all(is_over(worker) for worker in workers))
+
+
+def is_over(process):
+    """Say whether a process has ended, though nobody may have asked after it."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def poll(holds):
+    """Wait until something holds, and return it."""
+    for _ in range(600):
+        if found := holds():
+            return found
+        time.sleep(0.1)
+    pytest.fail("it never holds")
