@@ -32,6 +32,7 @@ from sokovan.agent import output
 from sokovan.agent.output import STREAMS
 from sokovan.agent.procfs import Process, parse_stat
 from sokovan.agent.wire import WireError, decode_report, decode_start, encode_report
+from sokovan.clock import Clock
 from sokovan.domain.reasons import EndReason
 from sokovan.scheduler.messages import KernelReport, KernelToStart, OutputChunk, ReportState
 
@@ -51,6 +52,14 @@ class Order:
     boot_id: str
     groups: tuple[str, ...] = ()
     """Control groups made for it."""
+    clock_origin: float | None = None
+    """What the clock counted from that `accepted_at` is by."""
+
+    def accepted_by(self, clock: Clock) -> float:
+        """Return when it was accepted, by a clock of the same boot that was perhaps set since."""
+        if self.clock_origin is None:
+            return self.accepted_at
+        return self.accepted_at + clock.origin.wall_s - self.clock_origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,7 @@ class Journal:
             "accepted_at": order.accepted_at,
             "boot_id": order.boot_id,
             "groups": order.groups,
+            "clock_origin": order.clock_origin,
         }
         text = json.dumps(record)
         try:
@@ -137,6 +147,7 @@ class Journal:
                 float(record["accepted_at"]),
                 str(record["boot_id"]),
                 tuple(str(group) for group in record["groups"]),
+                record.get("clock_origin"),
             )
         except (*_ABSENT, ValueError, KeyError, TypeError):
             return None

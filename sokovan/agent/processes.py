@@ -41,7 +41,6 @@ from sokovan.scheduler.messages import (
 )
 
 log = logging.getLogger(__name__)
-
 KILL_AGAIN_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Pauses between attempts to kill; the last one is repeated."""
 STUCK_TRIES = 8
@@ -168,7 +167,8 @@ class ProcessRuntime:
 
     def start(self, order: KernelToStart) -> None:
         group = self._cgroups.group_of(order.token, order.request) if self._cgroups else None
-        accepted = Order(order, self._clock.now(), self._boot_id, group.paths if group else ())
+        now, origin_s = self._clock.now(), self._clock.origin.wall_s
+        accepted = Order(order, now, self._boot_id, group.paths if group else (), origin_s)
         try:
             self._journal.begin(accepted, encode_start(order))
             if self._cgroups and group:
@@ -228,7 +228,7 @@ class ProcessRuntime:
         found = run.wrapper or procfs.wrapper_carrying(token, table.values())
         if found is None:
             self._journal.clear_run(token)
-            return Recovered(order.kernel, order.accepted_at)
+            return Recovered(order.kernel, order.accepted_by(self._clock))
         group = Group(order.groups) if order.groups else None
         if group:
             group.thaw()
@@ -236,8 +236,8 @@ class ProcessRuntime:
         self._kernels[token] = kernel
         if not self._watch.begin(kernel, found):
             self._timers.after(0, lambda: self._wrapper_ended(kernel))
-        given_up = self._journal.is_given_up(token)
-        return Recovered(order.kernel, order.accepted_at, alive=True, cut_off=given_up)
+        cut_off = self._journal.is_given_up(token)
+        return Recovered(order.kernel, order.accepted_at, alive=True, cut_off=cut_off)
 
     # --- the end of a wrapper ---------------------------------------------------------------------
 

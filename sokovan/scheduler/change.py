@@ -11,7 +11,7 @@ from typing import Any
 
 from sokovan.domain.reasons import EndReason, MoveReason
 from sokovan.domain.resources import Hold
-from sokovan.domain.sessions import AgentId, Assignment, Attempts
+from sokovan.domain.sessions import AgentId, Assignment, Attempts, Kernel
 from sokovan.domain.statuses import (
     KERNEL_RANK,
     PRE_CREATING,
@@ -161,12 +161,37 @@ class SessionChange(SessionLedger):
             self.send_back(
                 EndReason.AGENT_LOST, error, requeues_max, stage=_BY_AGENT, failed=failed
             )
-            if self.session.status is SessionStatus.PENDING and kernel.token is not None:
-                self.left_over.remove(kernel.token)
-                self.released.append(kernel.token)
+            self._let_go(kernel)
         if self.session.status is not SessionStatus.PENDING:  # not sent back, or once too often
             ran, reason = exit_code is not None, EndReason.AGENT_LOST
             self.kernel_gone(index, ran=ran, exit_code=exit_code, reason=reason, error=error)
+
+    def start_forgotten(self, index: int, *, error: str, requeues_max: int) -> bool:
+        """Send a session back whose agent will never carry out a start that it was asked for.
+
+        An agent that could not write an order down, or was away for long before it carried it out,
+        does not know of it after its own restart; it has refused it for good by now.
+
+        Returns:
+            Whether that is what the session was waiting for.
+        """
+        kernel = self.session.kernels[index]
+        waits = self.session.status is SessionStatus.CREATING
+        if not waits or kernel.status is not KernelStatus.CREATING:
+            return False
+        failed = () if kernel.agent_id is None else (kernel.agent_id,)
+        words = f"kernel {kernel.index} was never started: {error or kernel.error or 'forgotten'}"
+        self.send_back(
+            MoveReason.START_FAILED, words, requeues_max, stage=START_SESSIONS.name, failed=failed
+        )
+        self._let_go(kernel)
+        return self.session.status is SessionStatus.PENDING
+
+    def _let_go(self, kernel: Kernel) -> None:
+        """When its session was sent back: nothing is left of a kernel after all."""
+        if self.session.status is SessionStatus.PENDING and kernel.token is not None:
+            self.left_over.remove(kernel.token)
+            self.released.append(kernel.token)
 
     def kernel_failed(
         self,

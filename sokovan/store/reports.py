@@ -62,6 +62,10 @@ def _record_one(
         change.kernel_prepared(index, KernelStatus(state.value))
     elif state is ReportState.RUNNING:
         change.kernel_running(index, error=_trouble(report), failures=report.failures)
+    elif _will_never_start(report) and change.start_forgotten(
+        index, error=report.message, requeues_max=group.requeues_max
+    ):
+        pass
     elif state is ReportState.UNKNOWN:
         if change.session.kernels[index].status in STALE_SWEPT:
             change.kernel_gone(index, ran=False, exit_code=None, reason=EndReason.STALE_KERNEL)
@@ -91,6 +95,11 @@ def _record_one(
             group_limit=group.limits.get(stage.name),
             requeues_max=group.requeues_max,
         )
+
+
+def _will_never_start(report: KernelReport) -> bool:
+    """Say whether it never ran, and its agent knows nothing of it but that it may not run."""
+    return report.state is ReportState.UNKNOWN or report.reason == EndReason.STOPPED_BEFORE_START
 
 
 def _is_gone(report: KernelReport) -> bool:

@@ -147,8 +147,6 @@ class Crowd:
         if view["id"] in self.cancelled and view["reason"] == "USER_REQUESTED":
             is_right = end[:2] in {("TERMINATED", "FAILURE"), ("CANCELLED", "UNDEFINED")}
             return [] if is_right else [f"cancelled, it ended {end}"]
-        if _never_ran_and_was_forgotten(view, tokens):
-            return []
         lost = [k for k in view["kernels"] if k["reason"] == "EXIT_STATUS_LOST"]
         if lost and all(k["token"] in harmed for k in lost):
             is_right = end[:3] == ("TERMINATED", "FAILURE", "EXIT_STATUS_LOST")
@@ -186,20 +184,6 @@ class Crowd:
             session_id, index, token = line.split()
             tokens[session_id, int(index)].append(token)
         return tokens
-
-
-def _never_ran_and_was_forgotten(view: View, ran: dict[tuple[str, int], list[str]]) -> bool:
-    """Say whether an agent died before it could start a kernel, and the next knows nothing of it.
-
-    It does not when the order could not be written down (no room, no descriptor), or was old by the
-    next one's clock. This is a known gap: the session should wait again instead.
-    """
-    return view["reason"] == "ABNORMAL_TERMINATION" and any(
-        kernel["reason"] == "STALE_KERNEL"
-        and kernel["error"]
-        and kernel["token"] not in ran.get((view["id"], kernel["index"]), ())
-        for kernel in view["kernels"]
-    )
 
 
 def processes_left(home: RealHome) -> list[str]:

@@ -79,7 +79,9 @@ def test_a_session_marked_for_requeue_runs_again_with_a_new_token():
         home.kill("agent", signal.SIGCONT)
         home.wait_for(lambda: home.client.get(session_id)["status"] == "RUNNING", "second start")
         home.wait_for(lambda: not _agent(home)["leftovers"], "leftover to be stopped")
-        tokens = (home.home / "ran").read_text().splitlines()
+        ran = home.home / "ran"
+        home.wait_for(lambda: len(ran.read_text().splitlines()) == 2, "second run")
+        tokens = ran.read_text().splitlines()
         home.client.cancel(session_id, force=True)
         home.client.wait(session_id)
 

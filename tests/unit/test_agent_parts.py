@@ -31,7 +31,7 @@ from sokovan.agent.wire import (
     encode_stop,
     token_of,
 )
-from sokovan.clock import ManualClock, SystemClock
+from sokovan.clock import ManualClock, Origin, SystemClock
 from sokovan.config import AgentConfig
 from sokovan.domain.errors import ConfigError
 from sokovan.domain.reasons import EndReason
@@ -527,3 +527,16 @@ def test_gpus_are_what_the_driver_says(monkeypatch):
     assert devices.discover(AgentConfig(gpus="1")).devices == (
         Device(1, "H100", 80 << 30, "GPU-1"),
     )
+
+
+@pytest.mark.parametrize("step_s", [-3600.0, 0.0, 3600.0])
+def test_an_order_is_as_old_as_it_is_whatever_was_done_to_the_clock(tmp_path, step_s):
+    journal = Journal(tmp_path)
+    journal.begin(Order(ORDER, 1000.0, "boot", (), 900.0), encode_start(ORDER))
+
+    found = journal.order(ORDER.token)
+    clock = ManualClock(1010.0 + step_s)
+    clock.origin = Origin("boot", 900.0 + step_s)
+
+    assert clock.now() - found.accepted_by(clock) == 10.0
+    assert Order(ORDER, 1000.0, "boot").accepted_by(clock) == 1000.0, "of an earlier version"

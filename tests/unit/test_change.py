@@ -1005,3 +1005,36 @@ def test_a_failed_attempt_of_one_stage_leaves_those_of_another_as_they_were():
 
     assert change.session.attempts["schedule-sessions"].count == 3
     assert change.session.attempts["sweep-sessions"].count == 1
+
+
+# --- starts that nobody will carry out ------------------------------------------------------------
+
+
+def test_a_start_that_its_agent_has_forgotten_sends_the_session_back():
+    change = a_change(a_session(S1, S.CREATING, kernels=2))
+
+    assert change.start_forgotten(1, error="no space", requeues_max=REQUEUES_MAX)
+
+    assert change.session.status is S.PENDING
+    assert change.session.requeues == 1
+    assert change.lines[-1].reason == MoveReason.START_FAILED
+    assert change.lines[-1].detail == "kernel 1 was never started: no space"
+    assert len(change.released) == 1, "nothing is left of it"
+    assert len(change.left_over) == 1, "the other one may have been started"
+
+
+def test_a_start_that_was_forgotten_too_often_ends_the_session():
+    change = a_change(replace(a_session(S1, S.CREATING), requeues=REQUEUES_MAX))
+
+    assert not change.start_forgotten(0, error="", requeues_max=REQUEUES_MAX)
+
+    assert change.session.status is S.TERMINATING
+    assert change.session.reason == EndReason.REQUEUE_LIMIT_EXCEEDED
+
+
+@pytest.mark.parametrize("status", [S.RUNNING, S.TERMINATING])
+def test_what_ran_or_is_to_end_is_not_started_again(status):
+    change = a_change(a_session(S1, status))
+
+    assert not change.start_forgotten(0, error="", requeues_max=REQUEUES_MAX)
+    assert change.is_empty
