@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MANY = "Many seeds"
 SMALLER = "A failing seed"
+TELL_EVERY = 100
+"""How many seeds pass between two lines that say how it goes."""
 _RANGE = re.compile(r"(\d+)-(\d+)")
 
 
@@ -123,10 +125,9 @@ def sim(
     return 1 if outcome.violation or missing else 0
 
 
-def _require(value: str, choices: object, option: str) -> None:
-    names = list(choices)  # type: ignore[call-overload]
-    if value not in names:
-        raise UsageError(f"{option}: there is no {value!r}; choose of {', '.join(names)}")
+def _require(value: str, choices: Collection[str], option: str) -> None:
+    if value not in choices:
+        raise UsageError(f"{option}: there is no {value!r}; choose of {', '.join(choices)}")
 
 
 def _require_positive(name: str, value: float | None) -> None:
@@ -168,6 +169,8 @@ def _run_many(
             sentence = (result.story.splitlines() * 2)[1]
             print(f"seed {result.shape.seed} fails: {sentence}{where}", flush=True)
             print(f"  {result.shape.command()}", flush=True)
+        if ran % TELL_EVERY == 0:
+            print(f"{ran} seeds so far, {len(failed)} failed", file=sys.stderr, flush=True)
     print(
         f"{ran} seeds, {len(failed)} failed: {sessions:,} sessions, {faults:,} faults,"
         f" {checks:,} times everything checked"

@@ -188,7 +188,8 @@ class Judge:
             beginning: When it all began, in seconds since the epoch.
             everything: Tell of everything that lives, whether or not it is concerned.
         """
-        told = [f"{self._title}: {len(found)} violations", *found]
+        title = self._title if everything else f"{self._title}: {len(found)} violations"
+        told = [title, *found]
         for session_id, session in self.picture.sessions.items():
             is_told = everything and not session.status.is_final
             if is_told or any(session_id in sentence for sentence in found):

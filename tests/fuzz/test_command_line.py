@@ -195,7 +195,14 @@ FIELDS = {
     "--retries": "retries",
     "--limit": "limit",
 }
-IN_OTHER_WORDS = ("is not UTF-8", "is no session", "there is no session", "can never start here")
+IN_OTHER_WORDS = (
+    "is not UTF-8",
+    "is no session",
+    "there is no session",
+    "; type more of it",
+    "has not submitted so many sessions",
+    "can never start here",
+)
 
 
 @pytest.mark.parametrize("option", FIELDS)
