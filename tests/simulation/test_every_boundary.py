@@ -65,6 +65,7 @@ def deaths_and_starts(dies_at: int) -> tuple[int, int, int]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_whenever_the_manager_dies_all_goes_on_as_if_it_had_not():
     boundaries = told(None).boundaries
     assert boundaries > 500
