@@ -172,7 +172,7 @@ MUTATIONS = (
                 "self._leave_over(index)",
                 "self.released.append(kernel.token)",
             ),
-            Edit(SessionChange, "kernel_lost", "self.left_over.remove(kernel.token)", "pass"),
+            Edit(SessionChange, "_let_go", "self.left_over.remove(kernel.token)", "pass"),
         ),
         ("and holds nothing",),
     ),
