@@ -100,6 +100,10 @@ class Storm:
         if self._failure is not None:
             raise self._failure
 
+    def is_over(self) -> bool:
+        """Say whether nothing goes wrong any more."""
+        return not self._thread.is_alive()
+
     def _run(self) -> None:
         try:
             for fault in self._begins:
