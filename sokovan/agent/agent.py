@@ -309,7 +309,7 @@ class Agent:
         """Start what is ready by now, if it is to be started already."""
         entry = self._entries.get(token)
         if entry is not None and entry.order is not None:
-            self._start(entry.order)
+            self._retry(token)
         else:
             failures = entry.report.failures if entry else 0
             self._say(KernelReport(token, ReportState.PREPARED, failures=failures))

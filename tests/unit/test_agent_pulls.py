@@ -8,6 +8,7 @@ from sokovan.simulator.runtime import Script
 from tests.homes import Deed, ScriptedGround
 
 SLOW = Deed(Script(seconds=5, pull_s=60), ())
+VERY_SLOW = Deed(Script(seconds=5, pull_s=350), ())
 FAILS_TWICE = Deed(Script(seconds=5, pull_failures=2), ())
 HAS_NO_IMAGE = Deed(Script(has_no_image=True), ())
 
@@ -83,6 +84,20 @@ async def test_a_start_that_comes_before_the_pull_is_over_is_carried_out_after_i
 
     assert ground.runtime.started == ["t"]
     assert said(ground)[-1][0] == "ENDED"
+
+
+async def test_what_is_ready_while_no_manager_is_heard_of_is_not_started(ground):
+    """It may have been given to another agent meanwhile."""
+    await prepare(ground, VERY_SLOW)
+    await ground.start("t", VERY_SLOW)
+    ground.home.cut_off(ground.agent_id)
+    await ground.pass_time(400)
+    assert not ground.runtime.started
+
+    ground.home.mend(ground.agent_id)
+    await ground.pass_time(30)
+
+    assert ground.runtime.started == ["t"]
 
 
 async def test_a_pull_ends_with_its_agent_and_is_begun_again_when_it_is_asked_for(ground):
