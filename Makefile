@@ -28,6 +28,7 @@ test: $(VENV)/.dev ## Run every test that this machine can run
 
 .PHONY: check
 check: $(VENV)/.dev ## Format, lint, types, imports, spelling, fast tests
+	@$(PIP) check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -80,15 +81,18 @@ clean: ## Remove the environment, caches and build output
 
 $(VENV): $(VENV)/.dev ## Install the development environment
 
+# A lock is the whole answer: with --no-deps, pip asks no index what else there could be. Without,
+# Debian's pip takes the newest release of what is needed with an extra, and finds it not in the lock.
+# `make check` then asks whether everything that is needed is there.
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/pip
 	@echo "installing what sokovan needs into $(VENV) ..."
-	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --require-hashes -r requirements.lock
 	@$(PIP) install --no-deps -e .
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(BIN)/pip
 	@echo "installing what sokovan and its tests need into $(VENV) ..."
-	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --no-deps --require-hashes -r requirements-dev.lock
 	@$(PIP) install --no-deps -e .
 	@touch $@
 

@@ -134,11 +134,17 @@ def test_a_control_group_that_cannot_be_looked_at_is_not_empty(tmp_path):
 
 
 def test_what_is_older_than_every_wrapper_belongs_to_a_kernel_that_has_ended():
-    def line(pid: int, start: int, parent: int = os.getpid(), session: int = 0) -> procfs.Process:
-        return procfs.Process(pid, "S", parent, pid, session or pid, start)
-
-    old, wrapper, young = line(10, start=100), line(20, start=200), line(30, start=300)
-    other, own = line(40, start=50, parent=1), line(50, start=50, session=os.getsid(0))
+    mine, parent = os.getsid(0), os.getpid()  # a session that began outside a container is 0 here
+    old, wrapper, young, other, own = (
+        procfs.Process(pid, "S", parent, group=pid, session=session, start=start)
+        for pid, session, start, parent in (
+            (10, 10, 100, parent),
+            (20, 20, 200, parent),
+            (30, 30, 300, parent),
+            (40, 40, 50, 1),
+            (50, mine, 50, parent),
+        )
+    )
     table = {p.pid: p for p in (old, wrapper, young, other, own)}
 
     assert procfs.ownerless({20}, table) == [old]
