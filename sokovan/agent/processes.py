@@ -58,7 +58,6 @@ PRUNE_PAUSE_S = 0.02
 BOUND_OUTPUT_EVERY_S = 1.0
 _PR_SET_CHILD_SUBREAPER = 36
 
-
 Step = Callable[[Running], None]
 
 
@@ -297,10 +296,10 @@ class ProcessRuntime:
         self._look_at = now + LOOKS_PART * (now - began)
 
     def _clear_by(self, table: dict[int, procfs.Process], kernel: Running) -> None:
-        if left := self._members(kernel, table) or procfs.ownerless(self._tokens, table):
-            for process in left:
-                procfs.send(process, signal.SIGKILL)
-            self._again(kernel, {process.pid for process in left}, self._clear)
+        left = self._members(kernel, table) or procfs.ownerless(self._tokens, table)
+        left = left or procfs.orphans(kernel.token, self._tokens) or kernel.dying(table)
+        if left:
+            self._again(kernel, kernel.kill(left), self._clear)
         else:
             self._finish(kernel)
 
@@ -366,10 +365,7 @@ class ProcessRuntime:
             pids = kernel.group.pids()
             kernel.group.kill()
         else:
-            left = self._members(kernel, procfs.processes())
-            pids = {process.pid for process in left}
-            for process in left:
-                procfs.send(process, signal.SIGKILL)
+            pids = kernel.kill(self._members(kernel, procfs.processes()))
         if pids:
             procfs.send_group(kernel.pid, signal.SIGCONT)
         elif kernel.tries >= WRAPPER_TRIES or not self._journal.run(kernel.token).started:

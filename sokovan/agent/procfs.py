@@ -16,6 +16,7 @@ from pathlib import Path
 
 TOKEN_VARIABLE = "SOKOVAN_TOKEN"  # noqa: S105 (the name of a variable, not a secret)
 _GONE = frozenset("ZXx")
+_READS_MAX = 20
 _ABSENT = (FileNotFoundError, ProcessLookupError, PermissionError)
 """What says that a process is gone, or not ours to look at. Any other error says nothing of it."""
 
@@ -31,11 +32,18 @@ class Process:
     session: int
     start: int
     """When it started, in clock ticks since the machine did."""
+    memory: int = 1
+    """Its address space in bytes; 0 for one that is ending, and cannot tell its environment."""
 
     @property
     def is_gone(self) -> bool:
         """Whether it has ended, and only its parent has not noticed."""
         return self.state in _GONE
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it is about to end, or has: it will fork no more."""
+        return self.memory == 0
 
 
 def parse_stat(line: str) -> Process:
@@ -46,10 +54,11 @@ def parse_stat(line: str) -> Process:
     """
     pid, _, rest = line.partition(" (")
     fields = rest.rpartition(")")[2].split()
-    if len(fields) < 20:
+    if len(fields) < 21:
         raise ValueError(f"not a line of /proc/PID/stat: {line[:80]!r}")
     parent, group, session = (int(field) for field in fields[1:4])
-    return Process(int(pid), fields[0], parent, group, session, int(fields[19]))
+    start, memory = (int(field) for field in fields[19:21])
+    return Process(int(pid), fields[0], parent, group, session, start, memory)
 
 
 def process(pid: int) -> Process | None:
@@ -100,14 +109,50 @@ def carries(pid: int, token: str) -> bool:
         return False
 
 
-def children() -> list[int] | None:
-    """Return our children, those that were given to us included; `None` where nobody says so."""
+def children(of: int | str = "self") -> list[int] | None:
+    """Return a process's children, those that were given to it included.
+
+    `None` where nobody says so, or when it has ended.
+    """
     try:
-        with os.scandir("/proc/self/task") as threads:
+        with os.scandir(f"/proc/{of}/task") as threads:
             lines = [Path(thread.path, "children").read_text() for thread in threads]
     except _ABSENT:
         return None
     return [int(pid) for line in lines for pid in line.split()]
+
+
+def orphans(token: str, wrappers: Container[int]) -> list[Process]:
+    """Find what carries a token and was given to us, without a gap.
+
+    A look at all processes misses what forks and ends, from one to the next. But whoever is last of
+    that line is our child, or one of a child of ours that is ending; and no child is missing in the
+    list of these. Where one has ended since, there may be one more: then it is read again.
+
+    Raises:
+        OSError: They cannot be looked at now: no descriptor is free, or they change too fast.
+    """
+    ended: set[int] = set()
+    for _ in range(_READS_MAX):
+        found, is_certain = [], True
+        unseen = children() or []
+        while unseen:
+            pid = unseen.pop()
+            if pid in wrappers or pid in ended:
+                continue
+            is_its = carries(pid, token)
+            child = process(pid)
+            if is_its and child is not None:
+                found.append(child)
+            elif child is not None and child.is_ending and (heirs := children(pid)) is not None:
+                unseen += heirs
+                child = process(pid)  # else they are our children by now
+            if child is None or child.is_gone:
+                ended.add(pid)
+                is_certain = False
+        if found or is_certain:
+            return found
+    raise BlockingIOError("our children end faster than they can be looked at")
 
 
 def ownerless(wrappers: Container[int], table: Mapping[int, Process]) -> list[Process]:

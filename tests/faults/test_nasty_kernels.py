@@ -51,6 +51,28 @@ while time.monotonic() < until:
         os._exit(0)
     os.setsid()
 """
+HUNT = """
+import contextlib, ctypes, os, signal, subprocess, sys
+from sokovan.agent import procfs
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # what our children leave behind is given to us
+for _ in range(30):
+    relay = [sys.executable, "-c", sys.argv[1]]
+    subprocess.run(relay, env={procfs.TOKEN_VARIABLE: "t"}, check=True)
+    left = [None]
+    while left:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        with contextlib.suppress(BlockingIOError):
+            left = procfs.orphans("t", ())
+        for process in filter(None, left):
+            procfs.send(process, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        for _ in range(1000):
+            os.wait()
+        sys.exit("one lives that no look has seen")
+"""
+"""Kills one relay after the other, as an agent does, and buries what has ended of it."""
 
 
 @pytest.fixture(scope="module", params=["auto", "off"])
@@ -169,6 +191,12 @@ def test_what_is_another_process_every_moment_is_killed_at_the_end(home):
     assert ended["result"] == "SUCCESS"
     assert said(home, ended) == b"armed\n"
     assert_nothing_is_left(home)
+
+
+def test_what_is_another_process_every_moment_is_seen_by_every_look():
+    hunt = subprocess.run([sys.executable, "-c", HUNT, RELAY], check=False, capture_output=True)
+
+    assert (hunt.stdout, hunt.stderr) == (b"armed\n" * 30, b"")
 
 
 def test_sixty_processes_that_fork_faster_than_they_are_killed_are_killed(home):

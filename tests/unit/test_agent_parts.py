@@ -183,7 +183,7 @@ def test_a_timer_that_fails_does_not_lose_the_others():
 def test_the_name_of_a_program_cannot_spoil_its_line():
     line = "7 (a) b) S (x) R 1 2 3 " + " ".join(str(number) for number in range(7, 50))
 
-    assert procfs.parse_stat(line) == procfs.Process(7, "R", 1, 2, 3, 22)
+    assert procfs.parse_stat(line) == procfs.Process(7, "R", 1, 2, 3, start=22, memory=23)
 
 
 def test_this_process_is_alive_and_another_start_time_is_not():
