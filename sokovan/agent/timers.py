@@ -7,6 +7,7 @@ The agent process drives it with `run()`. Tests and the simulator advance a `Man
 import asyncio
 import heapq
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -54,17 +55,19 @@ class Timers:
             self._earlier.set()
         return timer
 
-    def due_at(self) -> float | None:
-        """Return when the next callback is due, or `None` when there is none."""
+    def due_at(self) -> float:
+        """Return when the next callback is due: never, when there is none."""
         while self._heap and self._heap[0].call is None:
             heapq.heappop(self._heap)
-        return self._heap[0].at if self._heap else None
+        return self._heap[0].at if self._heap else math.inf
 
     def run_due(self) -> None:
         """Call whatever is due by now; what that sets for now waits for the next call."""
         now = self._clock.now()
+        if self.due_at() > now:
+            return
         due = []
-        while (at := self.due_at()) is not None and at <= now:
+        while self.due_at() <= now:
             due.append(heapq.heappop(self._heap))
         due.reverse()
         try:
@@ -85,8 +88,7 @@ class Timers:
             except Exception:
                 log.exception("something that was due failed")
             self._earlier.clear()
-            due = self.due_at()
-            wait_s = IDLE_S if due is None else due - self._clock.now()
+            wait_s = min(self.due_at() - self._clock.now(), IDLE_S)
             if wait_s > 0:
                 await first_of(self._clock.sleep(wait_s), self._earlier.wait())
             else:

@@ -130,7 +130,7 @@ class InProcessHome:
         """Return the earliest time at which a round has something to do; it may be past."""
         times = [self._clock.now() + 3600.0]
         for place in self._places.values():
-            times += [t for t in (place.machine.due_at(), place.timers.due_at()) if t is not None]
+            times += [place.machine.due_at(), place.timers.due_at()]
             if place.agent is not None and place.is_reachable:
                 times.append(0.0 if place.incarnation is None else place.beat_at)
                 if place.agent.has_news():

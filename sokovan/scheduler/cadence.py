@@ -1,5 +1,6 @@
 """When each piece of work is due: on a hint, at a known moment, and every full cycle anyway."""
 
+import math
 from collections.abc import Hashable, Mapping
 
 
@@ -15,10 +16,14 @@ class Cadence:
         self._due_at: dict[Hashable, float] = dict.fromkeys(every_s, 0.0)
         self._in_flight: set[Hashable] = set()
         self._rests_until: dict[Hashable, float] = {}
+        self._next_at: float | None = None
+        """What `next_at` returned, as long as it is true."""
 
     def wake_at(self, key: Hashable, at: float) -> None:
         """Have `key` run at `at`, unless it is due earlier anyway."""
-        self._due_at[key] = min(self._due_at[key], at)
+        if at < self._due_at[key]:
+            self._due_at[key] = at
+            self._next_at = None
 
     def hint(self, key: Hashable) -> None:
         """Have `key` run as soon as it can."""
@@ -26,6 +31,8 @@ class Cadence:
 
     def due(self, now: float) -> list[Hashable]:
         """Return what is due and not under way, in a fixed order."""
+        if self.next_at() > now:
+            return []
         return [
             key
             for key, at in self._due_at.items()
@@ -36,17 +43,21 @@ class Cadence:
         """Note that `key` runs; a hint from now on means another run."""
         self._in_flight.add(key)
         self._due_at[key] = now + self._every_s[key]
+        self._next_at = None
 
     def end(self, key: Hashable, *, rest_until: float = 0.0) -> None:
         """Note that `key` is over, and is not to run again before `rest_until`."""
         self._in_flight.discard(key)
         self._rests_until[key] = rest_until
+        self._next_at = None
 
     def next_at(self) -> float:
         """Return when something will be due that is not under way."""
-        waiting = (
-            max(at, self._rests_until.get(key, 0.0))
-            for key, at in self._due_at.items()
-            if key not in self._in_flight
-        )
-        return min(waiting, default=float("inf"))
+        if self._next_at is None:
+            waiting = (
+                max(at, self._rests_until.get(key, 0.0))
+                for key, at in self._due_at.items()
+                if key not in self._in_flight
+            )
+            self._next_at = min(waiting, default=math.inf)
+        return self._next_at

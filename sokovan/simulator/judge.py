@@ -16,7 +16,6 @@ from sokovan.simulator import checks, tries, witness
 from sokovan.simulator.observe import Observer, Picture
 from sokovan.simulator.runtime import FakeRuntime, Script
 from sokovan.store.engine import InlineDatabase, Transaction
-from sokovan.store.leases import read_cursors
 from sokovan.store.live import Live
 
 STEPS_KEPT = 400
@@ -67,7 +66,6 @@ class Judge:
         self._runtimes = runtimes
         self._title = title
         self._given_up: set[str] = set()
-        self._cursors_seen = -1
         self._ear: witness.Ear | None = None
         self._changes_seen = -1
         self._sweep_at = 0.0
@@ -139,11 +137,7 @@ class Judge:
 
     def look_at_cursors(self, remembered: Mapping[str, ScalingGroup]) -> None:
         """Hold against the store what a manager remembers of where last kernels went."""
-        if self._cursors_seen != self._changes_seen:
-            self._cursors_seen = self._changes_seen
-            self._find(
-                witness.the_cursors_are_true(remembered, self._store.write_now(read_cursors))
-            )
+        self._find(witness.the_cursors_are_true(remembered, self.picture.cursors))
 
     def listening(self, sink: AgentEventSink, now: Callable[[], float]) -> AgentEventSink:
         """Return `sink` such that what comes of what it is told is seen."""

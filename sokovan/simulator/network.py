@@ -4,6 +4,7 @@ Agents are the real ones, in this process. What they say unasked travels as mess
 manager asks of them, as calls that may fail before or after they took effect.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -108,28 +109,32 @@ class Network(InProcessHome):
 
     def due_at(self) -> float:
         """Return when a round has something to do next; it may be past."""
-        times = [float("inf")]
+        is_heard = self._world.sink() is not None
+        due_at = math.inf
         for agent_id, place in self._places.items():
-            driven = [place.machine] if place.agent is None else [place.machine, place.timers]
-            times += [at for timers in driven if (at := timers.due_at()) is not None]
-            if place.agent is None or not place.is_reachable or self._world.sink() is None:
+            due_at = min(due_at, place.machine.due_at())
+            if place.agent is None:
                 continue
-            if place.incarnation is None:
-                times.append(self._hello_at.get(agent_id, 0.0))
-            else:
-                times.append(0.0 if place.agent.has_news() else place.beat_at)
-        return min(times)
+            due_at = min(due_at, place.timers.due_at())
+            if is_heard and place.is_reachable:
+                due_at = min(due_at, self._talks_at(agent_id, place, place.agent))
+        return due_at
+
+    def _talks_at(self, agent_id: AgentId, place: Place, agent: Agent) -> float:
+        """Return when an agent has something to say to whoever hears it."""
+        if place.incarnation is None:
+            return self._hello_at.get(agent_id, 0.0)
+        return 0.0 if agent.has_news() else place.beat_at
 
     async def _talk(self, place: Place, agent: Agent) -> None:
         agent_id, now = place.hello.agent_id, self._clock.now()
-        if self._world.sink() is None:
+        if self._talks_at(agent_id, place, agent) > now or self._world.sink() is None:
             return
         if place.incarnation is None:
-            if self._hello_at.get(agent_id, 0.0) <= now:
-                self._hello_at[agent_id] = now + HELLO_AGAIN_S
-                self._send(
-                    f"{agent_id} says hello", lambda: self._hello(place, agent), self.mute, agent_id
-                )
+            self._hello_at[agent_id] = now + HELLO_AGAIN_S
+            self._send(
+                f"{agent_id} says hello", lambda: self._hello(place, agent), self.mute, agent_id
+            )
             return
         beats = place.beat_at <= now
         reports = tuple(agent.unacknowledged() if beats else agent.news())

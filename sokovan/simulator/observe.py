@@ -13,8 +13,9 @@ from sokovan.domain.sessions import AgentId, Kernel, SessionId, SessionWithKerne
 from sokovan.domain.statuses import FINAL
 from sokovan.scheduler.moves import HistoryLine
 from sokovan.store.engine import Transaction
+from sokovan.store.leases import read_cursors
 from sokovan.store.rows import agent_of, hold_of, kernel_of, line_of, session_of
-from sokovan.store.tables import agents, history, holds, kernels, sessions
+from sokovan.store.tables import agents, history, holds, kernels, scaling_groups, sessions
 
 Touched = dict[str, set[SessionId]]
 """Whose rows were written to, by table."""
@@ -30,6 +31,7 @@ class Picture:
         agents: All of them, by id.
         history: The lines of each session, oldest first.
         groups: The policies; a group that is not named has the defaults.
+        cursors: Where the last kernel of each group went.
         changed: The sessions to look at one by one: those that changed since the last picture.
         shrunk: The agents on which too much is held because they came back with less.
     """
@@ -39,6 +41,7 @@ class Picture:
     agents: Mapping[AgentId, Agent] = field(default_factory=dict)
     history: Mapping[SessionId, Sequence[HistoryLine]] = field(default_factory=dict)
     groups: Mapping[str, ScalingGroup] = field(default_factory=dict)
+    cursors: Mapping[str, AgentId | None] = field(default_factory=dict)
     changed: Collection[SessionId] = ()
     shrunk: Collection[AgentId] = ()
 
@@ -78,6 +81,7 @@ class Observer:
         self._last_line = 0
         self._holds: dict[str, Hold] = {}
         self._agents: dict[AgentId, Agent] = {}
+        self._cursors: dict[str, AgentId | None] = {}
 
     def watch(self, tx: Transaction) -> None:
         """Have the database write down what is written to, so that a look reads no more than that.
@@ -86,7 +90,7 @@ class Observer:
         """
         self._is_watching = True
         tx.execute(text("CREATE TEMP TABLE touched (what TEXT, session_id TEXT)"))
-        for table in (sessions, kernels, history, holds, agents):
+        for table in (sessions, kernels, history, holds, agents, scaling_groups):
             for event, row in (("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD")):
                 whose = f"{row}.session_id" if "session_id" in table.c else "''"
                 tx.execute(
@@ -104,12 +108,15 @@ class Observer:
             self._holds = {row.token: hold_of(row) for row in tx.execute(_HOLDS)}
         if touched is None or "agents" in touched:
             self._agents = {AgentId(row.agent_id): agent_of(row) for row in tx.execute(_AGENTS)}
+        if touched is None or "scaling_groups" in touched:
+            self._cursors = read_cursors(tx)
         return Picture(
             dict(self._sessions),
             self._holds,
             self._agents,
             self._history,
             self._groups,
+            self._cursors,
             tuple(self._sessions if touched is None else sorted(changed & self._sessions.keys())),
         )
 
@@ -153,10 +160,10 @@ class Observer:
 
 def _take_touched(tx: Transaction) -> Touched:
     touched: Touched = defaultdict(set)
-    query = "SELECT DISTINCT what, session_id FROM touched"
-    for what, session_id in tx.connection.exec_driver_sql(query):
+    sqlite: Any = tx.connection.connection.driver_connection  # asked at every step: the short way
+    for what, session_id in sqlite.execute("SELECT DISTINCT what, session_id FROM touched"):
         touched[what].add(SessionId(session_id))
-    tx.connection.exec_driver_sql("DELETE FROM touched")
+    sqlite.execute("DELETE FROM touched")
     return touched
 
 

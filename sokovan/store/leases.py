@@ -17,6 +17,10 @@ from sokovan.store.tables import agents, holds, scaling_groups, sessions
 STEP_S_MIN = 1.0
 """Clocks of one boot differ by less when nobody has set the wall clock."""
 
+# Made once: building a statement takes longer than running it.
+_FENCING = select(scaling_groups.c.name, scaling_groups.c.fencing_token)
+_CURSORS = select(scaling_groups.c.name, scaling_groups.c.last_agent_id)
+
 
 def take_leases(
     tx: Transaction, groups: Iterable[str], holder: str, origin: Origin
@@ -65,7 +69,7 @@ def check_leases(tx: Transaction, fencing: Mapping[str, int]) -> None:
     Raises:
         LeaseLostError: Somebody has.
     """
-    for row in tx.execute(select(scaling_groups.c.name, scaling_groups.c.fencing_token)):
+    for row in tx.execute(_FENCING):
         if fencing.get(row.name, row.fencing_token) != row.fencing_token:
             raise LeaseLostError(
                 f"another manager drives the group {row.name!r} now; this one must stop"
@@ -94,5 +98,4 @@ def read_live(tx: Transaction) -> Live:
 
 def read_cursors(tx: Transaction) -> dict[str, AgentId | None]:
     """Read where the last kernel of each group went."""
-    rows = tx.execute(select(scaling_groups.c.name, scaling_groups.c.last_agent_id))
-    return {row.name: row.last_agent_id for row in rows}
+    return {row.name: row.last_agent_id for row in tx.execute(_CURSORS)}

@@ -138,7 +138,6 @@ async def test_a_judge_sees_a_cursor_that_has_gone_astray():
     world.judge.look_at_cursors(groups)
     assert world.judge.violations == []
     await to_the_end(world)
-    world.judge._cursors_seen = -1  # it has looked by now, and found nothing
     world.judge.look_at_cursors({name: ScalingGroup(name) for name in groups})
     assert "is remembered on None, but went to agent-0" in world.judge.violations[0]
 
