@@ -10,6 +10,7 @@ from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.sessions import AgentId, Limit, SessionId, SessionWithKernels
 from sokovan.scheduler.moves import HistoryLine
 from sokovan.scheduler.stages import STAGES
+from sokovan.simulator import tries
 from sokovan.simulator.checks import OF_EACH_SESSION, OF_HOLDS, Check
 from sokovan.simulator.observe import Picture
 from sokovan.store.engine import Transaction
@@ -53,7 +54,7 @@ def survey(tx: Transaction) -> Survey:
     found: list[str] = []
     placed: dict[SessionId, SessionWithKernels] = {}
     for picture in _parts(tx, found):
-        found += _judged(picture, OF_EACH_SESSION)
+        found += _judged(picture, OF_EACH_SESSION + tries.CHECKS)
         placed |= {
             session_id: session
             for session_id, session in picture.sessions.items()

@@ -10,8 +10,8 @@ import pytest
 
 from sokovan.cli.main import run
 from sokovan.config import StoreConfig
+from sokovan.simulator import checks, tries
 from sokovan.simulator import survey as survey_module
-from sokovan.simulator.checks import violations
 from sokovan.simulator.observe import read_picture
 from sokovan.simulator.survey import survey
 from sokovan.store.engine import InlineDatabase, open_sqlite
@@ -47,6 +47,14 @@ FAULTS = {
     "an end without its time": (
         "UPDATE sessions SET ended_at = NULL WHERE name = 'finished'",
         "it is TERMINATED and ended at None",
+    ),
+    "a failure that nobody counted": (
+        (
+            "INSERT INTO history (session_id, status_seq, from_status, to_status, reason, detail,"
+            " stage, at) SELECT session_id, status_seq, status, status, 'AGENT_FAILED', '',"
+            " 'start-sessions', status_since FROM sessions WHERE name = 'prepared'"
+        ),
+        "start-sessions failed 1 times in this phase and counts 0",
     ),
 }
 
@@ -112,7 +120,8 @@ def test_part_by_part_finds_what_a_whole_picture_finds(home, monkeypatch, fault,
 
     parts = found_in(home, survey)
 
-    whole = found_in(home, lambda tx: violations(read_picture(tx)))
+    picture = found_in(home, read_picture)
+    whole = checks.violations(picture) + tries.violations(picture)
     assert whole
     assert sorted(parts.violations) == sorted(whole)
 
