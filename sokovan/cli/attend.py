@@ -78,13 +78,13 @@ class Attendance:
             SokovanError: The server cannot be brought back, or was stopped on purpose.
         """
         copying = 0
-        for kernel in self._session["kernels"]:
-            for stream in STREAMS:
-                self._start(self._copy, kernel["index"], stream)
-                copying += 1
-        self._start(self._watch)
         ended: View | None = None
         with _signals(self._events.put):
+            for kernel in self._session["kernels"]:
+                for stream in STREAMS:
+                    self._start(self._copy, kernel["index"], stream)
+                    copying += 1
+            self._start(self._watch)
             while copying or ended is None:
                 event = self._events.get()
                 if event.what == "ended":

@@ -124,8 +124,8 @@ async def test_an_end_that_nobody_acknowledged_is_reported_by_the_next_agent(gro
     ground.sink.failures_left = 1_000_000
     await start(ground, "t1", "sh", "-c", "exit 9")
     await ground.until(lambda: any(r.state is ReportState.ENDED for r in ground.sink.failed))
-    ground.kill_agent()
-    await ground.until(lambda: ground.agent_pid() == 0)
+    killed = ground.kill_agent()
+    await ground.until(lambda: ground.agent_pid() != killed)
     ground.sink.failures_left = 0
 
     assert (await ground.end_of("t1")).exit_code == 9
@@ -266,8 +266,8 @@ async def test_an_order_accepted_before_the_agent_died_is_carried_out_by_the_nex
     (place / "run").mkdir()  # the wrapper cannot write who it is, so it runs nothing
     await start(ground, "t1", "sh", "-c", "exit 6")
     await ground.until(lambda: any(r.failures for r in ground.sink.of("t1")))
-    ground.kill_agent()
-    await ground.until(lambda: ground.agent_pid() == 0)
+    killed = ground.kill_agent()
+    await ground.until(lambda: ground.agent_pid() != killed)
     (place / "run").rmdir()
 
     assert (await ground.end_of("t1")).exit_code == 6
@@ -377,11 +377,11 @@ async def test_control_groups_are_gone_with_their_kernels(ground):
     limited = quota is None or not quota.exists() or quota.read_text() == "150000\n"
     await ground.stop("t1")
     await ground.end_of("t1")
+    await ground.until(lambda: not any(path.exists() for path in paths))
 
     assert there
     assert all(there)
     assert limited
-    assert not any(path.exists() for path in paths)
 
 
 async def test_a_home_with_a_very_long_path_works():
@@ -397,6 +397,7 @@ async def test_a_home_with_a_very_long_path_works():
 async def test_everything_below_the_directory_is_private(ground):
     await start(ground, "t1", "echo", "secret")
     await ground.end_of("t1")
+    await ground.until((ground.directory / "done" / "t1").is_dir)  # where it is acknowledged
     seen = [ground.directory, *ground.directory.rglob("*")]
 
     assert len(seen) > 5
@@ -488,13 +489,18 @@ async def test_a_removed_socket_is_made_again(ground):
     assert len({hello.agent_id for hello in ground.sink.hellos}) == 1
 
 
+def removed_at_once(directory: Path) -> None:
+    """Remove a directory; piece by piece, its agent would make its socket again meanwhile."""
+    shutil.rmtree(directory.rename(f"{directory}-gone"))
+
+
 async def test_an_agent_without_a_directory_and_without_kernels_ends():
     directory = a_short_directory()
     ground = RealGround(directory)
     await ground.connect()
     pid = ground.agent_pid()
     await ground.disconnect()
-    shutil.rmtree(directory)
+    removed_at_once(directory)
 
     await ground.until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid)
 
@@ -512,7 +518,7 @@ async def test_an_agent_without_a_directory_stays_for_its_kernels():
         env={"D": str(directory)},
     )
     await ground.until_written("t1", b"up\n")
-    shutil.rmtree(directory)
+    removed_at_once(directory)
     end = await ground.end_of("t1")
     pid = ground.home._keepers[0]._pid
     await ground.disconnect()

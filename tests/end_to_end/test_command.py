@@ -1,12 +1,13 @@
 """The `sokovan` command with a real server, a real agent and real processes."""
 
 import contextlib
-import getpass
 import json
 import os
 import pty
+import pwd
 import re
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -162,6 +163,7 @@ def is_alive(pid):
 def shared():
     """A home for tests that do nothing to the server."""
     place = Place()
+    until(lambda: place.json("agents"), "an agent")
     yield place
     place.clean_up()
 
@@ -331,20 +333,21 @@ def test_a_second_ctrl_c_on_a_terminal_cancels(shared):
     assert session["reason"] == "USER_REQUESTED"
 
 
-def test_enter_after_ctrl_c_stays_with_the_session(shared):
-    terminal = Terminal(shared, "run", "--", "sh", "-c", "echo on; sleep 2; exit 6")
+def test_enter_after_ctrl_c_stays_with_the_session(shared, tmp_path):
+    terminal = Terminal(shared, "run", "--", *waits_for(tmp_path / "go", "exit 6"))
     terminal.until("on\r\n")
 
     terminal.interrupt()
     terminal.until("[d]etach")
     terminal.press("\n")
+    (tmp_path / "go").touch()
 
     assert terminal.end() == 6
 
 
 def test_a_list_on_a_terminal_fits_its_width(shared):
     held = shared.submit("--hold", "--name", "n" * 200, "--", "true")
-    terminal = Terminal(shared, "ls", "--owner", getpass.getuser())
+    terminal = Terminal(shared, "ls", "--owner", pwd.getpwuid(os.geteuid()).pw_name)
 
     shown = terminal.until("PENDING")
 
@@ -356,11 +359,12 @@ def test_a_list_on_a_terminal_fits_its_width(shared):
 
 def test_a_second_signal_kills_what_ignores_the_first(shared):
     script = "trap '' TERM INT; echo on; while :; do sleep 1; done"
-    running = shared.start("run", "--grace", "10m", "--", "sh", "-c", script)
+    running = shared.start("run", "--name", "stubborn", "--grace", "10m", "--", "sh", "-c", script)
     assert running.stdout.readline() == b"on\n"
 
     running.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
+    until(lambda: shared.json("ls", "--name", "stubborn")[0]["status"] != "RUNNING", "a cancel")
+    time.sleep(0.5)  # what comes sooner is taken for an echo of the first
     running.send_signal(signal.SIGTERM)
 
     running.communicate(timeout=DEADLINE_S)
@@ -368,10 +372,12 @@ def test_a_second_signal_kills_what_ignores_the_first(shared):
 
 
 def test_a_reader_that_goes_away_ends_the_session(shared):
-    line = " ".join([*shared.argv("run", "--name", "piped", "--", "yes"), "| head -n 1"])
+    endless = shared.argv(
+        "run", "--name", "piped", "--", "sh", "-c", "while echo y; do sleep 0.01; done"
+    )
 
     done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {line}"],
+        ["bash", "-c", f"set -o pipefail; {shlex.join(endless)} | head -n 1"],
         env=shared.env,
         capture_output=True,
         text=True,
@@ -608,8 +614,14 @@ def test_status_and_down_start_nothing(own):
     assert list(own.path.iterdir()) == []
 
 
-def test_sessions_go_on_without_the_server(own):
-    session_id = own.submit("--name", "survivor", "--", "sh", "-c", "sleep 2; echo late; exit 9")
+def waits_for(file, then):
+    """Return a command that goes on when a file is there."""
+    return ["sh", "-c", f"echo on; until [ -e {file} ]; do sleep 0.05; done; {then}"]
+
+
+def test_sessions_go_on_without_the_server(own, tmp_path):
+    go = tmp_path / "go"
+    session_id = own.submit("--name", "survivor", "--", *waits_for(go, "exit 9"))
     own.until_status(session_id, "RUNNING")
     pid = own.server_pid
 
@@ -618,19 +630,22 @@ def test_sessions_go_on_without_the_server(own):
     assert f"pid {pid}" in stopped.stdout
     assert "survivor" in stopped.stdout
     assert not is_alive(pid)
+    go.touch()
     own("wait", session_id, code=9)
     assert own.server_pid != pid
-    assert own("logs", session_id).stdout == "late\n"
+    assert own("logs", session_id).stdout == "on\n"
 
 
-def test_a_killed_server_loses_nothing(own):
-    session_id = own.submit("--", "sh", "-c", "sleep 2; echo late; exit 9")
+def test_a_killed_server_loses_nothing(own, tmp_path):
+    go = tmp_path / "go"
+    session_id = own.submit("--", *waits_for(go, "exit 9"))
     own.until_status(session_id, "RUNNING")
     own.kill_server()
 
-    assert own.show(session_id)["status"] in {"RUNNING", "TERMINATING", "TERMINATED"}
+    assert own.show(session_id)["status"] == "RUNNING"
+    go.touch()
     own("wait", session_id, code=9)
-    assert own("logs", session_id).stdout == "late\n"
+    assert own("logs", session_id).stdout == "on\n"
 
 
 def test_run_goes_on_when_the_server_is_killed(own):
@@ -807,6 +822,7 @@ def an_agent(place, name):
 
 def test_a_drained_agent_gets_nothing_new_whatever_restarts(own):
     (own.path / "config.toml").write_text(LEFT + RIGHT)
+    until(lambda: len(own.json("agents")) == 2, "both agents")
     running = own.submit("--cpu", "2", "--", "sleep", "600")
     own.until_status(running, "RUNNING")
 
@@ -849,6 +865,7 @@ def test_a_drained_agent_gets_nothing_new_whatever_restarts(own):
 def test_an_agent_that_is_gone_is_removed_and_may_come_back_as_a_new_one(own):
     config = own.path / "config.toml"
     config.write_text(SOON_GONE + LEFT + RIGHT)
+    until(lambda: len(own.json("agents")) == 2, "both agents")
     done = own.submit("--cpu", "2", "--", "true")
     own("wait", done)
     own("agents", "drain", "right")

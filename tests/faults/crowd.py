@@ -170,7 +170,7 @@ class Crowd:
         return wrong
 
     def _about_the_output(self, view: View, wish: Wish) -> list[str]:
-        said = b"".join(self.home.client.output(view["id"]))
+        said = self.home.output_of(view["id"])
         if view["exit_code"] == wish.code and view["reason"] in {
             "SELF_TERMINATED",
             "KERNEL_FAILED",

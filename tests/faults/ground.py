@@ -16,7 +16,7 @@ import psutil
 
 from sokovan.agent.cgroups import detect
 from sokovan.client import Client
-from sokovan.domain.errors import SokovanError
+from sokovan.domain.errors import OutputUnavailableError, SokovanError
 
 DEADLINE_S = 120.0
 CRASHING = Path(__file__).with_name("crashing_manager.py")
@@ -126,6 +126,16 @@ class RealHome:
             return {view["id"] for view in self.client.list(live_only=True)}
         except SokovanError:
             return None
+
+    def output_of(self, session_id: str) -> bytes:
+        """Return what a session said, as soon as its agent is there to tell."""
+
+        def told() -> list[bytes]:
+            with contextlib.suppress(OutputUnavailableError):
+                return [b"".join(self.client.output(session_id))]
+            return []
+
+        return bytes(self.wait_for(told, "output")[0])
 
     def _remove_control_groups(self) -> None:
         """Remove what agents that were killed could not: the directories of their groups."""

@@ -75,4 +75,4 @@ def _lines(home: RealHome) -> list[str]:
 
 
 def _says_all(home: RealHome, session_id: str) -> bool:
-    return b"".join(home.client.output(session_id)) == b"begin\nend\n"
+    return home.output_of(session_id) == b"begin\nend\n"

@@ -27,6 +27,7 @@ def _submit(home: RealHome, **options):
     script = f"echo $SOKOVAN_TOKEN >> {home.home}/ran; sleep 300"
     view = home.client.submit(["/bin/sh", "-c", script], env=environment(home), cwd="/", **options)
     home.wait_for(lambda: home.client.get(view["id"])["status"] == "RUNNING", "start")
+    home.wait_for((home.home / "ran").exists, "first line")
     return view["id"]
 
 

@@ -243,6 +243,7 @@ def test_much_output_is_bounded_and_says_so(home):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_ten_gigabytes_of_output_are_bounded(home):
     view = submit(home, "/bin/sh", "-c", f"head -c {10 * 1024 * MIB} /dev/zero; echo the end")
     ended = home.client.wait(view["id"])

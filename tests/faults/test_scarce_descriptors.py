@@ -135,13 +135,14 @@ def test_a_control_group_that_cannot_be_looked_at_is_not_empty(tmp_path):
 
 def test_what_is_older_than_every_wrapper_belongs_to_a_kernel_that_has_ended():
     mine, parent = os.getsid(0), os.getpid()  # a session that began outside a container is 0 here
+    theirs = mine + 1
     old, wrapper, young, other, own = (
         procfs.Process(pid, "S", parent, group=pid, session=session, start=start)
         for pid, session, start, parent in (
-            (10, 10, 100, parent),
-            (20, 20, 200, parent),
-            (30, 30, 300, parent),
-            (40, 40, 50, 1),
+            (10, theirs, 100, parent),
+            (20, theirs, 200, parent),
+            (30, theirs, 300, parent),
+            (40, theirs, 50, 1 if parent != 1 else 2),
             (50, mine, 50, parent),
         )
     )
