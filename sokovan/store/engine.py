@@ -269,14 +269,14 @@ class ThreadedDatabase:
         self._deliver(batch)
 
     def _read_loop(self) -> None:
-        with self.engine.connect().execution_options(reads_only=True) as connection:
-            while (queued := self._reads.get()) is not None:
-                try:
-                    with connection.begin():
-                        queued.run(connection, alone=True)
-                except Exception as error:  # noqa: BLE001 - whatever it is, the caller must hear of it
-                    queued.fail(error)
-                self._deliver([queued])
+        while (queued := self._reads.get()) is not None:
+            try:
+                reader = self.engine.connect().execution_options(reads_only=True)
+                with reader as connection, connection.begin():
+                    queued.run(connection, alone=True)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller must hear of it
+                queued.fail(error)
+            self._deliver([queued])
 
     def _deliver(self, batch: "list[_Queued]") -> None:
         def deliver() -> None:

@@ -115,6 +115,19 @@ async def test_a_failed_read_is_raised_to_whoever_asked_and_reading_goes_on(data
     assert await database.read(numbers) == []
 
 
+async def test_a_store_that_cannot_be_opened_to_read_is_opened_as_soon_as_it_can(tmp_path):
+    store = tmp_path / "x.db"
+    store.mkdir()
+    database = ThreadedDatabase(open_sqlite(store, StoreConfig()), asyncio.get_running_loop())
+
+    with pytest.raises(StoreUnavailableError):
+        await database.read(lambda tx: tx.execute(text("SELECT 1")).scalar_one())
+    store.rmdir()
+
+    assert await database.read(lambda tx: tx.execute(text("SELECT 1")).scalar_one()) == 1
+    await asyncio.to_thread(database.close)
+
+
 async def test_what_was_asked_for_is_done_though_nobody_waits_for_it(database):
     hooks = []
     asked = asyncio.create_task(database.write(inserting(1, hooks)))
