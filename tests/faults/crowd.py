@@ -170,6 +170,15 @@ class Crowd:
         return wrong
 
     def _about_the_output(self, view: View, wish: Wish) -> list[str]:
+        wrong = [
+            f"kernel {kernel['index']} said {said!r}"
+            for kernel in view["kernels"][1:]
+            if kernel["exit_code"] == 0
+            and (said := self.home.output_of(view["id"], kernel["index"])) != b"begin\nend\n"
+        ]
+        return wrong + self._about_the_main_output(view, wish)
+
+    def _about_the_main_output(self, view: View, wish: Wish) -> list[str]:
         said = self.home.output_of(view["id"])
         if view["exit_code"] == wish.code and view["reason"] in {
             "SELF_TERMINATED",

@@ -90,14 +90,18 @@ class RealHome:
                 self.up()
 
     def processes(self, word: str) -> list[psutil.Process]:
-        """Return this home's processes whose command line has `word`."""
-        found = []
+        """Return this home's processes whose command line has `word`.
+
+        One that is about to become something else has its parent's command line until then: what an
+        agent starts is no agent.
+        """
+        found = {}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 line = process.cmdline()
                 if any(str(self.home) in part for part in line) and word in line:
-                    found.append(process)
-        return found
+                    found[process.pid] = process, process.ppid()
+        return [process for process, parent in found.values() if parent not in found]
 
     def kill(self, whom: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to the `manager`, the `agent`, or `both`."""
@@ -127,12 +131,12 @@ class RealHome:
         except SokovanError:
             return None
 
-    def output_of(self, session_id: str) -> bytes:
-        """Return what a session said, as soon as its agent is there to tell."""
+    def output_of(self, session_id: str, kernel: int = 0) -> bytes:
+        """Return what a kernel said, as soon as its agent is there to tell."""
 
         def told() -> list[bytes]:
             with contextlib.suppress(OutputUnavailableError):
-                return [b"".join(self.client.output(session_id))]
+                return [b"".join(self.client.output(session_id, kernel=kernel))]
             return []
 
         return bytes(self.wait_for(told, "output")[0])

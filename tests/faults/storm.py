@@ -38,6 +38,9 @@ KINDS = {
 """How often each is chosen, out of all."""
 STEPS_S = (3600.0, 0.0, -3600.0)
 """What the clock may show, beside the machine's."""
+SHORT_S, LONG_S = (0.1, 0.8), (2.5, 4.0)
+"""How long what ends by itself takes: shorter than an agent's silence counts, or longer."""
+LONG_PART = 0.25
 SPARE_DESCRIPTORS_MAX = 3
 STARTED_DESCRIPTORS_MIN = 9
 AGENT_WORD = "sokovan.agent"
@@ -63,7 +66,9 @@ def script_of(seed: int, seconds: float, left_out: frozenset[str]) -> list[Fault
     faults, at = [], rng.uniform(0.2, 0.6)
     while at < seconds:
         (kind,) = rng.choices(list(kinds), list(kinds.values()))
-        faults.append(Fault(kind, at, at + rng.uniform(0.1, 0.8), rng.randrange(1000)))
+        is_long = kind.startswith("stop") and rng.random() < LONG_PART
+        end_s = at + rng.uniform(*(LONG_S if is_long else SHORT_S))
+        faults.append(Fault(kind, at, end_s, rng.randrange(1000)))
         at += rng.uniform(0.05, 0.55)
     return faults
 

@@ -1,9 +1,10 @@
 """Two hundred sessions in a storm of faults, chosen by seed; then an audit of every one of them.
 
-Killed and stopped are the manager, the agent, both, and the wrappers of kernels. The disk is full
-for a while (the home is on a small tmpfs; left out where it cannot be mounted), descriptors run
-out, and the wall clock is an hour ahead or behind at a restart: see `stepped_clock.py`, the
-machine's own clock is never touched. Half of the seeds do without control groups.
+Killed and stopped are the manager, the agent, both, and the wrappers of kernels, sometimes for so
+long that the agent counts as lost. The disk is full for a while (the home is on a small tmpfs; left
+out where it cannot be mounted), descriptors run out, and the wall clock is an hour ahead or behind
+at a restart: see `stepped_clock.py`, the machine's own clock is never touched. Half of the seeds do
+without control groups.
 """
 
 import contextlib
@@ -37,6 +38,8 @@ heartbeat_s = 0.5
 cgroups = "{cgroups}"
 [scheduler]
 full_cycle_s = 3.0
+agent_silence_s = 2.0
+agent_call_timeout_s = 2.0
 """
 TAIL = 6000
 

@@ -36,6 +36,7 @@ from tests.build import (
     brought_to,
     submitted,
 )
+from tests.fuzz.ground import House
 
 SESSION = a_session(
     unmet=(Dependency(SessionId("other")),),
@@ -171,15 +172,21 @@ def test_a_manager_that_finds_a_damaged_row_says_which(table):
         at_once(repository.take_over())
 
 
-def test_a_row_that_is_damaged_while_the_manager_runs_holds_up_no_other_session():
-    repository = a_store_with(DAMAGES["sessions"])
+@pytest.mark.parametrize("table", ["sessions", "kernels"])
+def test_a_row_that_is_damaged_while_the_manager_runs_holds_up_no_other_session(table):
+    house = House()
+    house.inhabit()
+    house.database.write_now(lambda tx: tx.execute(text(DAMAGES[table])))
 
-    (session_id,) = at_once(submitted(repository, a_spec(name="next")))
+    others = [house.submit(a_spec(name=f"next-{number}")) for number in range(3)]
+    house.live(600.0)
 
-    assert repository.live.sessions[session_id].status is SessionStatus.PENDING
+    assert {house.repository.live.sessions.get(session_id) for session_id in others} == {None}
+    ends = [house.run(house.service.session(i, owner="ann"))["reason"] for i in others]
+    assert ends == ["SELF_TERMINATED"] * 3
     with pytest.raises(StoreDamagedError):
-        at_once(repository.refresh())
-    assert session_id in repository.live.sessions
+        at_once(house.repository.refresh())
+    house.close()
 
 
 # --- a file that is no store of ours --------------------------------------------------------------
