@@ -24,7 +24,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,15 @@ class Journal:
             if order is None:
                 self.forget(token)
             else:
-                yield order, _read_report(f"{self.folder(token)}/ended.json", token)
+                yield order, self._last_report(token)
+
+    def _last_report(self, token: str) -> KernelReport | None:
+        """Read the last report of a kernel; it is known without, when it may never be started."""
+        report = _read_report(f"{self.folder(token)}/ended.json", token)
+        if report is not None or not os.path.lexists(f"{self._stopped}/{token}"):
+            return report
+        report = stopped_before_start(token)
+        return replace(report, reason=EndReason.AGENT_LOST) if self.is_given_up(token) else report
 
     def order(self, token: str) -> Order | None:
         """Read an order, or `None` when it was not written to its end.
@@ -186,9 +194,17 @@ class Journal:
         """Write the last report of a kernel.
 
         Raises:
-            OSError: It cannot be written; after a restart it would be worked out again.
+            OSError: It cannot be written; after a restart it would be worked out again, or nothing
+                would be known of a kernel that could never be started.
         """
-        _write(f"{self.folder(report.token)}/ended.json", json.dumps(encode_report(report)))
+        folder = self.folder(report.token)
+        try:
+            _write(f"{folder}/ended.json", json.dumps(encode_report(report)))
+        except OSError:
+            if report.state is ReportState.START_FAILED:  # or the next agent would start it
+                with contextlib.suppress(OSError):
+                    os.unlink(f"{folder}/kernel.json")
+            raise
 
     def give_up(self, token: str) -> None:
         """Remember that a kernel is stopped because no manager is heard of.
@@ -239,11 +255,12 @@ class Journal:
         Raises:
             OSError: It is there and cannot be read now.
         """
-        if os.path.lexists(f"{self._stopped}/{token}"):
+        is_done = os.path.lexists(f"{self._done}/{token}")
+        report = _read_report(f"{self._done}/{token}/ended.json", token) if is_done else None
+        if report is None and os.path.lexists(f"{self._stopped}/{token}"):
             return stopped_before_start(token)
-        if not os.path.lexists(f"{self._done}/{token}"):
+        if not is_done:
             return None
-        report = _read_report(f"{self._done}/{token}/ended.json", token)
         return report or KernelReport(
             token,
             ReportState.ENDED,

@@ -134,7 +134,11 @@ class Runtime(Protocol):
         ...
 
     def refuse(self, tokens: Sequence[str]) -> None:
-        """Remember, durably, that these tokens must never be started."""
+        """Remember, durably, that these tokens must never be started; none of them runs.
+
+        Raises:
+            OSError: That cannot be written; it may hold for some of them all the same.
+        """
         ...
 
     def conclude(self, report: KernelReport) -> None:

@@ -315,6 +315,30 @@ def test_what_was_stopped_before_its_start_is_remembered_across_restarts(tmp_pat
     assert report.reason == EndReason.STOPPED_BEFORE_START
 
 
+def test_an_order_that_was_stopped_is_over_although_its_end_could_not_be_written(tmp_path):
+    journal = Journal(tmp_path)
+    for token in ("t1", "t2"):
+        begin(journal, token)
+    journal.give_up("t2")
+    journal.refuse(["t1", "t2"])
+    finals = [final for _, final in Journal(tmp_path).orders()]
+
+    assert [final.reason for final in finals] == [
+        EndReason.STOPPED_BEFORE_START,
+        EndReason.AGENT_LOST,
+    ]
+
+
+def test_what_can_never_start_is_not_started_because_that_could_not_be_written(tmp_path):
+    journal = Journal(tmp_path)
+    folder = begin(journal)
+    (folder / "ended.json").mkdir()  # so that nothing can be written there
+    with pytest.raises(IsADirectoryError):
+        journal.conclude(KernelReport("t1", ReportState.START_FAILED, permanent=True))
+
+    assert list(Journal(tmp_path).orders()) == []
+
+
 def test_pruning_removes_what_is_old_and_nothing_else(tmp_path):
     journal = Journal(tmp_path)
     for token in ("old", "new"):
