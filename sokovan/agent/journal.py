@@ -119,17 +119,20 @@ class Journal:
     def orders(self) -> Iterator[tuple[Order, KernelReport | None]]:
         """Yield every kernel that is not over and acknowledged, and its last report if any.
 
-        A directory without a complete order was never started and is removed.
+        A directory without a complete order was never started and is removed; one with a last
+        report was being filed away.
 
         Raises:
             OSError: Something that is there cannot be read now.
         """
         for token in sorted(os.listdir(self._kernels)):
-            order = self.order(token)
-            if order is None:
-                self.forget(token)
+            order, report = self.order(token), self._last_report(token)
+            if order is not None:
+                yield order, report
+            elif report is not None:
+                self.file_away(token)
             else:
-                yield order, self._last_report(token)
+                self.forget(token)
 
     def _last_report(self, token: str) -> KernelReport | None:
         """Read the last report of a kernel; it is known without, when it may never be started."""
@@ -219,17 +222,25 @@ class Journal:
         return Path(self.folder(token), "given-up").exists()
 
     def file_away(self, token: str) -> None:
-        """Keep of an acknowledged kernel its last report and its output, and nothing else."""
-        folder = self.folder(token)
+        """Keep of an acknowledged kernel its last report and its output, and nothing else.
+
+        It is moved before anything of it is removed: if this ends half-way, what is left over lies
+        there until it is pruned, and nothing is missing. What cannot be moved stays as it was: the
+        next agent reports its end once more.
+        """
+        kept = f"{self._done}/{token}"
+        try:
+            os.rename(self.folder(token), kept)
+        except OSError as error:
+            log.warning("%s cannot be filed away yet: %s", token, error)
+            return
         for name in ("kernel.json", "run", "given-up"):
             with contextlib.suppress(OSError):
-                os.unlink(f"{folder}/{name}")
+                os.unlink(f"{kept}/{name}")
         for name in STREAMS:
             with contextlib.suppress(OSError):
-                if os.stat(f"{folder}/{name}").st_size == 0:
-                    os.unlink(f"{folder}/{name}")
-        with contextlib.suppress(OSError):
-            os.rename(folder, f"{self._done}/{token}")
+                if os.stat(f"{kept}/{name}").st_size == 0:
+                    os.unlink(f"{kept}/{name}")
 
     def forget(self, token: str) -> None:
         """Remove a kernel that never ran."""
@@ -255,6 +266,9 @@ class Journal:
         Raises:
             OSError: It is there and cannot be read now.
         """
+        unmoved = f"{self.folder(token)}/ended.json"
+        if os.path.lexists(unmoved) and (report := _read_report(unmoved, token)):
+            return report
         is_done = os.path.lexists(f"{self._done}/{token}")
         report = _read_report(f"{self._done}/{token}/ended.json", token) if is_done else None
         if report is None and os.path.lexists(f"{self._stopped}/{token}"):

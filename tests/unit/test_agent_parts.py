@@ -1,5 +1,6 @@
 """The agent's small parts: what it writes and reads, its timers, its shell text."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -305,6 +306,83 @@ def test_an_acknowledged_kernel_keeps_its_report_and_its_output(tmp_path):
     assert journal.read("t1", "stderr", 0, 10).data == b""
     assert {path.name for path in (tmp_path / "done" / "t1").iterdir()} == {"ended.json", "stdout"}
     assert list(journal.orders()) == []
+
+
+FILE_AWAY_STEPS = 5
+"""A rename, and up to four files that are removed."""
+
+
+class KilledError(BaseException):
+    """The agent was killed here."""
+
+
+def kill_before_step(monkeypatch, step):
+    """Have the agent be killed before it changes the disk for the so-manyth time; return counts."""
+    done = []
+
+    def counted(change):
+        def call(*args):
+            if len(done) == step:
+                raise KilledError
+            done.append(args)
+            return change(*args)
+
+        return call
+
+    monkeypatch.setattr(os, "rename", counted(os.rename))
+    monkeypatch.setattr(os, "unlink", counted(os.unlink))
+    return done
+
+
+@pytest.mark.parametrize("step", range(FILE_AWAY_STEPS + 1))
+def test_an_agent_that_is_killed_while_it_files_a_kernel_away_loses_nothing(
+    tmp_path, monkeypatch, step
+):
+    journal = Journal(tmp_path)
+    folder = begin(journal)
+    for name, text in (("run", "x"), ("stdout", "precious"), ("stderr", ""), ("given-up", "")):
+        (folder / name).write_text(text)
+    report = KernelReport("t1", ReportState.ENDED, exit_code=4)
+    journal.conclude(report)
+    with monkeypatch.context() as patch:
+        done = kill_before_step(patch, step)
+        with contextlib.suppress(KilledError):
+            journal.file_away("t1")
+    again = Journal(tmp_path)
+    known = [final for _, final in again.orders()] or [again.recall("t1")]
+
+    assert len(done) == step
+    assert known == [report]
+    assert again.recall("t1") == report
+    assert again.read("t1", "stdout", 0, 100).data == b"precious"
+
+
+def test_a_kernel_that_cannot_be_filed_away_stays_known(tmp_path):
+    journal = Journal(tmp_path)
+    folder = begin(journal)
+    (folder / "run").touch()
+    report = KernelReport("t1", ReportState.ENDED, exit_code=4)
+    journal.conclude(report)
+    (tmp_path / "done").rmdir()
+    journal.file_away("t1")
+
+    assert journal.recall("t1") == report
+    assert (folder / "run").exists(), "without it, a late start would run it again"
+    assert [final for _, final in Journal(tmp_path).orders()] == [report]
+
+
+def test_what_an_agent_before_was_killed_over_is_filed_away(tmp_path):
+    journal = Journal(tmp_path)
+    folder = begin(journal)
+    report = KernelReport("t1", ReportState.ENDED, exit_code=4)
+    journal.conclude(report)
+    (folder / "stdout").write_text("precious")
+    (folder / "kernel.json").unlink()
+
+    assert list(journal.orders()) == []
+    assert not folder.exists()
+    assert journal.recall("t1") == report
+    assert journal.read("t1", "stdout", 0, 100).data == b"precious"
 
 
 def test_what_was_stopped_before_its_start_is_remembered_across_restarts(tmp_path):
