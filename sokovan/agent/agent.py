@@ -75,7 +75,7 @@ class Agent:
         self._entries: dict[str, Entry] = {}
         self._news: dict[str, None] = {}
         self._unacknowledged: dict[str, None] = {}
-        self._contact = Contact(config, clock=clock, timers=timers, cut_off=self._stop_requeued)
+        self._contact = Contact(config, runtime.contact_note, clock, timers, self._stop_requeued)
 
     def recover(self) -> None:
         """Take up whatever an earlier agent left. Called once, before anything else."""

@@ -77,6 +77,19 @@ class Scripted:
 
 
 @dataclass(slots=True)
+class FakeNote:
+    """Remembers when a manager was last heard of, as long as its machine runs."""
+
+    at: float | None = None
+
+    def write(self, at: float) -> None:
+        self.at = at
+
+    def read(self) -> float | None:
+        return self.at
+
+
+@dataclass(slots=True)
 class FakeRuntime:
     """A machine on which kernels do as they are told.
 
@@ -97,6 +110,7 @@ class FakeRuntime:
     running: dict[str, None] = field(default_factory=dict)
     """The tokens of which something runs, in the order in which they were started."""
     refused: set[str] = field(default_factory=set)
+    contact_note: FakeNote = field(default_factory=FakeNote)
     is_full: bool = False
     """Whether nothing can be written down."""
     events: RuntimeEvents | None = None
@@ -110,6 +124,7 @@ class FakeRuntime:
     def reboot(self) -> None:
         """Lose every kernel that runs, and how it would have ended; its agent must have crashed."""
         assert self.events is None, "an agent does not survive its machine"
+        self.contact_note.at = None
         lost = Ended(None, EndReason.EXIT_STATUS_LOST, "the machine restarted")
         for token in list(self.running):
             code = self.kernels[token].exit_code

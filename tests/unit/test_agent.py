@@ -248,6 +248,70 @@ async def test_short_silences_do_not_add_up(ground):
     assert (await ground.state("t1")).state is ReportState.RUNNING
 
 
+async def test_a_silence_goes_on_while_there_is_no_agent(ground):
+    await ground.start("t1", RUNS_LONG, requeue=True)
+    ground.home.cut_off(ground.agent_id)
+    await ground.pass_time(200)
+    ground.home.crash(ground.agent_id)
+    await ground.pass_time(2)
+    ground.home.restart(ground.agent_id)
+    await ground.pass_time(40)
+    before = ground.runtime.kernels["t1"].end
+    await ground.pass_time(40)
+
+    assert before is None
+    assert ground.runtime.kernels["t1"].end is not None
+
+
+async def test_an_agent_that_is_back_after_long_keeps_what_runs_if_it_hears_of_a_manager(ground):
+    await ground.start("t1", RUNS_LONG, requeue=True)
+    ground.home.crash(ground.agent_id)
+    await ground.pass_time(3_600)
+    ground.home.restart(ground.agent_id)
+    await ground.pass_time(100)
+
+    assert (await ground.state("t1")).state is ReportState.RUNNING
+
+
+async def test_a_silence_ends_with_the_machine(ground):
+    ground.home.cut_off(ground.agent_id)
+    await ground.pass_time(200)
+    ground.home.crash(ground.agent_id)
+    ground.runtime.reboot()
+    ground.home.restart(ground.agent_id)
+    await ground.pass_time(200)
+
+    assert not ground.home._places[ground.agent_id].agent.is_cut_off
+
+
+@pytest.mark.parametrize("seconds", [240, 259, 262, 264, 268, 271, 275, 280, 300, 3_600])
+async def test_a_machine_that_slept_with_its_manager_goes_on_with_its_kernels(ground, seconds):
+    await ground.start("t1", RUNS_LONG, requeue=True)
+    await ground.pass_time(1)
+    ground.clock.advance(seconds)
+    ground.home._places[ground.agent_id].timers.run_due()  # before anything is heard
+    ground.clock.advance(1)
+    await ground.pass_time(100)
+
+    assert (await ground.state("t1")).state is ReportState.RUNNING
+
+
+async def test_an_agent_that_stood_still_and_hears_of_no_manager_stops_what_will_be_requeued(
+    ground,
+):
+    await ground.start("t1", RUNS_LONG, requeue=True)
+    await ground.start("t2", Deed(Script(seconds=1, start_failures=3), ()))
+    ground.home.cut_off(ground.agent_id)
+    ground.clock.advance(400)
+    await ground.round()
+    at_once = ground.runtime.kernels["t1"].end
+    await ground.pass_time(11)
+
+    assert at_once is None
+    assert ground.runtime.kernels["t1"].end is not None
+    assert ground.runtime.started == ["t1"], "what was asked before is too old to be done"
+
+
 async def test_an_older_report_does_not_acknowledge_a_newer_one(ground):
     agent = ground.home._places[ground.agent_id].agent
     await ground.start("t1", SUCCEEDS)

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from sokovan.agent import cgroups, devices, procfs, wrapper
+from sokovan.agent.contact import ContactFile
 from sokovan.agent.journal import Journal, Order, Run
 from sokovan.agent.processes import ProcessRuntime
 from sokovan.agent.runtime import Ended, StartFailedError
@@ -231,6 +232,40 @@ def test_a_session_whose_leader_is_somebody_else_by_now_is_left_alone(monkeypatc
     }
 
     assert [p.pid for p in procfs.members(100, "t1", table, reapers=None)] == [105]
+
+
+# --- the last contact -----------------------------------------------------------------------------
+
+
+def a_clock(boot_id="boot", wall_s=1_000.0):
+    return SimpleNamespace(origin=Origin(boot_id, wall_s))
+
+
+def test_the_last_contact_is_when_it_was_whatever_was_done_to_the_clock(tmp_path):
+    path = tmp_path / "last-contact"
+    nothing = ContactFile(path, a_clock()).read()
+    ContactFile(path, a_clock()).write(1_500.25)
+
+    assert nothing is None
+    assert ContactFile(path, a_clock()).read() == 1_500.25
+    assert ContactFile(path, a_clock(wall_s=4_600.0)).read() == 5_100.25
+    assert ContactFile(path, a_clock("another boot")).read() is None
+
+
+@pytest.mark.parametrize("text", ["", "boot", "boot x", "x", "boot 1 2"])
+def test_a_last_contact_that_cannot_be_read_is_none(tmp_path, text):
+    (tmp_path / "last-contact").write_text(text)
+
+    assert ContactFile(tmp_path / "last-contact", a_clock()).read() is None
+
+
+def test_a_last_contact_that_cannot_be_written_leaves_the_one_before(tmp_path):
+    note = ContactFile(tmp_path / "last-contact", a_clock())
+    note.write(1_500.0)
+    (tmp_path / "last-contact.new").mkdir()
+    note.write(1_600.0)
+
+    assert note.read() == 1_500.0
 
 
 # --- the journal ----------------------------------------------------------------------------------
