@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from sokovan.agent.contact import Contact
 from sokovan.agent.entry import PULLS, UNSTARTED, Entry
 from sokovan.agent.journal import stopped_before_start
 from sokovan.agent.runtime import Ended, PullFailedError, Runtime, StartFailedError, is_final
@@ -32,7 +33,8 @@ log = logging.getLogger(__name__)
 RETRY_S_MAX = 60.0
 """Longest pause before a failed start is tried again; the first ones are 1, 2, 4 … seconds."""
 HELD_S = 5.0
-"""While no manager is heard of, how often it is looked whether a start may be tried again."""
+"""How often it is looked whether what is held up may be done: while no manager is heard of, or
+while what must be written down first cannot be."""
 PRUNE_EVERY_S = 3600.0
 POLL_S_MIN = 0.01
 POLL_S_MAX = 0.1
@@ -73,7 +75,7 @@ class Agent:
         self._entries: dict[str, Entry] = {}
         self._news: dict[str, None] = {}
         self._unacknowledged: dict[str, None] = {}
-        self._heard_at = clock.now()
+        self._contact = Contact(config, runtime.contact_note, clock, timers, self._stop_requeued)
 
     def recover(self) -> None:
         """Take up whatever an earlier agent left. Called once, before anything else."""
@@ -93,7 +95,7 @@ class Agent:
                 self.start_failed(order, why)
             else:
                 self._runtime.forget(token)
-        self._watch_contact()
+        self._contact.watch()
         if self._config.output_keep_days:
             self._prune()
 
@@ -124,21 +126,21 @@ class Agent:
         Raises:
             AgentError: That cannot be remembered; nothing was done.
         """
-        unstarted = [k.token for k in kernels if self._is_unstarted(k.token)]
-        if unstarted:
+        tokens = [kernel.token for kernel in kernels]
+        unstarted = [token for token in tokens if self._is_unstarted(token)]
+        failing = [t for t in tokens if (e := self._entries.get(t)) and e.is_start_retried]
+        if unstarted or failing:
             try:
-                self._runtime.refuse(unstarted)
+                self._runtime.refuse([*unstarted, *failing])
             except OSError as error:
                 raise AgentError(f"cannot write down what was stopped: {error}") from error
         for token in unstarted:
             self._say(stopped_before_start(token), told=True).stop_trying()
+        for token in failing:
+            self._conclude(stopped_before_start(token))
         for kernel in kernels:
             entry = self._entries.get(kernel.token)
-            if entry is None or is_final(entry.report):
-                continue
-            if entry.retry is not None:
-                self._conclude(stopped_before_start(kernel.token))
-            else:
+            if entry is not None and not is_final(entry.report):
                 self._runtime.stop(kernel.token, kernel.grace_s, force=kernel.force)
         return [self._state(kernel.token) for kernel in kernels]
 
@@ -212,15 +214,26 @@ class Agent:
 
     def heard(self) -> None:
         """Note that a manager is there."""
-        self._heard_at = self._clock.now()
+        self._contact.heard()
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether no manager has been heard of for so long that its orders may be out of date."""
+        return self._contact.is_cut_off
 
     # --- what the runtime says --------------------------------------------------------------------
 
     def ended(self, token: str, end: Ended) -> None:
-        """Nothing of the kernel is left."""
-        self._conclude(
-            KernelReport(token, ReportState.ENDED, end.exit_code, end.reason, end.message)
-        )
+        """Nothing of the kernel is left; that it never ran is said once it never can."""
+        if end.reason == EndReason.STOPPED_BEFORE_START:
+            try:
+                self._runtime.refuse([token])
+            except OSError as error:
+                log.warning("that %s was stopped cannot be written down yet: %s", token, error)
+                self._timers.after(HELD_S, lambda: self.ended(token, end))
+                return
+        report = KernelReport(token, ReportState.ENDED, end.exit_code, end.reason, end.message)
+        self._conclude(report)
 
     def prepared(self, token: str) -> None:
         """What a kernel needs is ready."""
@@ -315,6 +328,10 @@ class Agent:
             self._say(KernelReport(token, ReportState.PREPARED, failures=failures))
 
     def _start(self, order: KernelToStart) -> None:
+        refused = self._runtime.recall(order.token)
+        if refused is not None:  # by a stop that failed half-way, and was not confirmed
+            self._say(refused).stop_trying()
+            return
         try:
             self._runtime.start(order)
         except StartFailedError as error:
@@ -358,33 +375,23 @@ class Agent:
         self._runtime.conclude(report)
         self._say(report).stop_trying()
 
-    @property
-    def is_cut_off(self) -> bool:
-        """Whether no manager has been heard of for so long that its orders may be out of date."""
-        return self._clock.now() - self._heard_at >= self._config.cut_off_stop_s
-
-    def _watch_contact(self) -> None:
-        """Stop the kernels that will be started elsewhere, once no manager is heard of for long."""
-        if self.is_cut_off:
-            self._stop_requeued()
-        left_s = self._heard_at + self._config.cut_off_stop_s - self._clock.now()
-        self._timers.after(left_s if left_s > 0 else HELD_S, self._watch_contact)
-
     def _stop_requeued(self) -> None:
+        """Stop the kernels that will be started elsewhere: no manager is heard of for long."""
         for token, entry in list(self._entries.items()):
             if not entry.requeue or entry.cut_off or is_final(entry.report):
                 continue
             log.warning("%s is stopped: no manager is heard of", token)
-            if entry.retry is not None:
-                entry.cut_off = True
-                self._conclude(stopped_before_start(token))
-                continue
             try:
                 self._runtime.give_up(token)  # or its end would count as its own
+                if entry.retry is not None:
+                    self._runtime.refuse([token])
             except OSError as error:
                 log.warning("%s is not stopped yet: %s", token, error)
+                continue
+            entry.cut_off = True
+            if entry.retry is not None:
+                self._conclude(stopped_before_start(token))
             else:
-                entry.cut_off = True
                 self._runtime.stop(token, KernelToStop(token).grace_s, force=False)
 
     def _prune(self) -> None:

@@ -26,6 +26,11 @@ class Entry:
     over: asyncio.Event | None = None
     """Set at the end; made when somebody waits for output."""
 
+    @property
+    def is_start_retried(self) -> bool:
+        """Whether its start has failed and will be tried again; nothing of it runs."""
+        return self.retry is not None and self.report.state not in UNSTARTED
+
     def stop_trying(self) -> None:
         """Forget what was to be tried again."""
         if self.retry is not None:

@@ -24,7 +24,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,17 +119,28 @@ class Journal:
     def orders(self) -> Iterator[tuple[Order, KernelReport | None]]:
         """Yield every kernel that is not over and acknowledged, and its last report if any.
 
-        A directory without a complete order was never started and is removed.
+        A directory without a complete order was never started and is removed; one with a last
+        report was being filed away.
 
         Raises:
             OSError: Something that is there cannot be read now.
         """
         for token in sorted(os.listdir(self._kernels)):
-            order = self.order(token)
-            if order is None:
-                self.forget(token)
+            order, report = self.order(token), self._last_report(token)
+            if order is not None:
+                yield order, report
+            elif report is not None:
+                self.file_away(token)
             else:
-                yield order, _read_report(f"{self.folder(token)}/ended.json", token)
+                self.forget(token)
+
+    def _last_report(self, token: str) -> KernelReport | None:
+        """Read the last report of a kernel; it is known without, when it may never be started."""
+        report = _read_report(f"{self.folder(token)}/ended.json", token)
+        if report is not None or not os.path.lexists(f"{self._stopped}/{token}"):
+            return report
+        report = stopped_before_start(token)
+        return replace(report, reason=EndReason.AGENT_LOST) if self.is_given_up(token) else report
 
     def order(self, token: str) -> Order | None:
         """Read an order, or `None` when it was not written to its end.
@@ -186,9 +197,17 @@ class Journal:
         """Write the last report of a kernel.
 
         Raises:
-            OSError: It cannot be written; after a restart it would be worked out again.
+            OSError: It cannot be written; after a restart it would be worked out again, or nothing
+                would be known of a kernel that could never be started.
         """
-        _write(f"{self.folder(report.token)}/ended.json", json.dumps(encode_report(report)))
+        folder = self.folder(report.token)
+        try:
+            _write(f"{folder}/ended.json", json.dumps(encode_report(report)))
+        except OSError:
+            if report.state is ReportState.START_FAILED:  # or the next agent would start it
+                with contextlib.suppress(OSError):
+                    os.unlink(f"{folder}/kernel.json")
+            raise
 
     def give_up(self, token: str) -> None:
         """Remember that a kernel is stopped because no manager is heard of.
@@ -203,17 +222,25 @@ class Journal:
         return Path(self.folder(token), "given-up").exists()
 
     def file_away(self, token: str) -> None:
-        """Keep of an acknowledged kernel its last report and its output, and nothing else."""
-        folder = self.folder(token)
+        """Keep of an acknowledged kernel its last report and its output, and nothing else.
+
+        It is moved before anything of it is removed: if this ends half-way, what is left over lies
+        there until it is pruned, and nothing is missing. What cannot be moved stays as it was: the
+        next agent reports its end once more.
+        """
+        kept = f"{self._done}/{token}"
+        try:
+            os.rename(self.folder(token), kept)
+        except OSError as error:
+            log.warning("%s cannot be filed away yet: %s", token, error)
+            return
         for name in ("kernel.json", "run", "given-up"):
             with contextlib.suppress(OSError):
-                os.unlink(f"{folder}/{name}")
+                os.unlink(f"{kept}/{name}")
         for name in STREAMS:
             with contextlib.suppress(OSError):
-                if os.stat(f"{folder}/{name}").st_size == 0:
-                    os.unlink(f"{folder}/{name}")
-        with contextlib.suppress(OSError):
-            os.rename(folder, f"{self._done}/{token}")
+                if os.stat(f"{kept}/{name}").st_size == 0:
+                    os.unlink(f"{kept}/{name}")
 
     def forget(self, token: str) -> None:
         """Remove a kernel that never ran."""
@@ -239,11 +266,15 @@ class Journal:
         Raises:
             OSError: It is there and cannot be read now.
         """
-        if os.path.lexists(f"{self._stopped}/{token}"):
+        unmoved = f"{self.folder(token)}/ended.json"
+        if os.path.lexists(unmoved) and (report := _read_report(unmoved, token)):
+            return report
+        is_done = os.path.lexists(f"{self._done}/{token}")
+        report = _read_report(f"{self._done}/{token}/ended.json", token) if is_done else None
+        if report is None and os.path.lexists(f"{self._stopped}/{token}"):
             return stopped_before_start(token)
-        if not os.path.lexists(f"{self._done}/{token}"):
+        if not is_done:
             return None
-        report = _read_report(f"{self._done}/{token}/ended.json", token)
         return report or KernelReport(
             token,
             ReportState.ENDED,

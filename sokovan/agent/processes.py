@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sokovan.agent import procfs, wrapper
 from sokovan.agent.cgroups import Cgroups, Group
+from sokovan.agent.contact import ContactFile
 from sokovan.agent.journal import Journal, Order, Run, stopped_before_start
 from sokovan.agent.running import Running
 from sokovan.agent.runtime import (
@@ -84,6 +85,7 @@ class ProcessRuntime:
         output_bytes_max: int = 0,
     ) -> None:
         self._journal = Journal(directory)
+        self.contact_note = ContactFile(directory / "last-contact", clock)
         self._clock = clock
         self._timers = timers
         self._capacity = capacity

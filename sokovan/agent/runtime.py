@@ -62,6 +62,18 @@ class Recovered:
     """Whether it was given up, because no manager was heard of."""
 
 
+class ContactNote(Protocol):
+    """Remembers when a manager was last heard of, until the machine is started anew."""
+
+    def write(self, at: float) -> None:
+        """Remember that it was then."""
+        ...
+
+    def read(self) -> float | None:
+        """Return when it was, by the present clock; `None` when that is not known."""
+        ...
+
+
 class RuntimeEvents(Protocol):
     """What a runtime tells its agent, between two calls and never during one."""
 
@@ -88,6 +100,11 @@ class RuntimeEvents(Protocol):
 
 class Runtime(Protocol):
     """Runs kernels and remembers them, also beyond the end of the agent's process."""
+
+    @property
+    def contact_note(self) -> ContactNote:
+        """Where the agent remembers that it heard of a manager."""
+        ...
 
     def capacity(self) -> Capacity:
         """Return what there is to hand out."""
@@ -134,7 +151,11 @@ class Runtime(Protocol):
         ...
 
     def refuse(self, tokens: Sequence[str]) -> None:
-        """Remember, durably, that these tokens must never be started."""
+        """Remember, durably, that these tokens must never be started; none of them runs.
+
+        Raises:
+            OSError: That cannot be written; it may hold for some of them all the same.
+        """
         ...
 
     def conclude(self, report: KernelReport) -> None:

@@ -3,9 +3,10 @@
 The kernels live on the machine's timers, so they go on, and end, while their agent is down.
 """
 
+import errno
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sokovan.agent.journal import stopped_before_start
 from sokovan.agent.runtime import (
@@ -26,6 +27,7 @@ from sokovan.scheduler.messages import (
     KernelToPrepare,
     KernelToStart,
     OutputChunk,
+    ReportState,
 )
 
 _SIGKILLED = 137
@@ -75,6 +77,19 @@ class Scripted:
 
 
 @dataclass(slots=True)
+class FakeNote:
+    """Remembers when a manager was last heard of, as long as its machine runs."""
+
+    at: float | None = None
+
+    def write(self, at: float) -> None:
+        self.at = at
+
+    def read(self) -> float | None:
+        return self.at
+
+
+@dataclass(slots=True)
 class FakeRuntime:
     """A machine on which kernels do as they are told.
 
@@ -95,6 +110,9 @@ class FakeRuntime:
     running: dict[str, None] = field(default_factory=dict)
     """The tokens of which something runs, in the order in which they were started."""
     refused: set[str] = field(default_factory=set)
+    contact_note: FakeNote = field(default_factory=FakeNote)
+    is_full: bool = False
+    """Whether nothing can be written down."""
     events: RuntimeEvents | None = None
     pull_failures: Counter[KernelId] = field(default_factory=Counter)
     _stepped_s: float = 0.0
@@ -106,6 +124,7 @@ class FakeRuntime:
     def reboot(self) -> None:
         """Lose every kernel that runs, and how it would have ended; its agent must have crashed."""
         assert self.events is None, "an agent does not survive its machine"
+        self.contact_note.at = None
         lost = Ended(None, EndReason.EXIT_STATUS_LOST, "the machine restarted")
         for token in list(self.running):
             code = self.kernels[token].exit_code
@@ -125,6 +144,8 @@ class FakeRuntime:
         for token, kernel in self.kernels.items():
             if kernel.is_acknowledged:
                 continue
+            if kernel.final is None and token in self.refused:
+                kernel.final = self._refusal(token, kernel)
             alive = kernel.runs and kernel.final is None
             if kernel.end is not None and alive:
                 self.timers.after(0, lambda token=token: self._tell(token))  # type: ignore[misc]
@@ -132,6 +153,11 @@ class FakeRuntime:
                 Recovered(kernel.order, kernel.accepted_at, kernel.final, alive, kernel.is_given_up)
             )
         return found
+
+    @staticmethod
+    def _refusal(token: str, kernel: Scripted) -> KernelReport:
+        report = stopped_before_start(token)
+        return replace(report, reason=EndReason.AGENT_LOST) if kernel.is_given_up else report
 
     def close(self) -> None:
         self.events = None
@@ -160,6 +186,8 @@ class FakeRuntime:
 
     def start(self, order: KernelToStart) -> None:
         script = self.script(order)
+        if self.is_full:
+            raise StartFailedError("No space left on device")
         kernel = self.kernels.setdefault(order.token, Scripted(order, self.clock.now()))
         if script.refusal is not None:
             raise StartFailedError("it is scripted so", permanent=True, reason=script.refusal)
@@ -186,13 +214,25 @@ class FakeRuntime:
             kernel.timer = self.timers.after(after_s, lambda: self._end(token, Ended(code)))
 
     def give_up(self, token: str) -> None:
+        self._write()
         self.kernels[token].is_given_up = True
 
     def refuse(self, tokens: Sequence[str]) -> None:
+        self._write()
         self.refused.update(tokens)
 
     def conclude(self, report: KernelReport) -> None:
-        self.kernels[report.token].final = report
+        kernel = self.kernels.get(report.token)
+        if kernel is None:
+            return  # its order could not be written down either
+        if not self.is_full:
+            kernel.final = report
+        elif report.state is ReportState.START_FAILED:
+            del self.kernels[report.token]
+
+    def _write(self) -> None:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     def acknowledged(self, token: str) -> None:
         if token in self.kernels:

@@ -272,7 +272,7 @@ MUTATIONS = (
     Mutation(
         "12",
         "a stop for an unknown token forgotten",
-        (Edit(Agent, "stop", "self._runtime.refuse(unstarted)", "pass"),),
+        (Edit(Agent, "stop", "self._runtime.refuse([*unstarted, *failing])", "pass"),),
         ("and holds nothing",),
         LATE_STARTS,
     ),

@@ -74,6 +74,28 @@ async def test_a_requeued_session_does_not_fail_because_its_agent_died_while_it_
     assert session(world, session_id).result is SessionResult.SUCCESS
 
 
+async def test_a_requeued_session_never_runs_twice_because_its_cut_off_agent_was_restarted():
+    """The restarted agent began to wait anew, and was given up before it had waited long enough."""
+    world = await a_world(agents=2)
+    session_id = await world.submit(a_spec(requeue=True), Script(seconds=1000))
+    await until(world, session_id, S.RUNNING)
+    agent_id = session(world, session_id).main.agent_id
+    assert agent_id is not None
+
+    world.network.cut_off(agent_id)
+    await world.run_for(200)
+    world.network.crash(agent_id)
+    await world.run_for(2)
+    world.network.restart(agent_id)
+    ran_twice = await world.run_until(lambda: len(world.judge.running()) > 1, seconds_max=700)
+    assert not ran_twice
+    assert session(world, session_id).requeues == 1
+    world.network.mend(agent_id)
+    await to_the_end(world)
+
+    assert session(world, session_id).result is SessionResult.SUCCESS
+
+
 async def test_a_requeued_session_at_its_limit_ends_when_its_cut_off_agent_stopped_it():
     world = await a_world(group=ScalingGroup(requeues_max=0))
     session_id = await world.submit(a_spec(requeue=True), Script(seconds=1000))

@@ -1,13 +1,15 @@
 """The agent's own decisions: retries, restarts, being cut off; on a clock that the test moves."""
 
+import contextlib
 from itertools import pairwise
 
 import pytest
 
+from sokovan.agent.runtime import Ended
 from sokovan.domain.errors import AgentError
 from sokovan.domain.reasons import EndReason
 from sokovan.scheduler.messages import KernelReport, ReportState
-from sokovan.simulator.runtime import Script
+from sokovan.simulator.runtime import FakeRuntime, Script
 from tests.homes import FAILS, IS_STUBBORN, RUNS_LONG, SUCCEEDS, Deed, ScriptedGround
 
 FAILS_TWICE_THEN_SUCCEEDS = Deed(Script(seconds=1, start_failures=2), ())
@@ -59,6 +61,87 @@ async def test_a_start_that_is_being_retried_can_be_stopped(ground):
     assert stopped.reason == EndReason.STOPPED_BEFORE_START
     assert ground.runtime.kernels["t1"].failures == 1
     assert await ground.start("t1", SUCCEEDS) == stopped
+
+
+async def test_what_was_stopped_while_the_disk_was_full_is_not_started_after_a_restart(ground):
+    await ground.start("t1", FAILS_TWICE_THEN_SUCCEEDS)
+    ground.runtime.is_full = True
+    with pytest.raises(AgentError, match="No space left"):
+        await ground.stop("t1")
+    ground.home.crash(ground.agent_id)
+    ground.runtime.is_full = False
+    ground.home.restart(ground.agent_id)
+    await ground.until(lambda: ground.home._places[ground.agent_id].incarnation is not None)
+    stopped = await ground.stop("t1")
+    ground.home.crash(ground.agent_id)
+    ground.home.restart(ground.agent_id)
+    await ground.pass_time(100)
+
+    assert stopped.reason == EndReason.STOPPED_BEFORE_START
+    assert await ground.start("t1", SUCCEEDS) == stopped
+    assert ground.runtime.started == []
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+async def test_a_stop_is_confirmed_only_when_no_later_agent_can_start_it(
+    ground, monkeypatch, is_full
+):
+    """The report of the end is lost on the full disk; that it may not be started is not."""
+    agent = ground.home._places[ground.agent_id].agent
+    await ground.start("t1", FAILS_TWICE_THEN_SUCCEEDS)
+    monkeypatch.setattr(FakeRuntime, "conclude", lambda runtime, report: None)
+    ground.runtime.is_full = is_full
+    with contextlib.suppress(AgentError):
+        await ground.stop("t1")
+    confirmed = [r for r in agent.unacknowledged() if r.state is ReportState.ENDED]
+    ground.home.crash(ground.agent_id)
+    ground.runtime.is_full = False
+    ground.home.restart(ground.agent_id)
+    await ground.pass_time(100)
+
+    assert bool(confirmed) is not is_full
+    assert ground.runtime.started == ([] if confirmed else ["t1"])
+
+
+async def test_a_stop_that_failed_half_way_starts_nothing(ground):
+    await ground.start("t1", FAILS_TWICE_THEN_SUCCEEDS)
+    await ground.prepare("t2")
+    ground.runtime.refused |= {"t1", "t2"}  # and then the disk was full
+    later = await ground.start("t2", SUCCEEDS)
+    await ground.pass_time(100)
+
+    assert (await ground.end_of("t1")).reason == EndReason.STOPPED_BEFORE_START
+    assert later.reason == EndReason.STOPPED_BEFORE_START
+    assert ground.runtime.started == []
+
+
+async def test_that_a_kernel_never_ran_is_said_once_it_never_can(ground):
+    await ground.start("t1", RUNS_LONG)
+    agent = ground.home._places[ground.agent_id].agent
+    ground.runtime.is_full = True
+    agent.ended("t1", Ended(reason=EndReason.STOPPED_BEFORE_START))
+    meanwhile = (await ground.state("t1")).state
+    ground.runtime.is_full = False
+    end = await ground.end_of("t1")
+
+    assert meanwhile is ReportState.RUNNING
+    assert end.reason == EndReason.STOPPED_BEFORE_START
+    assert "t1" in ground.runtime.refused
+
+
+async def test_a_failed_start_that_was_given_up_while_cut_off_is_not_started_later(
+    ground, monkeypatch
+):
+    monkeypatch.setattr(FakeRuntime, "conclude", lambda runtime, report: None)  # the disk is full
+    await ground.start("t1", FAILS_FOR_LONG, requeue=True)
+    ground.home.cut_off(ground.agent_id)
+    await ground.pass_time(275)
+    ground.home.crash(ground.agent_id)
+    ground.home.restart(ground.agent_id)
+    ground.home.mend(ground.agent_id)
+
+    assert (await ground.end_of("t1")).reason == EndReason.AGENT_LOST
+    assert ground.runtime.started == []
 
 
 async def test_a_permanent_failure_is_final_and_remembered(ground):
@@ -163,6 +246,70 @@ async def test_short_silences_do_not_add_up(ground):
         await ground.pass_time(10)
 
     assert (await ground.state("t1")).state is ReportState.RUNNING
+
+
+async def test_a_silence_goes_on_while_there_is_no_agent(ground):
+    await ground.start("t1", RUNS_LONG, requeue=True)
+    ground.home.cut_off(ground.agent_id)
+    await ground.pass_time(200)
+    ground.home.crash(ground.agent_id)
+    await ground.pass_time(2)
+    ground.home.restart(ground.agent_id)
+    await ground.pass_time(40)
+    before = ground.runtime.kernels["t1"].end
+    await ground.pass_time(40)
+
+    assert before is None
+    assert ground.runtime.kernels["t1"].end is not None
+
+
+async def test_an_agent_that_is_back_after_long_keeps_what_runs_if_it_hears_of_a_manager(ground):
+    await ground.start("t1", RUNS_LONG, requeue=True)
+    ground.home.crash(ground.agent_id)
+    await ground.pass_time(3_600)
+    ground.home.restart(ground.agent_id)
+    await ground.pass_time(100)
+
+    assert (await ground.state("t1")).state is ReportState.RUNNING
+
+
+async def test_a_silence_ends_with_the_machine(ground):
+    ground.home.cut_off(ground.agent_id)
+    await ground.pass_time(200)
+    ground.home.crash(ground.agent_id)
+    ground.runtime.reboot()
+    ground.home.restart(ground.agent_id)
+    await ground.pass_time(200)
+
+    assert not ground.home._places[ground.agent_id].agent.is_cut_off
+
+
+@pytest.mark.parametrize("seconds", [240, 259, 262, 264, 268, 271, 275, 280, 300, 3_600])
+async def test_a_machine_that_slept_with_its_manager_goes_on_with_its_kernels(ground, seconds):
+    await ground.start("t1", RUNS_LONG, requeue=True)
+    await ground.pass_time(1)
+    ground.clock.advance(seconds)
+    ground.home._places[ground.agent_id].timers.run_due()  # before anything is heard
+    ground.clock.advance(1)
+    await ground.pass_time(100)
+
+    assert (await ground.state("t1")).state is ReportState.RUNNING
+
+
+async def test_an_agent_that_stood_still_and_hears_of_no_manager_stops_what_will_be_requeued(
+    ground,
+):
+    await ground.start("t1", RUNS_LONG, requeue=True)
+    await ground.start("t2", Deed(Script(seconds=1, start_failures=3), ()))
+    ground.home.cut_off(ground.agent_id)
+    ground.clock.advance(400)
+    await ground.round()
+    at_once = ground.runtime.kernels["t1"].end
+    await ground.pass_time(11)
+
+    assert at_once is None
+    assert ground.runtime.kernels["t1"].end is not None
+    assert ground.runtime.started == ["t1"], "what was asked before is too old to be done"
 
 
 async def test_an_older_report_does_not_acknowledge_a_newer_one(ground):

@@ -1,5 +1,6 @@
 """The agent's small parts: what it writes and reads, its timers, its shell text."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from sokovan.agent import cgroups, devices, procfs, wrapper
+from sokovan.agent.contact import ContactFile
 from sokovan.agent.journal import Journal, Order, Run
 from sokovan.agent.processes import ProcessRuntime
 from sokovan.agent.runtime import Ended, StartFailedError
@@ -232,6 +234,40 @@ def test_a_session_whose_leader_is_somebody_else_by_now_is_left_alone(monkeypatc
     assert [p.pid for p in procfs.members(100, "t1", table, reapers=None)] == [105]
 
 
+# --- the last contact -----------------------------------------------------------------------------
+
+
+def a_clock(boot_id="boot", wall_s=1_000.0):
+    return SimpleNamespace(origin=Origin(boot_id, wall_s))
+
+
+def test_the_last_contact_is_when_it_was_whatever_was_done_to_the_clock(tmp_path):
+    path = tmp_path / "last-contact"
+    nothing = ContactFile(path, a_clock()).read()
+    ContactFile(path, a_clock()).write(1_500.25)
+
+    assert nothing is None
+    assert ContactFile(path, a_clock()).read() == 1_500.25
+    assert ContactFile(path, a_clock(wall_s=4_600.0)).read() == 5_100.25
+    assert ContactFile(path, a_clock("another boot")).read() is None
+
+
+@pytest.mark.parametrize("text", ["", "boot", "boot x", "x", "boot 1 2"])
+def test_a_last_contact_that_cannot_be_read_is_none(tmp_path, text):
+    (tmp_path / "last-contact").write_text(text)
+
+    assert ContactFile(tmp_path / "last-contact", a_clock()).read() is None
+
+
+def test_a_last_contact_that_cannot_be_written_leaves_the_one_before(tmp_path):
+    note = ContactFile(tmp_path / "last-contact", a_clock())
+    note.write(1_500.0)
+    (tmp_path / "last-contact.new").mkdir()
+    note.write(1_600.0)
+
+    assert note.read() == 1_500.0
+
+
 # --- the journal ----------------------------------------------------------------------------------
 
 
@@ -307,12 +343,113 @@ def test_an_acknowledged_kernel_keeps_its_report_and_its_output(tmp_path):
     assert list(journal.orders()) == []
 
 
+FILE_AWAY_STEPS = 5
+"""A rename, and up to four files that are removed."""
+
+
+class KilledError(BaseException):
+    """The agent was killed here."""
+
+
+def kill_before_step(monkeypatch, step):
+    """Have the agent be killed before it changes the disk for the so-manyth time; return counts."""
+    done = []
+
+    def counted(change):
+        def call(*args):
+            if len(done) == step:
+                raise KilledError
+            done.append(args)
+            return change(*args)
+
+        return call
+
+    monkeypatch.setattr(os, "rename", counted(os.rename))
+    monkeypatch.setattr(os, "unlink", counted(os.unlink))
+    return done
+
+
+@pytest.mark.parametrize("step", range(FILE_AWAY_STEPS + 1))
+def test_an_agent_that_is_killed_while_it_files_a_kernel_away_loses_nothing(
+    tmp_path, monkeypatch, step
+):
+    journal = Journal(tmp_path)
+    folder = begin(journal)
+    for name, text in (("run", "x"), ("stdout", "precious"), ("stderr", ""), ("given-up", "")):
+        (folder / name).write_text(text)
+    report = KernelReport("t1", ReportState.ENDED, exit_code=4)
+    journal.conclude(report)
+    with monkeypatch.context() as patch:
+        done = kill_before_step(patch, step)
+        with contextlib.suppress(KilledError):
+            journal.file_away("t1")
+    again = Journal(tmp_path)
+    known = [final for _, final in again.orders()] or [again.recall("t1")]
+
+    assert len(done) == step
+    assert known == [report]
+    assert again.recall("t1") == report
+    assert again.read("t1", "stdout", 0, 100).data == b"precious"
+
+
+def test_a_kernel_that_cannot_be_filed_away_stays_known(tmp_path):
+    journal = Journal(tmp_path)
+    folder = begin(journal)
+    (folder / "run").touch()
+    report = KernelReport("t1", ReportState.ENDED, exit_code=4)
+    journal.conclude(report)
+    (tmp_path / "done").rmdir()
+    journal.file_away("t1")
+
+    assert journal.recall("t1") == report
+    assert (folder / "run").exists(), "without it, a late start would run it again"
+    assert [final for _, final in Journal(tmp_path).orders()] == [report]
+
+
+def test_what_an_agent_before_was_killed_over_is_filed_away(tmp_path):
+    journal = Journal(tmp_path)
+    folder = begin(journal)
+    report = KernelReport("t1", ReportState.ENDED, exit_code=4)
+    journal.conclude(report)
+    (folder / "stdout").write_text("precious")
+    (folder / "kernel.json").unlink()
+
+    assert list(journal.orders()) == []
+    assert not folder.exists()
+    assert journal.recall("t1") == report
+    assert journal.read("t1", "stdout", 0, 100).data == b"precious"
+
+
 def test_what_was_stopped_before_its_start_is_remembered_across_restarts(tmp_path):
     Journal(tmp_path).refuse(["t1", "t2"])
     report = Journal(tmp_path).recall("t2")
 
     assert report is not None
     assert report.reason == EndReason.STOPPED_BEFORE_START
+
+
+def test_an_order_that_was_stopped_is_over_although_its_end_could_not_be_written(tmp_path):
+    journal = Journal(tmp_path)
+    for token in ("t1", "t2"):
+        begin(journal, token)
+    journal.give_up("t2")
+    journal.refuse(["t1", "t2"])
+    finals = [final for _, final in Journal(tmp_path).orders()]
+
+    assert [final.reason for final in finals] == [
+        EndReason.STOPPED_BEFORE_START,
+        EndReason.AGENT_LOST,
+    ]
+
+
+def test_what_can_never_start_is_not_started_because_that_could_not_be_written(tmp_path):
+    journal = Journal(tmp_path)
+    folder = begin(journal)
+    (folder / "ended.json").mkdir()  # so that nothing can be written there
+    with pytest.raises(IsADirectoryError):
+        journal.conclude(KernelReport("t1", ReportState.START_FAILED, permanent=True))
+
+    assert list(Journal(tmp_path).orders()) == []
 
 
 def test_pruning_removes_what_is_old_and_nothing_else(tmp_path):
