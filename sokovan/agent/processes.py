@@ -280,7 +280,9 @@ class ProcessRuntime:
     def _may_have_left(self, kernel: Running) -> bool:
         """Say whether a kernel may have processes outside its empty group: they would be ours."""
         children = procfs.children() if kernel.is_child else None
-        return children is None or any(pid not in self._tokens for pid in children)
+        if children is None:
+            return True
+        return any(not (pid in self._tokens or procfs.is_service(pid)) for pid in children)
 
     def _look(self) -> None:
         began = self._clock.now()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import sokovan
+from sokovan import outside
 from sokovan.agent.wire import decode_report
 from sokovan.clock import Clock
 from sokovan.cluster.link import Link, open_link
@@ -197,7 +198,7 @@ def start_agent(directory: Path, config: AgentConfig) -> int:
     return os.posix_spawn(
         sys.executable,
         [sys.executable, "-P", "-m", "sokovan.agent", *arguments(directory, config)],
-        {**os.environ, "PYTHONPATH": path},
+        {**outside.environment(directory.parent, os.environ), "PYTHONPATH": path},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log_file, write, 0o600),
