@@ -468,6 +468,26 @@ async def test_nonsense_is_answered_and_harms_nothing(ground):
     assert len(ground.sink.hellos) == 1
 
 
+async def test_orders_that_are_too_long_for_one_frame_come_in_several():
+    async with real_ground() as ground:
+        largest = {f"X{i}": "\x01" * 100_000 for i in range(19)}  # six bytes for each
+        orders = [ground.command(f"t{i}", "true", env=largest) for i in range(6)]
+        reports = await ground.gateway.start(ground.agent_id, orders)
+
+        assert [report.token for report in reports] == [order.token for order in orders]
+        for order in orders:
+            assert (await ground.end_of(order.token)).exit_code == 0
+        assert len(ground.sink.hellos) == 1
+
+
+async def test_what_cannot_start_says_so_in_few_words_however_long_its_name(ground):
+    report = await start(ground, "t1", "\x01" * 130_000)
+
+    assert report.state is ReportState.START_FAILED
+    assert report.message.endswith("not found on the PATH of the session")
+    assert len(report.message) < 1100
+
+
 async def test_a_newer_manager_takes_over_from_an_older_one():
     async with real_ground() as ground:
         await ground.start("t1", RUNS_LONG)
