@@ -233,7 +233,8 @@ class ProcessRuntime:
             group.thaw()
         kernel = Running(token, found.pid, group, order.kernel.request.mem_bytes, is_child=False)
         self._kernels[token] = kernel
-        if not self._watch.begin(kernel, found):
+        kernel.was_seen = self._watch.begin(kernel, found)
+        if not kernel.was_seen:
             self._timers.after(0, lambda: self._wrapper_ended(kernel))
         cut_off = self._journal.is_given_up(token)
         return Recovered(order.kernel, order.accepted_at, alive=True, cut_off=cut_off)
@@ -395,4 +396,5 @@ class ProcessRuntime:
 
     def _members(self, kernel: Running, table: dict[int, procfs.Process]) -> list[procfs.Process]:
         reapers = (os.getpid(),) if kernel.is_child else None
-        return procfs.members(kernel.pid, kernel.token, table, reapers)
+        seen = kernel.was_seen
+        return procfs.members(kernel.pid, kernel.token, table, reapers, was_seen=seen)

@@ -196,7 +196,12 @@ def wrapper_carrying(token: str, table: Iterable[Process]) -> Process | None:
 
 
 def members(
-    wrapper: int, token: str, table: dict[int, Process], reapers: Iterable[int] | None
+    wrapper: int,
+    token: str,
+    table: dict[int, Process],
+    reapers: Iterable[int] | None,
+    *,
+    was_seen: bool = True,
 ) -> list[Process]:
     """Find what belongs to a kernel, its wrapper apart, without the help of control groups.
 
@@ -206,13 +211,19 @@ def members(
         table: A look at all processes.
         reapers: Whose children to look at for ones that left the session: who is given the children
             of those that ended. `None` looks at all.
+        was_seen: Whether this agent has seen the wrapper alive. If not, its number may be another's
+            session by now, unless something in it carries the token.
     """
     adopted = None if reapers is None else set(reapers)
-    leader_is_other = wrapper in table and not carries(wrapper, token)
+    in_session = {p.pid for p in table.values() if wrapper in (p.session, p.group)}
+    if wrapper in table:
+        is_its = carries(wrapper, token)
+    else:
+        is_its = was_seen or any(carries(pid, token) for pid in in_session)
     found = {
         p.pid
         for p in table.values()
-        if (not leader_is_other and wrapper in (p.session, p.group))
+        if (is_its and p.pid in in_session)
         or ((adopted is None or p.parent in adopted) and carries(p.pid, token))
     }
     found.add(wrapper)
@@ -220,7 +231,7 @@ def members(
     children: dict[int, list[int]] = {}
     for p in table.values():
         children.setdefault(p.parent, []).append(p.pid)
-    unseen = [] if leader_is_other else [wrapper]
+    unseen = [wrapper] if is_its else []
     unseen.extend(found - {wrapper})
     while unseen:
         for child in children.get(unseen.pop(), ()):
