@@ -15,6 +15,7 @@ from sokovan.clock import ManualClock, SystemClock
 from sokovan.cluster.inprocess import InProcessHome
 from sokovan.cluster.local import LocalHome
 from sokovan.config import AgentConfig
+from sokovan.domain.errors import StoreUnavailableError
 from sokovan.domain.resources import Request
 from sokovan.domain.sessions import AgentId, KernelId, SessionId
 from sokovan.scheduler.messages import (
@@ -64,8 +65,10 @@ class Sink:
         self.reports: list[KernelReport] = []
         self.failures_left = 0
         self.failed: list[KernelReport] = []
+        self.store_is_away = False
 
     async def connected(self, hello: AgentHello) -> int:
+        self._need_store()
         self.hellos.append(hello)
         return len(self.hellos)
 
@@ -81,7 +84,14 @@ class Sink:
             self.failures_left -= 1
             self.failed.extend(reports)
             raise ConnectionError("the store cannot be reached")
+        if self.store_is_away:
+            self.failed.extend(reports)
+        self._need_store()
         self.reports.extend(reports)
+
+    def _need_store(self) -> None:
+        if self.store_is_away:
+            raise StoreUnavailableError("the store cannot be written: database is locked")
 
     def of(self, token: str) -> list[KernelReport]:
         return [report for report in self.reports if report.token == token]

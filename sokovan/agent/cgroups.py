@@ -42,22 +42,25 @@ class Group:
         return [f"{path}/cgroup.procs" for path in self.paths]
 
     def pids(self) -> set[int]:
-        """Return every process in it, those in groups that it made below its own included.
+        """Return every process in it but this one, those in groups that it made below included.
 
         Raises:
             OSError: It cannot be looked at now: no descriptor is free.
         """
-        return {int(pid) for p in self._all() for pid in _must_read(f"{p}/cgroup.procs").split()}
+        return self._everything() - {os.getpid()}
 
     def kill(self) -> None:
         """Send SIGKILL to everything in it; forks that are under way may need another call.
 
+        Where this process is in it itself, it is spared: frozen, it could not thaw itself.
+
         Raises:
             OSError: It cannot be looked at now: no descriptor is free.
         """
-        if _write(f"{self.paths[0]}/cgroup.kill", "1"):
-            return
-        self._freeze(frozen=True)
+        if os.getpid() not in self._everything():
+            if _write(f"{self.paths[0]}/cgroup.kill", "1"):
+                return
+            self._freeze(frozen=True)
         for pid in self.pids():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -80,6 +83,9 @@ class Group:
     def remove(self) -> bool:
         """Remove the directories; say whether none is left."""
         return all(_remove(path) for path in self.paths)
+
+    def _everything(self) -> set[int]:
+        return {int(pid) for p in self._all() for pid in _must_read(f"{p}/cgroup.procs").split()}
 
     def _freeze(self, *, frozen: bool) -> None:
         path = self.paths[0]

@@ -4,15 +4,22 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 SOCKET = "agent.sock"
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """Longest line that either side reads."""
+PART_BYTES_MAX = 16 * 1024 * 1024
+"""Most that is put into one frame of what fits into several.
+
+The largest thing that there is is an order: it takes less than 12 MiB, even where each byte of its
+command and environment, which have less than 2 MiB together, is escaped to six.
+"""
 
 Frame = Mapping[str, Any]
+T = TypeVar("T")
 
 
 class FrameStream(asyncio.Protocol):
@@ -63,7 +70,7 @@ class FrameStream(asyncio.Protocol):
     def send(self, frame: Frame) -> None:
         """Send one frame; what is sent to a closed connection is lost."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(json.dumps(frame, separators=(",", ":")).encode() + b"\n")
+            self._transport.write(encode(frame) + b"\n")
 
     def unread_bytes(self) -> int:
         """Return how much the other side has not read yet."""
@@ -73,6 +80,30 @@ class FrameStream(asyncio.Protocol):
         """Send what is still to be sent, and close."""
         if self._transport is not None:
             self._transport.close()
+
+
+def encode(value: object) -> bytes:
+    """Write a value as JSON in UTF-8, on one line."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return text.encode(errors="surrogatepass")  # as `json.loads` reads it
+
+
+def parts(items: Sequence[T], count_max: int | None = None) -> Iterator[Sequence[T]]:
+    """Cut a list into parts of which each fits into one frame.
+
+    Args:
+        items: What is to be sent; each of them must fit.
+        count_max: Most of them in one part; no limit if left out.
+    """
+    begin, size = 0, 0
+    for end, item in enumerate(items):
+        item_bytes = len(encode(item)) + 1
+        if end > begin and (size + item_bytes > PART_BYTES_MAX or end - begin == count_max):
+            yield items[begin:end]
+            begin, size = end, 0
+        size += item_bytes
+    if items:
+        yield items[begin:]
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sokovan import __version__
+from sokovan import __version__, outside
 from sokovan.agent import cgroups
 from sokovan.agent.agent import Agent
 from sokovan.agent.devices import discover
@@ -74,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _log_to(directory / "agent.log")
     os.chdir("/")
     try:
+        outside.leave(directory.parent)
         capacity = discover(config)
         reason = asyncio.run(_serve(directory, config, capacity))
     except SokovanError as error:

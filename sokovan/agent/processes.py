@@ -235,7 +235,8 @@ class ProcessRuntime:
             group.thaw()
         kernel = Running(token, found.pid, group, order.kernel.request.mem_bytes, is_child=False)
         self._kernels[token] = kernel
-        if not self._watch.begin(kernel, found):
+        kernel.was_seen = self._watch.begin(kernel, found)
+        if not kernel.was_seen:
             self._timers.after(0, lambda: self._wrapper_ended(kernel))
         cut_off = self._journal.is_given_up(token)
         return Recovered(order.kernel, order.accepted_at, alive=True, cut_off=cut_off)
@@ -261,8 +262,7 @@ class ProcessRuntime:
             # It was killed, perhaps before its child had joined the control group.
             procfs.send_group(kernel.pid, signal.SIGKILL)
         self._watch.end(kernel)
-        kernel.wrapper_gone = True
-        kernel.tries = 0
+        kernel.wrapper_gone, kernel.tries = True, 0
         if kernel.timer:
             kernel.timer.cancel()
         self._step(kernel, self._clear)
@@ -282,7 +282,8 @@ class ProcessRuntime:
     def _may_have_left(self, kernel: Running) -> bool:
         """Say whether a kernel may have processes outside its empty group: they would be ours."""
         children = procfs.children() if kernel.is_child else None
-        return children is None or any(pid not in self._tokens for pid in children)
+        others = (pid for pid in children or () if pid not in self._tokens)
+        return children is None or not all(map(procfs.is_service, others))
 
     def _look(self) -> None:
         began = self._clock.now()
@@ -395,4 +396,5 @@ class ProcessRuntime:
 
     def _members(self, kernel: Running, table: dict[int, procfs.Process]) -> list[procfs.Process]:
         reapers = (os.getpid(),) if kernel.is_child else None
-        return procfs.members(kernel.pid, kernel.token, table, reapers)
+        seen = kernel.was_seen
+        return procfs.members(kernel.pid, kernel.token, table, reapers, was_seen=seen)

@@ -14,7 +14,8 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-TOKEN_VARIABLE = "SOKOVAN_TOKEN"  # noqa: S105 (the name of a variable, not a secret)
+from sokovan.outside import SERVICE_VARIABLE, TOKEN_VARIABLE
+
 _GONE = frozenset("ZXx")
 _READS_MAX = 20
 _ABSENT = (FileNotFoundError, ProcessLookupError, PermissionError)
@@ -100,13 +101,32 @@ def carries(pid: int, token: str) -> bool:
     Raises:
         OSError: It cannot be looked at now: no descriptor is free.
     """
+    if _has_variable(pid, f"{TOKEN_VARIABLE}={token}"):
+        return True
     try:
-        environ = Path(f"/proc/{pid}/environ").read_bytes()
-        if f"\0{TOKEN_VARIABLE}={token}\0".encode() in b"\0" + environ:
-            return True
         return any(f"/{token}/std" in os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (1, 2))
     except _ABSENT:
         return False
+
+
+def is_service(pid: int) -> bool:
+    """Say whether a process is an agent or a server of our home: whoever began it, no kernel's.
+
+    Raises:
+        OSError: It cannot be looked at now: no descriptor is free.
+    """
+    if pid == os.getpid():
+        return True
+    home = os.environ.get(SERVICE_VARIABLE)
+    return home is not None and _has_variable(pid, f"{SERVICE_VARIABLE}={home}")
+
+
+def _has_variable(pid: int, text: str) -> bool:
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+    except _ABSENT:
+        return False
+    return b"\0" + os.fsencode(text) + b"\0" in b"\0" + environ
 
 
 def children(of: int | str = "self") -> list[int] | None:
@@ -158,11 +178,16 @@ def orphans(token: str, wrappers: Container[int]) -> list[Process]:
 def ownerless(wrappers: Container[int], table: Mapping[int, Process]) -> list[Process]:
     """Find what was given to us and is older than every wrapper of ours that runs.
 
-    Nothing tells which kernel it belongs to: but it is one that has ended.
+    Nothing tells which kernel it belongs to: but it is one that has ended. A server that a kernel
+    has started is given to us, too, and is none of it.
+
+    Raises:
+        OSError: They cannot be looked at now: no descriptor is free.
     """
     ours = [p for p in table.values() if p.parent == os.getpid() and p.session != os.getsid(0)]
     oldest = min((p.start for p in ours if p.pid in wrappers), default=math.inf)
-    return [p for p in ours if p.pid not in wrappers and p.start < oldest]
+    found = [p for p in ours if p.pid not in wrappers and p.start < oldest]
+    return [p for p in found if not is_service(p.pid)]
 
 
 def wrapper_carrying(token: str, table: Iterable[Process]) -> Process | None:
@@ -171,7 +196,12 @@ def wrapper_carrying(token: str, table: Iterable[Process]) -> Process | None:
 
 
 def members(
-    wrapper: int, token: str, table: dict[int, Process], reapers: Iterable[int] | None
+    wrapper: int,
+    token: str,
+    table: dict[int, Process],
+    reapers: Iterable[int] | None,
+    *,
+    was_seen: bool = True,
 ) -> list[Process]:
     """Find what belongs to a kernel, its wrapper apart, without the help of control groups.
 
@@ -181,24 +211,31 @@ def members(
         table: A look at all processes.
         reapers: Whose children to look at for ones that left the session: who is given the children
             of those that ended. `None` looks at all.
+        was_seen: Whether this agent has seen the wrapper alive. If not, its number may be another's
+            session by now, unless something in it carries the token.
     """
     adopted = None if reapers is None else set(reapers)
-    leader_is_other = wrapper in table and not carries(wrapper, token)
+    in_session = {p.pid for p in table.values() if wrapper in (p.session, p.group)}
+    if wrapper in table:
+        is_its = carries(wrapper, token)
+    else:
+        is_its = was_seen or any(carries(pid, token) for pid in in_session)
     found = {
         p.pid
         for p in table.values()
-        if (not leader_is_other and wrapper in (p.session, p.group))
+        if (is_its and p.pid in in_session)
         or ((adopted is None or p.parent in adopted) and carries(p.pid, token))
     }
     found.add(wrapper)
+    found.discard(os.getpid())
     children: dict[int, list[int]] = {}
     for p in table.values():
         children.setdefault(p.parent, []).append(p.pid)
-    unseen = [] if leader_is_other else [wrapper]
+    unseen = [wrapper] if is_its else []
     unseen.extend(found - {wrapper})
     while unseen:
         for child in children.get(unseen.pop(), ()):
-            if child not in found:
+            if child not in found and not is_service(child):
                 found.add(child)
                 unseen.append(child)
     return [table[pid] for pid in found - {wrapper} if pid in table]

@@ -21,6 +21,8 @@ class Running:
     pidfd: int | None = None
     """Set when the wrapper is not our child."""
     is_child: bool = True
+    was_seen: bool = True
+    """Whether this agent has seen the wrapper alive."""
     wrapper_gone: bool = False
     exit_code: int | None = None
     """What the wrapper itself returned, when it is our child and was not killed."""

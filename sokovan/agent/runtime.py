@@ -18,17 +18,22 @@ from sokovan.scheduler.messages import (
     ReportState,
 )
 
+MESSAGE_HEAD, MESSAGE_TAIL = 700, 300
+"""How much is kept of a longer message: it may name a command of a hundred thousand letters."""
+
 
 class StartFailedError(AgentError):
     """A kernel could not be started; nothing of it is left.
 
     Args:
-        message: What happened, for people.
+        message: What happened, for people; what is in the middle of a long one is left out.
         permanent: Trying again cannot help.
         reason: An `EndReason`, when there is one to name.
     """
 
     def __init__(self, message: str, *, permanent: bool = False, reason: str | None = None) -> None:
+        if len(message) > MESSAGE_HEAD + MESSAGE_TAIL:
+            message = f"{message[:MESSAGE_HEAD]} … {message[-MESSAGE_TAIL:]}"
         super().__init__(message)
         self.permanent = permanent
         self.reason = reason

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sokovan.agent.agent import Agent
-from sokovan.agent.frames import SOCKET, Frame, FrameStream, at_directory
+from sokovan.agent.frames import SOCKET, Frame, FrameStream, at_directory, parts
 from sokovan.agent.timers import Timers
 from sokovan.agent.wire import (
     WireError,
@@ -125,7 +125,8 @@ class Server:
     def _send_news(self) -> None:
         self._flush = None
         if self._manager is not None and (news := self._agent.news()):
-            self._manager.send({"op": "reports", "reports": _rows(news)})
+            for part in parts(_rows(news)):
+                self._manager.send({"op": "reports", "reports": part})
 
     def _beat(self) -> None:
         self._timers.after(self._heartbeat_s, self._beat)
@@ -136,14 +137,10 @@ class Server:
         manager = self._manager
         if manager is None or manager.unread_bytes() > UNREAD_BYTES_MAX:
             return
-        unacknowledged = self._agent.unacknowledged()
-        manager.send(
-            {
-                "op": "heartbeat",
-                "tokens": self._agent.live_tokens(),
-                "reports": _rows(unacknowledged),
-            }
-        )
+        *before, last = list(parts(_rows(self._agent.unacknowledged()))) or [[]]
+        for part in before:
+            manager.send({"op": "reports", "reports": part})
+        manager.send({"op": "heartbeat", "tokens": self._agent.live_tokens(), "reports": last})
 
     def _look_after_socket(self) -> None:
         """Listen again when somebody removed the socket; end when there is nothing to stay for."""

@@ -16,10 +16,10 @@ import signal
 import stat
 from collections.abc import Iterable, Mapping
 
-from sokovan.agent.procfs import TOKEN_VARIABLE
 from sokovan.agent.runtime import StartFailedError
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Device
+from sokovan.outside import SERVICE_VARIABLE, TOKEN_VARIABLE
 from sokovan.scheduler.messages import KernelToStart
 
 WRAPPER = """\
@@ -40,7 +40,7 @@ exec 4>&2 2>/dev/null
     done
     cd "$sokovan_cwd" || exit 125
     unset OLDPWD
-    if [ "$sokovan_data" -gt 0 ]; then ulimit -d "$sokovan_data" || exit 125; fi
+    if [ "$sokovan_data" -gt 0 ]; then ulimit -S -d "$sokovan_data" || exit 125; fi
     umask "$sokovan_mask"
     echo started >&3 || exit 125
     exec "$@" 3>&-
@@ -51,6 +51,7 @@ exit "$sokovan_status"
 """Its variables have names that no environment has: an exported one would reach the command.
 
 Its own stderr is closed off while it waits: a shell remarks on a child that a signal has ended.
+The limit of memory is one that can be lifted again: by a server that the command starts.
 """
 SHELL = "/bin/sh"
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -115,6 +116,7 @@ def environment(order: KernelToStart, devices: Iterable[Device]) -> dict[str, st
         devices: What the agent has. With none, CUDA_VISIBLE_DEVICES is left as submitted.
     """
     env = dict(order.env)
+    env.pop(SERVICE_VARIABLE, None)  # no kernel is an agent or a server
     env["SOKOVAN_SESSION_ID"] = order.session_id
     env["SOKOVAN_KERNEL_ID"] = order.kernel_id
     env[TOKEN_VARIABLE] = order.token

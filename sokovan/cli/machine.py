@@ -60,6 +60,7 @@ def up(
     from sokovan.cli.server import log_unexpected, tell_parent
     from sokovan.cli.text import problem_of
     from sokovan.home import prepare_home
+    from sokovan.outside import leave
 
     call = call_of(ctx, home)
     if background_child is not None:
@@ -80,6 +81,8 @@ def up(
         )
 
     try:
+        if background_child is not None:
+            leave(call.home / "agents")
         prepare_home(call.home)
         _serve(call, port, ready)
     except Exception as error:

@@ -17,10 +17,12 @@ from sokovan.client import Client, error_from, server_file
 from sokovan.domain.errors import (
     AlreadyRunningError,
     HomeError,
+    InsideSessionError,
     ServerUnreachableError,
     SokovanError,
 )
 from sokovan.home import prepare_home
+from sokovan.outside import environment
 
 START_S_MAX = 60.0
 """How long a server may take to answer after it was started."""
@@ -35,6 +37,7 @@ def ensure_server(home: Path) -> None:
 
     Raises:
         HomeError: The home cannot be used.
+        InsideSessionError: This is a session, and a server could not outlive it.
         ServerUnreachableError: The server did not start.
     """
     if answers(home):
@@ -92,6 +95,7 @@ def _start(home: Path) -> None:
                     "--background-child",
                     str(its),
                 ],
+                env=environment(home / "agents", os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -115,6 +119,8 @@ def _start(home: Path) -> None:
         return
     if not said:
         said = {"detail": _last_lines(home), "code": "it died"}
+    if said["code"] == InsideSessionError.code:
+        raise error_from(said)
     raise ServerUnreachableError(
         f"the server did not start: {error_from(said).message} [{said['code']}];"
         f" see {home / 'server.log'}"

@@ -10,15 +10,17 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import sokovan
+from sokovan import outside
 from sokovan.agent.wire import decode_report
 from sokovan.clock import Clock
 from sokovan.cluster.link import Link, open_link
 from sokovan.config import AgentConfig
-from sokovan.domain.errors import AgentError, SokovanError
+from sokovan.domain.errors import AgentError, SokovanError, StoreUnavailableError
 from sokovan.domain.sessions import AgentId
 from sokovan.scheduler.ports import AgentEventSink
 
@@ -127,13 +129,26 @@ class AgentKeeper:
             if frame["op"] == "heartbeat":
                 tokens = [str(token) for token in frame["tokens"]]
         agent_id = link.hello.agent_id
-        if rows:
-            reports = [decode_report(row) for row in rows]
-            await self._sink.reported(agent_id, self._incarnation, reports)
-            link.acknowledge(rows)
-        if tokens is not None:
-            await self._sink.heartbeat(agent_id, self._incarnation, tokens)
-            link.seen()
+        with self._unless_store_is_away("what it reports"):
+            if rows:
+                reports = [decode_report(row) for row in rows]
+                await self._sink.reported(agent_id, self._incarnation, reports)
+                link.acknowledge(rows)
+        with self._unless_store_is_away("that it is back"):
+            if tokens is not None:
+                await self._sink.heartbeat(agent_id, self._incarnation, tokens)
+                link.seen()
+
+    @contextlib.contextmanager
+    def _unless_store_is_away(self, what: str) -> Iterator[None]:
+        """Go on when something cannot be written now: the agent says it again at every heartbeat.
+
+        Hanging up instead would leave it without a manager, as no other link could be registered.
+        """
+        try:
+            yield
+        except StoreUnavailableError as error:
+            log.warning("agent %s: %s cannot be written down yet: %s", self.name, what, error)
 
     # --- the process ------------------------------------------------------------------------------
 
@@ -197,7 +212,7 @@ def start_agent(directory: Path, config: AgentConfig) -> int:
     return os.posix_spawn(
         sys.executable,
         [sys.executable, "-P", "-m", "sokovan.agent", *arguments(directory, config)],
-        {**os.environ, "PYTHONPATH": path},
+        {**outside.environment(directory.parent, os.environ), "PYTHONPATH": path},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log_file, write, 0o600),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sokovan.agent.frames import SOCKET, Frame, FrameStream, at_directory
+from sokovan.agent.frames import SOCKET, Frame, FrameStream, at_directory, parts
 from sokovan.agent.wire import WireError, decode_hello, field_of
 from sokovan.domain.errors import AgentError
 from sokovan.scheduler.messages import AgentHello
@@ -79,7 +79,8 @@ class Link:
 
     def acknowledge(self, rows: Sequence[Any]) -> None:
         """Say that these reports, as they came, are written down."""
-        self._stream.send({"op": "ack", "reports": rows})
+        for part in parts(rows):
+            self._stream.send({"op": "ack", "reports": part})
 
     def seen(self) -> None:
         """Say that a heartbeat was heard."""

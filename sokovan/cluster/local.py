@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sokovan.agent.frames import parts
 from sokovan.agent.wire import (
     WireError,
     decode_report,
@@ -32,7 +33,7 @@ from sokovan.scheduler.messages import (
 from sokovan.scheduler.ports import AgentEventSink
 
 FRAME_ORDERS_MAX = 16
-"""Most orders to start in one frame: each may have megabytes of arguments and environment."""
+"""Most orders to start in one frame: the agent answers when it has begun all of them."""
 FRAME_TOKENS_MAX = 1000
 """Most of anything else."""
 
@@ -151,10 +152,12 @@ class LocalHome:
         self, agent_id: AgentId, op: str, field: str, items: Sequence[Any]
     ) -> list[KernelReport]:
         """Ask about a batch, in as many frames as it takes."""
-        size = FRAME_ORDERS_MAX if op == "start" else FRAME_TOKENS_MAX
-        parts = [items[begin : begin + size] for begin in range(0, len(items), size)]
+        count_max = FRAME_ORDERS_MAX if op == "start" else FRAME_TOKENS_MAX
         answers = await asyncio.gather(
-            *(self._ask(agent_id, op, self._timeout_s, **{field: part}) for part in parts)
+            *(
+                self._ask(agent_id, op, self._timeout_s, **{field: part})
+                for part in parts(items, count_max)
+            )
         )
         try:
             return [decode_report(row) for rows in answers for row in rows]

@@ -144,6 +144,13 @@ class AlreadyRunningError(SokovanError):
     http_status = 409
 
 
+class InsideSessionError(SokovanError):
+    """A session would have to start the server, and it would end together with that session."""
+
+    code = "inside-session"
+    http_status = 409
+
+
 class AddressInUseError(SokovanError):
     """The address asked for is taken."""
 

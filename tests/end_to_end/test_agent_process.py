@@ -131,6 +131,23 @@ async def test_an_end_that_nobody_acknowledged_is_reported_by_the_next_agent(gro
     assert (await ground.end_of("t1")).exit_code == 9
 
 
+async def test_an_agent_is_not_cut_off_while_only_the_store_is_away():
+    async with real_ground(cut_off_stop_s=4.0) as ground:
+        await ground.start("t1", RUNS_LONG, requeue=True)
+        ground.sink.store_is_away = True
+        await start(ground, "t2", "sh", "-c", "exit 9")
+        try:
+            await ground.until(lambda: bool(ground.sink.failed))
+            seen = len(ground.sink.heartbeats)
+            await ground.until(lambda: len(ground.sink.heartbeats) > seen + 30)  # six seconds
+        finally:
+            ground.sink.store_is_away = False
+
+        assert (await ground.end_of("t2")).exit_code == 9
+        assert (await ground.state("t1")).state is ReportState.RUNNING
+        assert len(ground.sink.hellos) == 1
+
+
 async def test_a_status_that_was_never_written_is_lost_and_never_a_success(ground):
     await start(ground, "t1", "sh", "-c", "echo $PPID; exec sleep 10000")
     await ground.until_written("t1", b"\n")
@@ -466,6 +483,26 @@ async def test_nonsense_is_answered_and_harms_nothing(ground):
     assert all("error" in answer for answer in answers)
     assert (await ground.state("t1")).state is ReportState.RUNNING
     assert len(ground.sink.hellos) == 1
+
+
+async def test_orders_that_are_too_long_for_one_frame_come_in_several():
+    async with real_ground() as ground:
+        largest = {f"X{i}": "\x01" * 100_000 for i in range(19)}  # six bytes for each
+        orders = [ground.command(f"t{i}", "true", env=largest) for i in range(6)]
+        reports = await ground.gateway.start(ground.agent_id, orders)
+
+        assert [report.token for report in reports] == [order.token for order in orders]
+        for order in orders:
+            assert (await ground.end_of(order.token)).exit_code == 0
+        assert len(ground.sink.hellos) == 1
+
+
+async def test_what_cannot_start_says_so_in_few_words_however_long_its_name(ground):
+    report = await start(ground, "t1", "\x01" * 130_000)
+
+    assert report.state is ReportState.START_FAILED
+    assert report.message.endswith("not found on the PATH of the session")
+    assert len(report.message) < 1100
 
 
 async def test_a_newer_manager_takes_over_from_an_older_one():

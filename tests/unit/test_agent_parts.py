@@ -234,6 +234,30 @@ def test_a_session_whose_leader_is_somebody_else_by_now_is_left_alone(monkeypatc
     assert [p.pid for p in procfs.members(100, "t1", table, reapers=None)] == [105]
 
 
+@pytest.mark.parametrize(
+    ("was_seen", "carrying", "found"),
+    [
+        (True, set(), {101, 102}),
+        (False, set(), set()),
+        (False, {102}, {101, 102}),
+        (False, {105}, {105}),
+    ],
+)
+def test_the_session_of_a_wrapper_that_ended_unseen_is_its_only_if_something_in_it_says_so(
+    monkeypatch, was_seen, carrying, found
+):
+    monkeypatch.setattr(procfs, "carries", lambda pid, token: pid in carrying)
+    table = {
+        101: procfs.Process(101, "S", 1, 101, 100, 0),
+        102: procfs.Process(102, "S", 1, 102, 100, 0),
+        105: procfs.Process(105, "S", 1, 105, 105, 0),
+    }
+
+    left = procfs.members(100, "t1", table, reapers=None, was_seen=was_seen)
+
+    assert {p.pid for p in left} == found
+
+
 # --- the last contact -----------------------------------------------------------------------------
 
 
