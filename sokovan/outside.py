@@ -4,7 +4,8 @@ A session may be what starts a server: its script submits another one while none
 kernel's processes start is the kernel's, and is killed with it, but for these: they are started
 without the variables of the kernel and with one of their own, by which agents know them; and right
 at their start they leave the kernel's control groups and its limit on memory. Where they may not,
-they do not start. Sessions of another home are left alone: what they start stays theirs.
+they do not start. Sessions of another home are left alone: what they start stays theirs. Decision
+0012 says what else there was to choose from.
 """
 
 import os
