@@ -146,7 +146,8 @@ class FakeRuntime:
         needs_nothing(order)  # a script decides, as long as sessions cannot name an image
         script = self.script(order)
         if script.has_no_image:
-            raise PullFailedError("there is no such image", permanent=True)
+            why = EndReason.IMAGE_UNAVAILABLE
+            raise PullFailedError("there is no such image", permanent=True, reason=why)
         if self.pull_failures[order.kernel_id] < script.pull_failures:
             self.pull_failures[order.kernel_id] += 1
             raise PullFailedError("the registry does not answer")
