@@ -94,6 +94,8 @@ class FakeRuntime:
     kernels: dict[str, Scripted] = field(default_factory=dict)
     running: dict[str, None] = field(default_factory=dict)
     """The tokens of which something runs, in the order in which they were started."""
+    ends: dict[str, Ended] = field(default_factory=dict)
+    """How each token ended of which something ran; never forgotten."""
     refused: set[str] = field(default_factory=set)
     events: RuntimeEvents | None = None
     pull_failures: Counter[KernelId] = field(default_factory=Counter)
@@ -226,7 +228,7 @@ class FakeRuntime:
         if kernel.timer is not None:
             kernel.timer.cancel()
             kernel.timer = None
-        kernel.end = end
+        kernel.end = self.ends[token] = end
         self.running.pop(token, None)
         self._tell(token)
 
