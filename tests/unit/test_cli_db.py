@@ -10,7 +10,7 @@ import pytest
 
 from sokovan.cli.main import run
 from sokovan.config import StoreConfig
-from sokovan.simulator import checks, tries
+from sokovan.simulator import admission, checks, tries
 from sokovan.simulator import survey as survey_module
 from sokovan.simulator.observe import read_picture
 from sokovan.simulator.survey import survey
@@ -143,6 +143,8 @@ def test_part_by_part_finds_what_a_whole_picture_finds(home, monkeypatch, fault,
 
     picture = found_in(home, read_picture)
     whole = checks.violations(picture) + tries.violations(picture)
+    for check in (*admission.OF_EACH_SESSION, admission.failures_are_retried):
+        whole += check(picture)
     assert whole
     assert sorted(parts.violations) == sorted(whole)
 
