@@ -81,7 +81,7 @@ class Trouble:
     # --- going down -------------------------------------------------------------------------------
 
     async def _crash(self) -> None:
-        self._go_down(self._some_agent(), "agent_crashes", "crashes")
+        self._go_down(self._some_agent(is_up=True), "agent_crashes", "crashes")
 
     async def _reboot(self) -> None:
         agent_id = self._some_agent(is_up=True)
@@ -162,7 +162,7 @@ class Trouble:
 
     async def _resize(self) -> None:
         """Have a machine come back with more, or with less, than is in use."""
-        agent_id = self._some_agent()
+        agent_id = self._some_agent(is_up=True)
         place = self._network.places[agent_id]
         capacity = self._resized(place.hello.capacity)
         if not self._go_down(agent_id, "machines_resized", "is taken down to be resized"):
@@ -182,7 +182,7 @@ class Trouble:
 
     async def _replace(self) -> None:
         """Have a machine go for ever, and another one stand at its address."""
-        agent_id = self._some_agent()
+        agent_id = self._some_agent(is_up=True)
         place = self._network.places[agent_id]
         if place.agent is None:
             return
