@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sokovan.domain.errors import AgentError
+from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Capacity
 from sokovan.scheduler.messages import (
     KernelReport,
@@ -28,7 +29,7 @@ class StartFailedError(AgentError):
     Args:
         message: What happened, for people; what is in the middle of a long one is left out.
         permanent: Trying again cannot help.
-        reason: An `EndReason`, when there is one to name.
+        reason: An `EndReason`; of what is permanent, the one that its session ends with.
     """
 
     def __init__(self, message: str, *, permanent: bool = False, reason: str | None = None) -> None:
@@ -199,6 +200,8 @@ def needs_nothing(order: KernelToPrepare) -> bool:
     """
     if order.image is not None:
         raise PullFailedError(
-            "this agent runs plain processes, which have no image", permanent=True
+            "this agent runs plain processes, which have no image",
+            permanent=True,
+            reason=EndReason.IMAGE_UNAVAILABLE,
         )
     return True

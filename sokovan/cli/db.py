@@ -32,9 +32,8 @@ def check(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
     every session, hold and history line: half a minute and 100 MB of memory for 100,000 sessions.
     Exits with 1 when something is wrong.
 
-    Two things are said that are no fault of Sokovan: that an agent holds more than it has, when
-    its settings gave it less while sessions ran on it, until they end; and that history goes back
-    in time, when the machine's clock was set back between two starts of the server.
+    One thing is noted, and is no reason to exit with 1: that an agent holds more than it has. So it
+    is when its settings gave it less while sessions ran on it, until they end.
     """
     from sokovan.cli.text import on_one_line, print_json
     from sokovan.simulator.survey import survey
@@ -45,10 +44,13 @@ def check(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
     if call.json:
         counts = dict(found.counts)
         counts["history_lines"] = counts.pop("history")
-        print_json({"ok": not found.violations, "violations": [*found.violations], **counts})
+        said = {"violations": [*found.violations], "notes": [*found.notes]}
+        print_json({"ok": not found.violations, **said, **counts})
     else:
         for sentence in found.violations:
             print(on_one_line(sentence))
+        for sentence in found.notes:
+            print(on_one_line(f"note: {sentence}"))
         print(_summary(found))
     return 1 if found.violations else 0
 

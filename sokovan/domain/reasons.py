@@ -41,6 +41,8 @@ class EndReason(StrEnum):
     """The command cannot be executed: a directory, no permission, no program."""
     DIRECTORY_NOT_FOUND = "DIRECTORY_NOT_FOUND"
     """Its working directory is not there on the agent, or may not be entered."""
+    IMAGE_UNAVAILABLE = "IMAGE_UNAVAILABLE"
+    """Its image cannot be had on its agent, however often it is tried."""
     STOPPED_BEFORE_START = "STOPPED_BEFORE_START"
     """Of a kernel: it was stopped before it was started."""
 

@@ -56,7 +56,7 @@ class SessionChange(SessionLedger):
         if to is SessionStatus.TERMINATING:
             self._begin_termination(reason, SessionResult.FAILURE, detail, move.stage)
         elif to is SessionStatus.TERMINATED:
-            self._give_up_kernels(reason, move.stage)
+            self._give_up_kernels(EndReason.TERMINATION_TIMEOUT, move.stage)
             self._set_session(to, reason, detail, move.stage)
         elif to is SessionStatus.PENDING and self.session.status not in WAITING:
             self.send_back(reason, detail, requeues_max, stage=move.stage, failed=self._behind())

@@ -299,7 +299,9 @@ class Coordinator:
         elif agent.status is AgentStatus.LOST:
             group = self._store.groups.get(agent.scaling_group)
             grace_s = group.agent_grace_s if group else 0.0
-            if now - (agent.lost_since or now) >= grace_s:
+            # it may have been heard of since, while the store refused to have it back
+            silent_since = max(agent.lost_since or now, agent.last_seen_at)
+            if now - silent_since >= grace_s:
                 log.warning("agent is given up", agent=agent.name)
                 self.tell(await self._store.set_agent_status(agent.agent_id, AgentStatus.GONE))
                 self.hint(agent.scaling_group, SCHEDULE_SESSIONS)

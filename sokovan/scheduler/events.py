@@ -43,6 +43,7 @@ class AgentEvents:
 
     async def connected(self, hello: AgentHello) -> int:
         """Register an agent, durably; return the incarnation its reports must carry."""
+        self._store.heard_of(hello.agent_id)  # it is there, even if that cannot be written now
         agent = await self._store.register_agent(hello)
         log.info("agent connected", agent=agent.name, incarnation=agent.incarnation)
         self._hint(agent.scaling_group, SCHEDULE_SESSIONS)

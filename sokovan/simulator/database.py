@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -10,6 +11,20 @@ from sqlalchemy.exc import OperationalError
 from sokovan.domain.errors import CommitUnknownError, StoreUnavailableError
 from sokovan.simulator.fate import Fate, ManagerDied
 from sokovan.store.engine import InlineDatabase, Job, T, Transaction
+
+
+@dataclass(slots=True)
+class Disk:
+    """Where the store lies, whatever manager writes it."""
+
+    is_full: bool = False
+    """Every write is refused."""
+    written_since: float = 0.0
+    """When it was last full, by the true time."""
+
+    def free(self, now: float) -> None:
+        """Have it written again."""
+        self.is_full, self.written_since = False, now
 
 
 class SimulatedDatabase(InlineDatabase):
@@ -21,6 +36,7 @@ class SimulatedDatabase(InlineDatabase):
         committed: Called after each transaction.
         meanwhile: Lets everything else go on for some seconds.
         boundary: Called wherever the manager may be killed; raises `ManagerDied` when it is.
+        disk: May refuse every write.
     """
 
     def __init__(
@@ -31,6 +47,7 @@ class SimulatedDatabase(InlineDatabase):
         committed: Callable[[], None],
         meanwhile: Callable[[float], Awaitable[None]],
         boundary: Callable[[], None],
+        disk: Disk,
     ) -> None:
         super().__init__(engine)
         self.is_dead = False
@@ -38,10 +55,13 @@ class SimulatedDatabase(InlineDatabase):
         self._committed = committed
         self._meanwhile = meanwhile
         self._boundary = boundary
+        self._disk = disk
 
     async def write(self, job: Job[T]) -> T:
         """Run and commit `job`, if all goes well."""
         await self._come_to_it()
+        if self._disk.is_full:
+            raise StoreUnavailableError("the store cannot be written: the disk is full")
         if self._fate.happens("commit_in_doubt"):
             self._leave_in_doubt(job)
         result = self.write_now(job)

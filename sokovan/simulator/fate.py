@@ -12,6 +12,11 @@ class ManagerDied(BaseException):
     """The manager process is killed here: nothing after this line happens."""
 
 
+def chance(seed: object, purpose: str) -> random.Random:
+    """Return a source of chance of its own, so that a draw here changes nothing there."""
+    return random.Random(f"{seed}/{purpose}")
+
+
 @dataclass(frozen=True, slots=True)
 class Fate:
     """One source of chance, for all that can go wrong in one part of a world.

@@ -45,6 +45,10 @@ class Faults:
     store_slow_s: Range = (0.0, 2.0)
     statement_fails: float = 0.0
     """One statement of a transaction fails; nothing of it is written."""
+    store_outages_per_hour: float = 0.0
+    """How often every transaction is refused for minutes, as while a disk is full."""
+    store_outage_s: Range = (20.0, 400.0)
+    """Shorter than an agent's silence counts, and longer than its grace."""
     commit_in_doubt: float = 0.0
     """A commit takes place or does not, and nobody is told which."""
     manager_dies_in_transaction: float = 0.0
@@ -73,6 +77,8 @@ class Faults:
     """How often an agent comes back with more than it had, or with less."""
     machines_replaced_per_hour: float = 0.0
     """How often a machine is gone for ever, and another stands at its address."""
+    machines_returned_per_hour: float = 0.0
+    """How often one is down for so long that its agent is removed, and comes back after that."""
 
     drains_per_hour: float = 0.0
     """How often an agent is taken out of service for a while."""
@@ -108,10 +114,13 @@ ROUGH = Faults(
     agent_crashes_per_hour=3.0,
     agent_cuts_per_hour=3.0,
     one_way_cuts_per_hour=1.0,
+    reboots_per_hour=0.5,
+    store_outages_per_hour=0.3,
     clock_steps_per_hour=0.5,
-    machines_added_per_hour=0.2,
+    machines_added_per_hour=0.3,
     machines_resized_per_hour=0.3,
-    machines_replaced_per_hour=0.2,
+    machines_replaced_per_hour=0.3,
+    machines_returned_per_hour=0.3,
     drains_per_hour=0.5,
     nonsense_per_hour=20.0,
     looks_per_hour=40.0,
@@ -141,10 +150,12 @@ STORM = replace(
     agent_cuts_per_hour=12.0,
     one_way_cuts_per_hour=4.0,
     reboots_per_hour=2.0,
+    store_outages_per_hour=1.0,
     clock_steps_per_hour=2.0,
     machines_added_per_hour=0.5,
     machines_resized_per_hour=2.0,
     machines_replaced_per_hour=1.0,
+    machines_returned_per_hour=1.0,
     drains_per_hour=2.0,
 )
 """The worst day: little works at the first attempt."""

@@ -19,7 +19,7 @@ from sokovan.scheduler.events import AgentEvents
 from sokovan.scheduler.moves import Applied
 from sokovan.scheduler.ports import AgentGateway
 from sokovan.scheduler.wiring import events_for, join
-from sokovan.simulator.database import SimulatedDatabase
+from sokovan.simulator.database import Disk, SimulatedDatabase
 from sokovan.simulator.fate import Fate
 from sokovan.store.repository import SqlRepository
 
@@ -30,6 +30,7 @@ class Around(Protocol):
     engine: Engine
     """The store, which outlives every manager."""
     ids: IdSource
+    disk: Disk
     groups: Mapping[str, ScalingGroup]
     config: Config
 
@@ -95,6 +96,7 @@ class Manager:
             committed=around.check,
             meanwhile=around.meanwhile,
             boundary=around.boundary,
+            disk=around.disk,
         )
         repository = SqlRepository(database, clock, around.ids, around.groups, holder=holder)
         coordinator = Coordinator(repository, clock, around.config.scheduler)

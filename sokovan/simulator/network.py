@@ -5,7 +5,7 @@ manager asks of them, as calls that may fail before or after they took effect.
 """
 
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -17,7 +17,9 @@ from sokovan.domain.errors import AgentError
 from sokovan.domain.sessions import AgentId
 from sokovan.scheduler.messages import KernelReport, KernelToPrepare, KernelToStart, KernelToStop
 from sokovan.scheduler.ports import AgentEventSink
+from sokovan.simulator.contact import COUNTS_FROM_START
 from sokovan.simulator.fate import Fate, ManagerDied
+from sokovan.simulator.judge import Judge
 
 T = TypeVar("T")
 
@@ -28,16 +30,15 @@ HELLO_AGAIN_S = 1.0
 class Surroundings(Protocol):
     """What the network asks of the world around it."""
 
+    judge: Judge
+    """Is told of what agents are asked, and of what they hear."""
+
     def later(self, seconds: float, what: str, action: Callable[[], Awaitable[None]]) -> None:
         """Have something happen later."""
         ...
 
     def note(self, what: str) -> None:
         """Remember that something happened, for the story of a failure."""
-        ...
-
-    def note_orders(self, tokens: Iterable[str]) -> None:
-        """Remember that an agent was asked to start these."""
         ...
 
     async def meanwhile(self, seconds: float) -> None:
@@ -156,7 +157,7 @@ class Network(InProcessHome):
         async def welcome() -> None:
             if _is_there(place, agent) and self._world.sink() is sink:
                 place.incarnation, place.beat_at = incarnation, 0.0
-                agent.heard()
+                self._heard(place.hello.agent_id, agent)
 
         self._send("", welcome, self.deaf, place.hello.agent_id)
 
@@ -177,7 +178,7 @@ class Network(InProcessHome):
         async def acknowledge() -> None:
             if _is_there(place, letter.agent) and place.incarnation == letter.incarnation:
                 letter.agent.acknowledge(letter.reports)
-                letter.agent.heard()
+                self._heard(agent_id, letter.agent)
 
         self._send("", acknowledge, self.deaf, agent_id)
 
@@ -255,17 +256,29 @@ class Network(InProcessHome):
             raise AgentError(f"agent {agent_id} is not connected")
         agent = self._reached(agent_id)
         if op == "start":
-            self._world.note_orders(item.token for item in items)
+            self._world.judge.note_orders(items)
         answers: list[KernelReport] = await getattr(agent, op)(items)
-        agent.heard()
+        if op == "stop":
+            self._world.judge.note_stops(items)
+        self._heard(agent_id, agent)
         return answers
+
+    def _heard(self, agent_id: AgentId, agent: Agent) -> None:
+        self._world.judge.note_contact(agent_id)
+        agent.heard()
+
+    def restart(self, agent_id: AgentId) -> None:
+        """Start an agent on a machine that has none."""
+        if COUNTS_FROM_START:
+            self._world.judge.note_contact(agent_id)
+        super().restart(agent_id)
 
     def _again(self, agent_id: AgentId, op: str, items: Sequence[Any], what: str) -> None:
         async def arrive() -> None:
             place = self._places.get(agent_id)
             if place is not None and place.agent is not None and place.is_reachable:
                 if op == "start":
-                    self._world.note_orders(item.token for item in items)
+                    self._world.judge.note_orders(items)
                 await getattr(place.agent, op)(items)
 
         self._world.later(self._fate.seconds("delay_s"), what, arrive)

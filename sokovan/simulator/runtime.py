@@ -109,6 +109,8 @@ class FakeRuntime:
     kernels: dict[str, Scripted] = field(default_factory=dict)
     running: dict[str, None] = field(default_factory=dict)
     """The tokens of which something runs, in the order in which they were started."""
+    ends: dict[str, Ended] = field(default_factory=dict)
+    """How each token ended of which something ran; never forgotten."""
     refused: set[str] = field(default_factory=set)
     contact_note: FakeNote = field(default_factory=FakeNote)
     is_full: bool = False
@@ -172,7 +174,8 @@ class FakeRuntime:
         needs_nothing(order)  # a script decides, as long as sessions cannot name an image
         script = self.script(order)
         if script.has_no_image:
-            raise PullFailedError("there is no such image", permanent=True)
+            why = EndReason.IMAGE_UNAVAILABLE
+            raise PullFailedError("there is no such image", permanent=True, reason=why)
         if self.pull_failures[order.kernel_id] < script.pull_failures:
             self.pull_failures[order.kernel_id] += 1
             raise PullFailedError("the registry does not answer")
@@ -265,7 +268,7 @@ class FakeRuntime:
         if kernel.timer is not None:
             kernel.timer.cancel()
             kernel.timer = None
-        kernel.end = end
+        kernel.end = self.ends[token] = end
         self.running.pop(token, None)
         self._tell(token)
 

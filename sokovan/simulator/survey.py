@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 from sqlalchemy import Row, Table, func, select
 
 from sokovan.domain.cluster import ScalingGroup
+from sokovan.domain.quantities import DEVICE_SHARES
+from sokovan.domain.resources import over_held, used_by
 from sokovan.domain.sessions import AgentId, Limit, SessionId, SessionWithKernels
 from sokovan.scheduler.moves import HistoryLine
 from sokovan.scheduler.stages import STAGES
-from sokovan.simulator import tries
+from sokovan.simulator import admission, tries
 from sokovan.simulator.checks import OF_EACH_SESSION, OF_HOLDS, Check
 from sokovan.simulator.observe import Picture
 from sokovan.store.engine import Transaction
@@ -39,10 +41,12 @@ class Survey:
     Attributes:
         violations: What is wrong, one sentence each.
         counts: How many rows were looked at, by table.
+        notes: What may be in order, and only its owner can know, one sentence each.
     """
 
     violations: tuple[str, ...]
     counts: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def survey(tx: Transaction) -> Survey:
@@ -53,8 +57,10 @@ def survey(tx: Transaction) -> Survey:
     """
     found: list[str] = []
     placed: dict[SessionId, SessionWithKernels] = {}
+    kin: dict[SessionId, SessionWithKernels] = {}
     for picture in _parts(tx, found):
-        found += _judged(picture, OF_EACH_SESSION + tries.CHECKS)
+        found += _judged(picture, OF_EACH_SESSION + tries.CHECKS + admission.OF_EACH_SESSION)
+        kin |= {i: s for i, s in picture.sessions.items() if s.retries or s.retry_of}
         placed |= {
             session_id: session
             for session_id, session in picture.sessions.items()
@@ -68,7 +74,10 @@ def survey(tx: Transaction) -> Survey:
             for agent in _read(tx.execute(select(agents)), agent_of, found)
         },
     )
+    notes = _crowded(whole)
+    whole = replace(whole, shrunk=tuple(notes))
     found += [sentence for check in OF_HOLDS for sentence in check(whole)]
+    found += admission.failures_are_retried(Picture(kin, changed=tuple(kin)))
     found += _strays(tx)
     return Survey(
         tuple(found),
@@ -76,7 +85,26 @@ def survey(tx: Transaction) -> Survey:
             table.name: tx.execute(select(func.count()).select_from(table)).scalar_one()
             for table in (sessions, kernels, holds, agents, history)
         },
+        tuple(notes.values()),
     )
+
+
+def _crowded(whole: Picture) -> dict[AgentId, str]:
+    """Say on which agents more is held than they have, which may be in order.
+
+    An agent that was started with less than before keeps what runs on it, and no store says what it
+    had. No device was ever more than one, though.
+    """
+    notes: dict[AgentId, str] = {}
+    for agent_id, agent in whole.agents.items():
+        used = used_by(hold for hold in whole.holds.values() if hold.agent_id == agent_id)
+        slot = over_held(agent.capacity, used)
+        if slot is not None and max(used.shares.values(), default=0) <= DEVICE_SHARES:
+            notes[agent_id] = (
+                f"agent {agent_id}: more {slot} is held than it has; this is in order if it was"
+                " started with less than it had, and lasts until what ran on it then has ended"
+            )
+    return notes
 
 
 def _parts(tx: Transaction, found: list[str]) -> Iterator[Picture]:

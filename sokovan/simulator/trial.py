@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 
 from sokovan.domain.cluster import AgentRanking, ScalingGroup
 from sokovan.domain.sessions import Limit
+from sokovan.simulator.fate import chance
 from sokovan.simulator.faults import ROUGH, Faults
 from sokovan.simulator.judge import InvariantViolatedError
 from sokovan.simulator.quiet import quiet
@@ -47,6 +48,26 @@ class Least:
 
 
 LEAST = Least()
+MAIN_FAULTS = (
+    "manager_crashes",
+    "agent_crashes",
+    "reboots",
+    "agent_cuts",
+    "one_way_cuts",
+    "clock_steps",
+    "message_lost",
+    "message_repeated",
+    "message_delayed",
+    "call_lost",
+    "answer_lost",
+    "store_fails",
+    "store_outages",
+    "commit_in_doubt",
+    "machines_resized",
+    "machines_replaced",
+    "machines_returned",
+)
+"""What a trial of the default size must have had, each at least once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +98,7 @@ class Outcome:
             f"only {had[field.name]} {field.name}, of at least {getattr(least, field.name)}"
             for field in fields(least)
             if had[field.name] < getattr(least, field.name)
-        ]
+        ] + [f"no {kind}" for kind in MAIN_FAULTS if not self.faults[kind]]
 
 
 class Trial:
@@ -112,8 +133,8 @@ class Trial:
             self._faulty_s = min(self._faulty_s, calm_after_h * 3600)
         self.world = World(
             seed,
-            machines=machines(World.chance(seed, "machines"), agents),
-            groups=_groups(World.chance(seed, "groups"), agents),
+            machines=machines(chance(seed, "machines"), agents),
+            groups=_groups(chance(seed, "groups"), agents),
             faults=faults,
         )
         self.world.until_step = until
@@ -176,7 +197,10 @@ class Trial:
         return self.world.clock.now() - began
 
     def _moments(self, rate: str) -> list[float]:
-        """Draw when something happens that happens so often in an hour, while things go wrong."""
+        """Draw when something happens that happens so often in an hour, while things go wrong.
+
+        What is to be expected at all happens at least once.
+        """
         per_hour: float = getattr(self.world.faults, rate)
         rng, at, found = self.world.rng(rate), 0.0, []
         while per_hour > 0:
@@ -184,6 +208,8 @@ class Trial:
             if at >= self._faulty_s:
                 break
             found.append(at)
+        if not found and per_hour * self._faulty_s >= 3600:
+            found.append(rng.uniform(0.0, self._faulty_s))
         return found
 
     def _counts(self) -> Counter[str]:

@@ -46,6 +46,8 @@ class Trouble:
             "machines_added_per_hour": self._add,
             "machines_resized_per_hour": self._resize,
             "machines_replaced_per_hour": self._replace,
+            "machines_returned_per_hour": self._be_removed_and_return,
+            "store_outages_per_hour": self._fill_disk,
             "drains_per_hour": self._drain,
         }
         for rate, happen in planned.items():
@@ -57,6 +59,7 @@ class Trouble:
         world, network = self._world, self._network
         world.note("from here on, nothing goes wrong")
         world.faults = NO_FAULTS
+        world.disk.free(world.clock.now())
         await world.start_manager()
         network.deaf.clear()
         network.mute.clear()
@@ -65,8 +68,11 @@ class Trouble:
             if not place.is_reachable:
                 network.mend(agent_id)
 
-    def _some_agent(self) -> AgentId:
-        return self._fate.rng.choice(list(self._network.places))
+    def _some_agent(self, *, is_up: bool = False) -> AgentId:
+        """Choose an agent; of those that are up, as long as any is."""
+        places = self._network.places
+        up = [agent_id for agent_id, place in places.items() if place.agent is not None]
+        return self._fate.rng.choice(up if is_up and up else list(places))
 
     def _count(self, what: str, note: str) -> None:
         self._world.counts[what] += 1
@@ -75,10 +81,10 @@ class Trouble:
     # --- going down -------------------------------------------------------------------------------
 
     async def _crash(self) -> None:
-        self._go_down(self._some_agent(), "agent_crashes", "crashes")
+        self._go_down(self._some_agent(is_up=True), "agent_crashes", "crashes")
 
     async def _reboot(self) -> None:
-        agent_id = self._some_agent()
+        agent_id = self._some_agent(is_up=True)
         if self._go_down(agent_id, "reboots", "reboots"):
             self._world.runtimes[agent_id].reboot()
 
@@ -90,6 +96,21 @@ class Trouble:
         self._network.crash(agent_id)
         self._world.later(down_s, f"{agent_id} is started", lambda: self._network.revive(agent_id))
         return True
+
+    # --- the disk ---------------------------------------------------------------------------------
+
+    async def _fill_disk(self) -> None:
+        """Have every write to the store refused for some minutes, whatever manager runs."""
+        if self._world.disk.is_full:
+            return
+        full_s = self._fate.seconds("store_outage_s")
+        self._count("store_outages", f"the disk is full for {full_s:.1f} s")
+        self._world.disk.is_full = True
+
+        async def free() -> None:
+            self._world.disk.free(self._world.clock.now())
+
+        self._world.later(full_s, "the disk is no longer full", free)
 
     # --- being cut off ----------------------------------------------------------------------------
 
@@ -141,7 +162,7 @@ class Trouble:
 
     async def _resize(self) -> None:
         """Have a machine come back with more, or with less, than is in use."""
-        agent_id = self._some_agent()
+        agent_id = self._some_agent(is_up=True)
         place = self._network.places[agent_id]
         capacity = self._resized(place.hello.capacity)
         if not self._go_down(agent_id, "machines_resized", "is taken down to be resized"):
@@ -161,7 +182,7 @@ class Trouble:
 
     async def _replace(self) -> None:
         """Have a machine go for ever, and another one stand at its address."""
-        agent_id = self._some_agent()
+        agent_id = self._some_agent(is_up=True)
         place = self._network.places[agent_id]
         if place.agent is None:
             return
@@ -174,6 +195,28 @@ class Trouble:
         self._network.remove(agent_id)
         self._world.add_machine(other, hello.capacity, hello.scaling_group, hello.address)
         self._world.later(ASK_AGAIN_S, "", lambda: self._forget(agent_id))
+
+    async def _be_removed_and_return(self) -> None:
+        """Have a machine lose power until its agent is removed, and come back some time after."""
+        agent_id = self._some_agent(is_up=True)
+        place = self._network.places[agent_id]
+        if place.agent is None:
+            return
+        self._count("machines_returned", f"{agent_id} is down until it has been removed")
+        self._network.crash(agent_id)
+        self._world.runtimes[agent_id].reboot()
+
+        async def remove() -> None:
+            if place.agent is None:  # else somebody has started it
+                with suppress(AgentNotFoundError):
+                    await self._world.operations.remove_agent(agent_id, force=True)
+            self._world.later(
+                self._fate.seconds("agent_down_s"),
+                f"{agent_id} is started",
+                lambda: self._network.revive(agent_id),
+            )
+
+        self._world.later(ASK_AGAIN_S, "", lambda: self._ask_until_done(remove))
 
     async def _forget(self, agent_id: AgentId) -> None:
         """Have an agent removed that will not come back, as soon as it counts as gone."""

@@ -1,6 +1,6 @@
 """What the users of a simulated run do: they ask, ask again, look, and ask for nonsense."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from sokovan.domain.errors import SokovanError, StoreUnavailableError
 from sokovan.domain.resources import Request
 from sokovan.domain.sessions import Dependency, DependencyKind, Limit, SessionId, SessionSpec
+from sokovan.scheduler.moves import Moved
 from sokovan.simulator.workload import Wish
 from sokovan.simulator.world import World
 
@@ -50,6 +51,9 @@ class Users:
         self._rng = world.rng("users")
         self._ids: dict[str, SessionId] = {}
         """By the name of the wish."""
+        self._waiting_for: dict[SessionId, Wish] = {}
+        """What is to be cancelled when it comes to a status."""
+        world.on_moves = self._watch
 
     def plan(self, moments: Callable[[str], Sequence[float]]) -> None:
         """Plan all they will do; `moments` draws the times of what happens so often in an hour."""
@@ -68,6 +72,18 @@ class Users:
         if wish.cancel_at is not None:
             cancel = partial(world.cancel, force=wish.force)
             world.later(wish.cancel_at, "", lambda: self._ask(name, cancel))
+        if wish.force_at is not None:
+            kill = partial(world.cancel, force=True)
+            world.later(wish.force_at, "", lambda: self._ask(name, kill))
+
+    def _watch(self, moved: Iterable[Moved]) -> None:
+        """Cancel what comes to where its user wants it cancelled, at that very moment."""
+        for move in moved:
+            wish = self._waiting_for.get(move.session_id)
+            if wish is not None and wish.cancel_when is move.to_status:
+                del self._waiting_for[move.session_id]
+                cancel = partial(self._world.cancel, force=wish.force)
+                self._world.later(0.0, "", partial(self._ask, wish.spec.name, cancel))
 
     async def _submit(self, wish: Wish) -> None:
         """Submit, and again until it is answered: its creation id makes it one session."""
@@ -84,6 +100,8 @@ class Users:
             self._ids[spec.name] = await world.submit(
                 replace(wish.spec, depends_on=depends_on), *wish.scripts
             )
+            if wish.cancel_when is not None:
+                self._waiting_for[self._ids[spec.name]] = wish
         except SokovanError:
             world.later(AGAIN_S, "", lambda: self._submit(wish))
         except BaseException:  # the manager died: it may have been accepted

@@ -241,6 +241,7 @@ class Ear(AgentEventSink):
         now: The time.
         picture: Returns the latest picture, or `None` when the store has been written to since.
         found: Takes what is violated.
+        heard_of: Takes which agent is heard of, by which incarnation; `None` with a hello.
     """
 
     def __init__(
@@ -249,22 +250,27 @@ class Ear(AgentEventSink):
         now: Callable[[], float],
         picture: Callable[[], Picture | None],
         found: Callable[[list[str]], None],
+        heard_of: Callable[[AgentId, int | None], None],
     ) -> None:
         self.sink = sink
         self._now = now
         self._picture = picture
         self._found = found
+        self._heard_of = heard_of
 
     async def connected(self, hello: AgentHello) -> int:
+        self._heard_of(hello.agent_id, None)
         return await self.sink.connected(hello)
 
     async def heartbeat(self, agent_id: AgentId, incarnation: int, tokens: Sequence[str]) -> None:
+        self._heard_of(agent_id, incarnation)
         await self.sink.heartbeat(agent_id, incarnation, tokens)
 
     async def reported(
         self, agent_id: AgentId, incarnation: int, reports: Sequence[KernelReport]
     ) -> None:
         before, began_at = self._picture(), self._now()
+        self._heard_of(agent_id, incarnation)
         await self.sink.reported(agent_id, incarnation, reports)
         after = self._picture()
         if before is None or after is None or self._now() != began_at:

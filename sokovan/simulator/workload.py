@@ -7,9 +7,12 @@ from typing import Any
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Capacity, Device, Request
 from sokovan.domain.sessions import Dependency, DependencyKind, Limit, SessionId, SessionSpec
+from sokovan.domain.statuses import SESSION_PATH, SessionStatus
 from sokovan.simulator.runtime import Script
 
 GIB = 1024**3
+MOMENTS = tuple(SessionStatus(status) for status in SESSION_PATH[1:-1])
+"""When it is worst to be cancelled."""
 OWNERS = ("ada", "grace", "edsger")
 
 
@@ -29,6 +32,10 @@ class Wish:
     """When it is released, if it is held back at first."""
     cancel_at: float | None = None
     force: bool = False
+    force_at: float | None = None
+    """When the user, who has cancelled it already, has no patience left."""
+    cancel_when: SessionStatus | None = None
+    """The user cancels it at the very moment at which it comes to this status."""
 
 
 def machines(rng: random.Random, count: int) -> list[Capacity]:
@@ -85,14 +92,20 @@ def _wish(
         creation_id=name,
     )
     held = rng.random() < 0.05
+    cancel_at = at + rng.expovariate(1 / 200) if rng.random() < 0.15 else None
+    is_urgent = cancel_at is not None and rng.random() < 0.3
     return Wish(
         at,
         replace(spec, held=held),
         tuple(_script(rng) for _ in range(kernels)),
         release_at=at + rng.expovariate(1 / 300) if held else None,
         begin_after_s=rng.uniform(0, 900) if rng.random() < 0.05 else None,
-        cancel_at=at + rng.expovariate(1 / 200) if rng.random() < 0.15 else None,
+        cancel_at=cancel_at,
         force=rng.random() < 0.3,
+        force_at=(cancel_at or 0.0) + rng.choice([0.0, rng.expovariate(1 / 10)])
+        if is_urgent
+        else None,
+        cancel_when=rng.choice(MOMENTS) if rng.random() < 0.06 else None,
     )
 
 

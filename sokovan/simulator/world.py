@@ -8,7 +8,7 @@ import contextlib
 import heapq
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from sokovan.agent.timers import Timers
 from sokovan.api.operations import Operations
@@ -20,9 +20,10 @@ from sokovan.domain.resources import Capacity
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
 from sokovan.identity import IdSource
 from sokovan.scheduler.messages import AgentHello, KernelToPrepare, KernelToStart
-from sokovan.scheduler.moves import Applied
+from sokovan.scheduler.moves import Applied, Moved
 from sokovan.scheduler.ports import AgentEventSink, AgentGateway
-from sokovan.simulator.fate import Fate, ManagerDied
+from sokovan.simulator.database import Disk
+from sokovan.simulator.fate import Fate, ManagerDied, chance
 from sokovan.simulator.faults import NO_FAULTS, Faults
 from sokovan.simulator.judge import InvariantViolatedError, Judge
 from sokovan.simulator.life import Manager, SteppedClock, end_other_tasks
@@ -35,6 +36,8 @@ from sokovan.store.schema import prepare
 BEGINNING = 1_000_000_000.0
 CUT_OFF_MARGIN_S = 30.0
 """So much before its grace is over, an agent that is cut off stops what will be requeued."""
+START_AGAIN_S = 5.0
+"""How long after a start of the manager that failed it is started again."""
 ROUNDS_PER_MOMENT_MAX = 500
 """More rounds than this at one moment, and something goes round in circles."""
 
@@ -72,6 +75,8 @@ class World:
         self.runtimes: dict[AgentId, FakeRuntime] = {}
         self.scripts: dict[tuple[str, int], Script] = {}
         """What kernels do, by the name of their session and their index."""
+        self.on_moves: Callable[[Sequence[Moved]], None] = lambda _: None
+        """Called with what was moved, as soon as it is known."""
         self.counts: Counter[str] = Counter()
         """What went wrong, and how often."""
         self.clock_off_s = 0.0
@@ -87,10 +92,19 @@ class World:
         self.ids = IdSource(self.rng("ids"))
         self.engine = open_sqlite(None, self.config.store)
         prepare(self.engine)
-        self.judge = Judge(self.engine, self.groups, self.runtimes, f"seed {seed}")
+        self.judge = Judge(
+            self.engine,
+            self.groups,
+            self.runtimes,
+            clock=self.clock,
+            script_of=self._script_of,
+            silence_s=self.config.scheduler.agent_silence_s,
+            title=f"seed {seed}",
+        )
         self._plan: list[tuple[float, int, str, Callable[[], Awaitable[None]]]] = []
         self._planned = 0
         self._lives = 0
+        self.disk = Disk()
         self._boots = 0
         self._is_nested = False
         self.network = Network(
@@ -103,14 +117,9 @@ class World:
             group = tuple(self.groups)[index % len(self.groups)]
             self.add_machine(AgentId(f"agent-{index}"), machine, group)
 
-    @staticmethod
-    def chance(seed: object, purpose: str) -> random.Random:
-        """Return a source of chance of its own, so that a draw here changes nothing there."""
-        return random.Random(f"{seed}/{purpose}")
-
     def rng(self, purpose: str) -> random.Random:
         """Return the source of chance that this world has for a purpose."""
-        return self.chance(self.seed, purpose)
+        return chance(self.seed, purpose)
 
     def set_clock(self, step_s: float, *, reboots: bool = False) -> None:
         """Set the clock of the manager's machine; who runs now does not see it.
@@ -133,6 +142,7 @@ class World:
         runtime = FakeRuntime(self.clock, timers, capacity, self._script_for)
         self.runtimes[agent_id] = runtime
         grace_s = self.groups[scaling_group].agent_grace_s
+        self.judge.contact.cut_off_stop_s[agent_id] = grace_s - CUT_OFF_MARGIN_S
         self.network.add(
             AgentHello(
                 agent_id,
@@ -161,6 +171,9 @@ class World:
         """Begin a life of the manager on the store as it is."""
         if self.manager is not None:
             return
+        if self.disk.is_full:  # it cannot take over, says so, and ends
+            self.later(START_AGAIN_S, "", self.start_manager)
+            return
         self._lives += 1
         self.note(f"the manager begins life {self._lives}")
         manager = Manager.new(
@@ -170,6 +183,7 @@ class World:
             holder=f"life-{self._lives}",
         )
         await manager.take_over()
+        self.judge.begin_life(self.clock_off_s)
         self.network.disconnect()
         self.manager = manager
 
@@ -208,10 +222,8 @@ class World:
 
     def incarnation_of(self, agent_id: AgentId) -> int | None:
         """Return the last incarnation that the manager gave an agent."""
-        if self.manager is None:
-            return None
-        agent = self.manager.repository.live.agents.get(agent_id)
-        return None if agent is None else agent.incarnation
+        agents = {} if self.manager is None else self.manager.repository.live.agents
+        return agents[agent_id].incarnation if agent_id in agents else None
 
     # --- what users do ----------------------------------------------------------------------------
 
@@ -221,12 +233,12 @@ class World:
         Raises:
             SokovanError: It was not accepted.
         """
-        for index in range(spec.kernel_count):
-            if scripts:
-                self.scripts[spec.name, index] = scripts[min(index, len(scripts) - 1)]
+        for index in range(spec.kernel_count if scripts else 0):
+            self.scripts[spec.name, index] = scripts[min(index, len(scripts) - 1)]
+        self.judge.asked[spec.name] = spec
         (view,) = await self.operations.submit([spec])
         session_id = SessionId(view["id"])
-        self.judge.accepted[session_id] = None
+        self.judge.accept(session_id, spec)
         return session_id
 
     async def cancel(self, session_id: SessionId, *, force: bool = False) -> None:
@@ -235,8 +247,11 @@ class World:
         Raises:
             SokovanError: The request was not recorded.
         """
+        self.judge.may_be_cancelled.add(session_id)
         await self.operations.cancel(session_id, owner="", force=force)
         self.judge.cancelled[session_id] = None
+        if force:
+            self.judge.contact.forced[session_id] = None
 
     async def release(self, session_id: SessionId) -> None:
         """Release a session that was held back.
@@ -277,15 +292,9 @@ class World:
             raise StepReached
         self.judge.note(self.steps, self.clock.now() - BEGINNING, what)
 
-    def note_orders(self, tokens: Iterable[str]) -> None:
-        """Remember that an agent was asked to start these."""
-        self.judge.ordered.update(tokens)
-
     def next_at(self) -> float:
         """Return when something will be due."""
-        times = [self.network.due_at()]
-        if self._plan:
-            times.append(self._plan[0][0])
+        times = [self.network.due_at(), *(at for at, *_ in self._plan[:1])]
         if self.manager is not None:
             manager = self.manager
             times.append(manager.coordinator.next_at() - manager.clock.offset_s)
@@ -317,8 +326,7 @@ class World:
 
     async def _moment(self, end: float, *, is_nested: bool = False) -> bool:
         """Do all that is due at the next moment before `end`; return whether there was one."""
-        now = self.clock.now()
-        at = max(self.next_at(), now)
+        at = max(self.next_at(), now := self.clock.now())
         if at >= end:
             self.clock.advance(max(end - now, 0.0))
             return False
@@ -360,7 +368,8 @@ class World:
             self.judge.look(None, self.clock.now(), watched_since=None)
         else:
             live = None if manager.repository.is_in_doubt else manager.repository.live
-            self.judge.look(live, manager.clock.now(), watched_since=manager.since)
+            since = max(manager.since, self.disk.written_since + manager.clock.offset_s)
+            self.judge.look(live, manager.clock.now(), watched_since=since)
             if live is not None:
                 self.judge.look_at_cursors(manager.repository.groups)
 
@@ -384,6 +393,7 @@ class World:
 
     def note_moves(self, applied: Applied) -> None:
         """Remember what was moved, for the story."""
+        self.judge.moves += len(applied.moved)
         for moved in applied.moved:
-            self.judge.moves += 1
             self.note(f"{moved.session_id}: {moved.from_status} -> {moved.to_status}")
+        self.on_moves(applied.moved)

@@ -288,11 +288,15 @@ class SqlRepository(Loads):
         """Note that an agent is back, lost, or given up, and do what follows for its sessions.
 
         LOST: what has not reached CREATING goes back to PENDING. GONE: the rest counts as gone.
+        Neither happens to an agent that is heard of before it can be written.
         """
+        known = self.live.agents[agent_id].last_seen_at
 
         def job(tx: Transaction) -> Applied:
             self._check_leases(tx)
             seen_at = self.live.agents[agent_id].last_seen_at
+            if status is not AgentStatus.ALIVE and seen_at > known:
+                return Applied()
             now = self._clock.now()
             agent = save_status(tx, agent_id, status, now=now, last_seen_at=seen_at)
             tx.after_commit(lambda: self.live.put_agents([agent]))

@@ -297,6 +297,26 @@ async def test_a_leftover_is_released_when_its_agent_confirms_that_it_is_gone(re
     assert now(repository, session_id).status is S.PENDING
 
 
+@pytest.mark.parametrize("status", [AgentStatus.LOST, AgentStatus.GONE])
+async def test_an_agent_that_is_heard_of_before_it_is_written_lost_is_not_lost(
+    repository, store, monkeypatch, status
+):
+    (session_id,) = await brought_to(repository, S.RUNNING)
+    write = repository._write
+
+    async def slowly(job):
+        store.clock.advance(1)
+        repository.heard_of(A1)
+        return await write(job)
+
+    monkeypatch.setattr(repository, "_write", slowly)
+    applied = await repository.set_agent_status(A1, status)
+
+    assert not applied.moved
+    assert repository.live.agents[A1].status is AgentStatus.ALIVE
+    assert now(repository, session_id).status is S.RUNNING
+
+
 async def test_a_session_is_not_placed_again_while_its_old_kernels_may_run(repository):
     (session_id,) = await brought_to(repository, S.SCHEDULED)
     await sent_back(repository, session_id)

@@ -9,7 +9,7 @@ import contextlib
 import inspect
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -18,6 +18,7 @@ from sqlalchemy import select, update
 from sokovan.agent.agent import Agent
 from sokovan.domain.statuses import SessionStatus
 from sokovan.identity import IdSource
+from sokovan.placement import engine
 from sokovan.scheduler import change, settle
 from sokovan.scheduler.cadence import Cadence
 from sokovan.scheduler.change import SessionChange
@@ -25,7 +26,7 @@ from sokovan.scheduler.coordinator import Coordinator
 from sokovan.scheduler.ledger import SessionLedger
 from sokovan.simulator.faults import STORM, Faults
 from sokovan.simulator.trial import Trial
-from sokovan.store import repository
+from sokovan.store import changes, reports, repository
 from sokovan.store.changes import ChangeSet
 from sokovan.store.engine import Transaction
 from sokovan.store.repository import SqlRepository
@@ -81,6 +82,7 @@ DEAF_STORE = Recipe(
     faults=Faults(store_fails=0.5, agent_crashes_per_hour=200.0),
 )
 DYING = Recipe(faults=Faults(manager_dies_in_call=0.1, manager_down_s=(0.5, 30.0)))
+CUT_OFF = Recipe(hours=1.0, faults=replace(STORM, agent_cut_s=(300.0, 900.0)))
 FEW = Recipe(hours=1.0, agents=2, sessions=20, faults=Faults(call_lost=0.1))
 
 
@@ -140,6 +142,13 @@ _CHECK_TERMINATION = (
     "    if session.status in DETECT_TERMINATION.takes and end_of(session.kernels) is not None:\n"
     "        return DETECT_TERMINATION\n"
 )
+
+
+def _not_asked(check: str) -> Edit:
+    """Return the edit that has one check of who may be placed left out."""
+    others = f"[check for check in CHECKS if check.__name__ != {check!r}]"
+    return Edit(engine, "admission", "in CHECKS:", f"in {others}:")
+
 
 MUTATIONS = (
     Mutation(
@@ -355,5 +364,84 @@ MUTATIONS = (
         ("is remembered as",),
         DYING,
     ),
+    Mutation(
+        "16",
+        "an exit code of 0 is forgotten",
+        (
+            Edit(
+                reports,
+                "_record_one",
+                "=report.exit_code,\n            reason=report.reason,",
+                "=report.exit_code or None,\n            reason=report.reason,",
+            ),
+        ),
+        ("ended with code 0, which is not recorded",),
+    ),
+    Mutation(
+        "17",
+        "a failed session is retried twice",
+        (
+            Edit(
+                ChangeSet,
+                "_retry",
+                'entries.append((spec, follower, ""))',
+                'entries.append((spec, follower, ""))\n'
+                "        twin = new_session(\n"
+                "            spec, self._ids, self._now, retry_of=session.session_id\n"
+                "        )\n"
+                '        entries.append((spec, twin, ""))',
+            ),
+        ),
+        ("and is retried 2 times",),
+    ),
+    Mutation(
+        "18",
+        "--retries is ignored",
+        (Edit(ChangeSet, "_retry", "if not failed:", "if True:"),),
+        ("and is retried 0 times",),
+    ),
+    Mutation(
+        "19",
+        "a silent agent is given up with no grace",
+        (Edit(Coordinator, "_watch", ">= grace_s", ">= 0"),),
+        ("is GONE after",),
+    ),
+    Mutation(
+        "20",
+        "an agent that is cut off stops nothing",
+        (Edit(Agent, "_watch_contact", "self._stop_requeued()", "pass"),),
+        ("which has heard of no manager for",),
+        CUT_OFF,
+    ),
+    Mutation(
+        "21",
+        "--force is ignored",
+        (
+            Edit(
+                SessionChange,
+                "request_termination",
+                "replace(self.session, force=force)",
+                "replace(self.session, force=False)",
+            ),
+        ),
+        ("it was to be killed, and is only stopped",),
+    ),
+    Mutation(
+        "21b",
+        "--force is ignored by agents",
+        (Edit(Agent, "stop", "force=kernel.force", "force=False"),),
+        ("after it was to be killed",),
+        ORDINARY,
+    ),
+    Mutation(
+        "22", "dependencies are ignored", (_not_asked("dependencies"),), ("it is SCHEDULED, ",)
+    ),
+    Mutation(
+        "23",
+        "what is held back is placed",
+        (_not_asked("held"), Edit(changes, "_held_back", "change.session.held", "False")),
+        ("while it is held back",),
+    ),
+    Mutation("24", "the begin time is ignored", (_not_asked("begin_time"),), ("its begin time",)),
 )
 """The number, where there is one, is that of the list that this is to cover."""

@@ -65,6 +65,16 @@ async def test_a_pull_that_fails_five_times_goes_back_to_the_queue_and_to_anothe
     assert session(world, session_id).agent_ids == (A1,)
 
 
+async def test_an_image_that_does_not_exist_ends_its_session_at_once_with_its_own_reason():
+    world = await a_world()
+
+    session_id = await world.submit(a_spec(requeue=True), Script(has_no_image=True))
+    await to_the_end(world, seconds_max=5)
+
+    ended = session(world, session_id)
+    assert (ended.result, ended.reason) == (SessionResult.FAILURE, EndReason.IMAGE_UNAVAILABLE)
+
+
 async def test_a_kernel_that_its_agent_cannot_start_goes_to_another_agent():
     world = await a_world(agents=2)
 

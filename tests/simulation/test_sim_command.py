@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 
 import psutil
@@ -13,7 +14,7 @@ from sokovan.cli.exits import REFUSED, USAGE
 from sokovan.cli.main import run
 from sokovan.simulator import shrink, soak
 from sokovan.simulator.shape import KINDS, Shape
-from sokovan.simulator.trial import Outcome, Trial
+from sokovan.simulator.trial import MAIN_FAULTS, Outcome
 from sokovan.store.changes import ChangeSet
 
 SMALL = Shape(hours=0.5, agents=2, sessions=12, faults="none")
@@ -94,12 +95,14 @@ def test_a_time_that_makes_no_sense_is_refused(sim):
 
 
 def test_a_default_run_that_did_too_little_fails():
-    outcome = Outcome(1, Trial(1).world.counts, Trial(1).world.counts, "", 0.0)
+    outcome = Outcome(1, Counter(), Counter(dict.fromkeys(MAIN_FAULTS[1:], 1)), "", 0.0)
+    faults = len(MAIN_FAULTS) - 1
 
     assert Shape().missing(outcome) == [
         "only 0 agents, of at least 5",
         "only 0 sessions, of at least 500",
-        "only 0 faults, of at least 200",
+        f"only {faults} faults, of at least 200",
+        "no manager_crashes",
     ]
     assert Shape(sessions=499).missing(outcome) == []
     assert Shape(faults="none").missing(outcome) == []

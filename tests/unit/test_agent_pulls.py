@@ -2,6 +2,7 @@
 
 import pytest
 
+from sokovan.domain.reasons import EndReason
 from sokovan.domain.sessions import KernelId, SessionId
 from sokovan.scheduler.messages import KernelReport, KernelToPrepare, ReportState
 from sokovan.simulator.runtime import Script
@@ -56,7 +57,7 @@ async def test_an_image_that_does_not_exist_is_asked_for_once(ground):
     asked = await prepare(ground, HAS_NO_IMAGE)
     await ground.pass_time(600)
 
-    assert asked.permanent
+    assert (asked.permanent, asked.reason) == (True, EndReason.IMAGE_UNAVAILABLE)
     assert (await prepare(ground, HAS_NO_IMAGE)).permanent
     assert ground.runtime.pull_failures.total() == 0
 

@@ -196,6 +196,14 @@ def test_a_termination_that_takes_too_long_leaves_its_kernels_over():
     assert change.released == []
 
 
+def test_a_kernel_that_is_given_up_says_so_whatever_failed_last():
+    session = a_session(S1, S.TERMINATING, reason="USER_REQUESTED", result=SessionResult.FAILURE)
+
+    change = moved(session, stages.TERMINATE_SESSIONS, both("TERMINATED"), reason="agent-failed")
+
+    assert change.session.main.reason == EndReason.TERMINATION_TIMEOUT
+
+
 def test_giving_up_a_termination_leaves_the_kernels_alone_that_are_gone():
     kernels = [a_kernel(0, K.TERMINATED, exit_code=0), a_kernel(1, K.TERMINATING)]
     session = a_session(S1, S.TERMINATING, kernels=kernels, reason="SELF_TERMINATED")

@@ -10,7 +10,7 @@ import pytest
 
 from sokovan.cli.main import run
 from sokovan.config import StoreConfig
-from sokovan.simulator import checks, tries
+from sokovan.simulator import admission, checks, tries
 from sokovan.simulator import survey as survey_module
 from sokovan.simulator.observe import read_picture
 from sokovan.simulator.survey import survey
@@ -31,9 +31,17 @@ FAULTS = {
         "UPDATE holds SET leftover_since = NULL WHERE agent_id = 'a2'",
         "has no kernel and is no leftover",
     ),
-    "an agent that holds more than it has": (
-        "UPDATE holds SET cpu_milli = 5000 WHERE agent_id = 'a2'",
-        "agent a2: more cpu is held than it has",
+    "a device that is held more than once": (
+        "UPDATE holds SET devices = '[[0, 1001]]' WHERE agent_id = 'a2'",
+        "agent a2: more gpu0 is held than it has",
+    ),
+    "a failure that nobody retried": (
+        "UPDATE sessions SET retries = 1 WHERE name = 'failed'",
+        "with 1 retries left, and is retried 0 times",
+    ),
+    "what is held back and placed": (
+        "UPDATE sessions SET held = 1 WHERE name = 'prepared'",
+        "it is PREPARED while it is held back",
     ),
     "an agent that is not there": ("DELETE FROM agents WHERE agent_id = 'a2'", "is not known"),
     "a gap in history": (
@@ -99,6 +107,19 @@ def test_a_store_in_order_is_said_to_be(home, capsys):
     )
 
 
+def test_an_agent_that_has_less_than_it_holds_is_noted_and_no_failure(home, capsys):
+    broken(home, "UPDATE holds SET cpu_milli = 5000 WHERE agent_id = 'a2'")
+
+    code, out, _ = checked(home, capsys)
+    _, said, _ = checked(home, capsys, "--json")
+
+    assert code == 0
+    note, summary = out.splitlines()
+    assert note.startswith("note: agent a2: more cpu is held than it has; this is in order if")
+    assert summary.endswith("all is well")
+    assert json.loads(said)["notes"] == [note.removeprefix("note: ")]
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_a_sentence_and_a_failure(home, capsys, fault):
     statement, words = FAULTS[fault]
@@ -122,6 +143,8 @@ def test_part_by_part_finds_what_a_whole_picture_finds(home, monkeypatch, fault,
 
     picture = found_in(home, read_picture)
     whole = checks.violations(picture) + tries.violations(picture)
+    for check in (*admission.OF_EACH_SESSION, admission.failures_are_retried):
+        whole += check(picture)
     assert whole
     assert sorted(parts.violations) == sorted(whole)
 

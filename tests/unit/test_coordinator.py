@@ -625,6 +625,21 @@ async def test_a_lost_agent_is_given_up_after_its_grace(repository, clock, coord
     assert ("default", "schedule-sessions") in hinted(coordinator)
 
 
+async def test_a_lost_agent_that_is_heard_of_is_not_given_up(repository, clock, coordinator):
+    """It cannot be written that it is back, as long as the store refuses."""
+    clock.advance(40)
+    await coordinator.watch_agents()
+    clock.advance(250)
+    repository.heard_of(A1)
+
+    clock.advance(299)
+    await coordinator.watch_agents()
+    assert agent_status(repository) is AgentStatus.LOST
+    clock.advance(1)
+    await coordinator.watch_agents()
+    assert agent_status(repository) is AgentStatus.GONE
+
+
 async def test_the_grace_is_the_group_s(clock):
     group = ScalingGroup("default", agent_grace_s=10.0)
     repository = a_repository(group, clock=clock)

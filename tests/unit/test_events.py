@@ -71,6 +71,21 @@ async def test_an_agent_is_registered_when_it_connects(events, repository):
     assert agent(repository, A2).status is AgentStatus.ALIVE
 
 
+async def test_an_agent_that_cannot_be_registered_is_heard_of_all_the_same(
+    events, repository, clock, monkeypatch
+):
+    async def full(*_):
+        raise StoreUnavailableError("the disk is full")
+
+    monkeypatch.setattr(repository, "register_agent", full)
+    clock.advance(30)
+
+    with pytest.raises(StoreUnavailableError):
+        await events.connected(an_agent_hello(A1))
+
+    assert agent(repository).last_seen_at == NOW + 30
+
+
 async def test_a_new_agent_is_room_for_those_who_wait(
     events, repository, coordinator, gateway, clock
 ):
