@@ -18,11 +18,6 @@ FORCED_S = 5.0
 """How long anything may run on once its agent was told to kill it."""
 
 
-COUNTS_FROM_START = True
-"""Whether an agent that is started has all its time anew, as it does not know when it last heard of
-a manager. To be dropped once it does."""
-
-
 @dataclass(slots=True)
 class Contact:
     """When who heard of whom last.
@@ -31,7 +26,8 @@ class Contact:
         managed_since: Since when there is a manager to hear anything.
         heard_of: When the manager last heard of an agent.
         lost_at: When an agent last came to count as lost.
-        heard: When an agent last heard of a manager, or was started.
+        heard: When an agent last heard of a manager, or was started first.
+        started: When an agent was last started.
         cut_off_stop_s: After how long without a manager an agent stops what will be requeued.
         forced: The sessions of which users were told that they are killed.
         killed: When an agent was told to kill what ran there by a token.
@@ -41,6 +37,7 @@ class Contact:
     heard_of: dict[AgentId, float] = field(default_factory=dict)
     lost_at: dict[AgentId, float] = field(default_factory=dict)
     heard: dict[AgentId, float] = field(default_factory=dict)
+    started: dict[AgentId, float] = field(default_factory=dict)
     cut_off_stop_s: dict[AgentId, float] = field(default_factory=dict)
     forced: dict[SessionId, None] = field(default_factory=dict)
     killed: dict[str, float] = field(default_factory=dict)
@@ -82,22 +79,23 @@ def what_is_cut_off_is_stopped(
 ) -> list[str]:
     """No kernel that will be requeued runs where no manager has been heard of for too long.
 
-    An agent that is down can stop nothing; once it is up again it has all its time anew, see
-    `COUNTS_FROM_START`.
+    An agent that is down can stop nothing. Once it is up again, it knows for how long nobody was
+    heard of, and has no more than the slack to do what is due.
     """
     found = []
     for agent_id, runtime in runtimes.items():
         if runtime.events is None:
             continue
-        silent_s = at - contact.heard.get(agent_id, at)
-        if silent_s <= contact.cut_off_stop_s.get(agent_id, silent_s) + CUT_OFF_SLACK_S:
+        heard = contact.heard.get(agent_id, at)
+        due_at = heard + contact.cut_off_stop_s.get(agent_id, 0.0)
+        if at <= max(due_at, contact.started.get(agent_id, at)) + CUT_OFF_SLACK_S:
             continue
         for token in runtime.running:
             order = runtime.kernels[token].order
             if order.requeue:
                 found.append(
                     f"session {order.kernel_id.rpartition('.')[0]}: token {token} still runs on"
-                    f" {agent_id}, which has heard of no manager for {silent_s:.0f} s"
+                    f" {agent_id}, which has heard of no manager for {at - heard:.0f} s"
                 )
     return found
 

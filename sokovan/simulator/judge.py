@@ -196,6 +196,11 @@ class Judge:
         """Note that an agent has heard of the manager."""
         self.contact.heard[agent_id] = self._clock.now()
 
+    def note_start(self, agent_id: AgentId) -> None:
+        """Note that the process of an agent was started."""
+        self.contact.started[agent_id] = self._clock.now()
+        self.contact.heard.setdefault(agent_id, self._clock.now())
+
     def note_orders(self, orders: Iterable[KernelToStart]) -> None:
         """Note that an agent was asked to start these."""
         self.ordered.update(order.token for order in orders)

@@ -17,7 +17,6 @@ from sokovan.domain.errors import AgentError
 from sokovan.domain.sessions import AgentId
 from sokovan.scheduler.messages import KernelReport, KernelToPrepare, KernelToStart, KernelToStop
 from sokovan.scheduler.ports import AgentEventSink
-from sokovan.simulator.contact import COUNTS_FROM_START
 from sokovan.simulator.fate import Fate, ManagerDied
 from sokovan.simulator.judge import Judge
 
@@ -269,8 +268,7 @@ class Network(InProcessHome):
 
     def restart(self, agent_id: AgentId) -> None:
         """Start an agent on a machine that has none."""
-        if COUNTS_FROM_START:
-            self._world.judge.note_contact(agent_id)
+        self._world.judge.note_start(agent_id)
         super().restart(agent_id)
 
     def _again(self, agent_id: AgentId, op: str, items: Sequence[Any], what: str) -> None:

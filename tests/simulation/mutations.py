@@ -16,6 +16,7 @@ from unittest import mock
 from sqlalchemy import select, update
 
 from sokovan.agent.agent import Agent
+from sokovan.agent.contact import Contact
 from sokovan.domain.statuses import SessionStatus
 from sokovan.identity import IdSource
 from sokovan.placement import engine
@@ -409,7 +410,7 @@ MUTATIONS = (
     Mutation(
         "20",
         "an agent that is cut off stops nothing",
-        (Edit(Agent, "_watch_contact", "self._stop_requeued()", "pass"),),
+        (Edit(Contact, "_look", "self._cut_off()", "pass"),),
         ("which has heard of no manager for",),
         CUT_OFF,
     ),
