@@ -261,7 +261,7 @@ MUTATIONS = (
         "10",
         "awaited sessions never expire",
         (Edit(settle, "_moves", "*load.backing_off, *load.awaited)", "*load.backing_off)"),),
-        ("should have ended its",),
+        ("should have ended its", "is still PREPARING", "is still CREATING"),
     ),
     Mutation(
         "11",
