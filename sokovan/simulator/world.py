@@ -142,14 +142,15 @@ class World:
         runtime = FakeRuntime(self.clock, timers, capacity, self._script_for)
         self.runtimes[agent_id] = runtime
         grace_s = self.groups[scaling_group].agent_grace_s
+        address = address or agent_id
         self.judge.contact.cut_off_stop_s[agent_id] = grace_s - CUT_OFF_MARGIN_S
         self.network.add(
             AgentHello(
                 agent_id,
-                name=address or agent_id,
+                name=f"on {address}",  # an id is nobody's name: who asks twice means the same agent
                 capacity=capacity,
                 scaling_group=scaling_group,
-                address=address or agent_id,
+                address=address,
             ),
             runtime,
             machine=timers,
