@@ -41,7 +41,7 @@ def nothing_is_placed_before_its_time(picture: Picture) -> list[str]:
         if session.begin_at is not None
         for line in picture.history.get(session.session_id, ())
         if line.kernel_id is None
-        and line.to_status == SessionStatus.SCHEDULED
+        and (line.from_status, line.to_status) == (SessionStatus.PENDING, SessionStatus.SCHEDULED)
         and line.at < session.begin_at
     ]
 

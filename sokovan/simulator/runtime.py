@@ -124,13 +124,18 @@ class FakeRuntime:
         self._stepped_s += seconds
 
     def reboot(self) -> None:
-        """Lose every kernel that runs, and how it would have ended; its agent must have crashed."""
+        """Lose what runs, how it would have ended, and what was still to be started.
+
+        Its agent must have crashed.
+        """
         assert self.events is None, "an agent does not survive its machine"
         self.contact_note.at = None
         lost = Ended(None, EndReason.EXIT_STATUS_LOST, "the machine restarted")
         for token in list(self.running):
             code = self.kernels[token].exit_code
             self._end(token, lost if code is None else Ended(code))
+        for token in [t for t, k in self.kernels.items() if not k.runs and k.final is None]:
+            del self.kernels[token]
 
     # --- the Runtime protocol ---------------------------------------------------------------------
 
