@@ -55,7 +55,8 @@ def test_a_session_that_is_placed_while_it_is_held_back_is_reported():
 @pytest.mark.parametrize("at", [99.0, 100.0])
 def test_a_session_that_is_placed_before_its_begin_time_is_reported(at):
     line = HistoryLine(SID, None, 1, "PENDING", "SCHEDULED", "", "", "", at)
-    picture = a_picture(Session(SID, begin_at=100.0), history={SID: [line]})
+    note = replace(line, from_status="SCHEDULED", at=0.0)  # the clock was set back since
+    picture = a_picture(Session(SID, begin_at=100.0), history={SID: [line, note]})
 
     found = admission.nothing_is_placed_before_its_time(picture)
 
