@@ -25,7 +25,9 @@ class Contact:
     Attributes:
         managed_since: Since when there is a manager to hear anything.
         heard_of: When the manager last heard of an agent.
-        lost_at: When an agent last came to count as lost.
+        looked_at: When the store was last looked at, before now.
+        lost_at: Since when at the earliest an agent counts as lost: the last look at which it did
+            not. A commit in doubt is seen late.
         heard: When an agent last heard of a manager, or was started first.
         started: When an agent was last started.
         cut_off_stop_s: After how long without a manager an agent stops what will be requeued.
@@ -35,6 +37,7 @@ class Contact:
 
     managed_since: float = 0.0
     heard_of: dict[AgentId, float] = field(default_factory=dict)
+    looked_at: float = 0.0
     lost_at: dict[AgentId, float] = field(default_factory=dict)
     heard: dict[AgentId, float] = field(default_factory=dict)
     started: dict[AgentId, float] = field(default_factory=dict)
@@ -62,7 +65,7 @@ def agents_are_lost_in_time(
             group = now.groups.get(agent.scaling_group)
             due_s = 0.0 if group is None else group.agent_grace_s
             since = max(since, contact.lost_at.get(agent_id, 0.0))
-        contact.lost_at[agent_id] = at
+        contact.lost_at[agent_id] = contact.looked_at
         if at - since < due_s - _EXACT_S:
             found.append(
                 f"agent {agent_id} is {agent.status} after {at - since:.1f} s, not {due_s:.0f} s"

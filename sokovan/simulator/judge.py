@@ -100,7 +100,7 @@ class Judge:
         self._sweep_at = 0.0
         self._clock = clock
         self._silence_s = silence_s
-        self._looked_at = clock.now()
+        self.contact.looked_at = clock.now()
         self._since: dict[SessionId, float] = {}
         """When each session came to be RUNNING or PENDING, at the latest look before it did; what
         clocks were set forward since counts as passed."""
@@ -161,7 +161,7 @@ class Judge:
                 and session.status in _COUNTED
                 and old.status is not SessionStatus.DEPRIORITIZING
             ):
-                self._since[session.session_id] = self._looked_at - self._forward_s
+                self._since[session.session_id] = self.contact.looked_at - self._forward_s
         found = ends.kernels_end_as_they_did(before, picture, self._evidence)
         found += ends.every_end_is_explained(before, picture, self._evidence)
         found += contact.agents_are_lost_in_time(before, picture, self.contact, at, self._silence_s)
@@ -169,7 +169,7 @@ class Judge:
         found += contact.what_is_killed_is_gone(running, self.contact, at)
         found += admission.dependencies_were_met(picture, self.waits_for)
         found += admission.failures_are_retried(picture)
-        self._looked_at = at
+        self.contact.looked_at = at
         return found
 
     def _lasted_s(self, session_id: SessionId) -> float:

@@ -204,6 +204,15 @@ def test_an_agent_that_is_given_up_too_early_is_reported(before, after, since, e
     assert contact.agents_are_lost_in_time(new, new, Contact(), 0.0, 40.0) == []
 
 
+def test_an_agent_counts_as_lost_from_the_last_look_on_at_which_it_did_not():
+    """What a commit in doubt has written is seen later than it was written."""
+    alive, lost = (Picture({}, agents=an_agent(AgentStatus(s))) for s in ("ALIVE", "LOST"))
+    known = Contact(looked_at=990.0)
+
+    assert contact.agents_are_lost_in_time(alive, lost, known, 1000.0, 40.0) == []
+    assert known.lost_at == {A0: 990.0}
+
+
 @pytest.mark.parametrize("requeue", [True, False])
 async def test_what_will_be_requeued_and_runs_on_while_its_agent_is_cut_off_is_reported(requeue):
     world = await a_world()
