@@ -18,6 +18,7 @@ from sokovan.outside import SERVICE_VARIABLE, TOKEN_VARIABLE
 
 _GONE = frozenset("ZXx")
 _READS_MAX = 20
+"""How often the list of our children is read at once, before whoever asks must ask later."""
 _ABSENT = (FileNotFoundError, ProcessLookupError, PermissionError)
 """What says that a process is gone, or not ours to look at. Any other error says nothing of it."""
 
