@@ -21,6 +21,9 @@ class AgentStatus(StrEnum):
 class AgentRanking(StrEnum):
     """Which of the agents that fit is taken."""
 
+    FRAGMENTATION = "fragmentation"
+    """The one that stays most useful for the typical requests of the group."""
+
     CONCENTRATED = "concentrated"
     """The fullest first: keeps whole agents free."""
     DISPERSED = "dispersed"
@@ -33,6 +36,24 @@ class QueueOrder(StrEnum):
     """Who is looked at first among equal priorities."""
 
     FIFO = "fifo"
+    """First in, first out."""
+    LIFO = "lifo"
+    """Last in, first out."""
+    DRF = "drf"
+    """The owner with the smallest dominant share first (dominant resource fairness)."""
+
+
+class Backfill(StrEnum):
+    """What those behind a blocked session may do."""
+
+    NONE = "none"
+    """A blocked session does not block others: whoever fits starts."""
+    STRICT = "strict"
+    """The first that does not fit stops the pass: nobody overtakes it."""
+    EASY = "easy"
+    """The first that does not fit has a reservation, which nobody who overtakes it may delay."""
+    CONSERVATIVE = "conservative"
+    """Every session that does not fit has a reservation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +77,8 @@ class Agent:
     """Set while somebody has taken it out of service: it gets no new kernels."""
     drain_reason: str = ""
     """What that somebody said."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What an administrator says of it, for constraints: `sokovan agents label`."""
 
     @property
     def is_drained(self) -> bool:
@@ -83,5 +106,12 @@ class ScalingGroup:
     """Most kernels one session may have."""
     agent_grace_s: float = 300.0
     """From LOST until an agent's kernels count as gone."""
+    backfill: Backfill = Backfill.EASY
+    walltime_default_s: float = 86_400.0
+    """How long a session is expected to run that names no walltime; it may run longer."""
+    ageing_s: float = 3_600.0
+    """Waiting for so long raises the effective priority by 1; 0: never."""
+    agent_kernels_max: int | None = None
+    """Most kernels on one agent; `None`: any number."""
     last_agent_id: AgentId | None = None
     """Where the last kernel was placed: the round-robin cursor."""

@@ -7,6 +7,7 @@ from typing import NewType
 
 from sokovan.domain.resources import DeviceShares, Request
 from sokovan.domain.statuses import KernelStatus, SessionResult, SessionStatus
+from sokovan.domain.where import ANYWHERE, Where
 
 SessionId = NewType("SessionId", str)
 KernelId = NewType("KernelId", str)
@@ -128,6 +129,7 @@ class SessionWithKernels:
     retry_of: SessionId | None = None
     unmet: tuple[Dependency, ...] = ()
     """Dependencies that have not ended yet."""
+    where: Where = ANYWHERE
     avoid: tuple[AgentId, ...] = ()
     """Agents that failed this session; used only when nothing else fits."""
     limits: Mapping[str, Limit] = field(default_factory=dict)
@@ -195,6 +197,7 @@ class SessionSpec:
     retries: int = 0
     grace_s: float = 10.0
     depends_on: tuple[Dependency, ...] = ()
+    where: Where = ANYWHERE
     limits: Mapping[str, Limit] = field(default_factory=dict)
     allow_infeasible: bool = False
     creation_id: str | None = None
