@@ -2,9 +2,9 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
+from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.errors import (
     InfeasibleRequestError,
     InvalidRequestError,
@@ -14,19 +14,25 @@ from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.sessions import SESSION_PRIORITY_MAX, SESSION_PRIORITY_MIN, SessionSpec
 from sokovan.placement.binding import never_fits
 from sokovan.placement.explain import sentence
+from sokovan.placement.needs import Demand
+from sokovan.placement.snapshot import Snapshot
 from sokovan.scheduler.stages import LIMITED
 
 _ENV_NAME = re.compile(r"[^=\0]+")
 DEPENDENCIES_MAX = 1000
 
 
-def check(spec: SessionSpec, groups: Mapping[str, ScalingGroup], agents: Sequence[Agent]) -> None:
+def check(
+    spec: SessionSpec,
+    groups: Mapping[str, ScalingGroup],
+    snapshot_of: Callable[[str], Snapshot | None],
+) -> None:
     """Refuse a submission that makes no sense.
 
     Args:
         spec: What was submitted.
         groups: The scaling groups by name.
-        agents: Those of the group of `spec`.
+        snapshot_of: What is known of a group, by its name.
 
     Raises:
         UnknownGroupError: There is no such group.
@@ -43,9 +49,10 @@ def check(spec: SessionSpec, groups: Mapping[str, ScalingGroup], agents: Sequenc
     _check_command(spec)
     _check_numbers(spec, group)
     _check_limits(spec)
-    if spec.allow_infeasible or not any(a.status is not AgentStatus.GONE for a in agents):
+    snapshot = snapshot_of(spec.scaling_group)
+    if spec.allow_infeasible or snapshot is None:
         return
-    wait = never_fits([spec.request] * spec.kernel_count, agents)
+    wait = never_fits(Demand([spec.request] * spec.kernel_count, spec.where), snapshot.machines)
     if wait is not None:
         raise InfeasibleRequestError(
             f"{sentence(wait)}; ask for less, or submit with allow_infeasible (--allow-infeasible)"

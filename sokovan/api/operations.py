@@ -20,11 +20,9 @@ from sokovan.domain.errors import (
     InvalidRequestError,
     OutputUnavailableError,
 )
-from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import PRE_RUNNING, SessionStatus
 from sokovan.placement.explain import explain, sentence
-from sokovan.placement.snapshot import snapshot_of
 from sokovan.scheduler.messages import OutputChunk
 from sokovan.scheduler.moves import Applied
 from sokovan.scheduler.ports import AgentGateway
@@ -104,11 +102,8 @@ class Operations:
     # --- requests -------------------------------------------------------------------------------
 
     async def submit(self, specs: Sequence[SessionSpec]) -> list[View]:
-        agents = {
-            name: self._repository.live.agents_of(name) for name in {s.scaling_group for s in specs}
-        }
         for spec in specs:
-            check(spec, self._repository.groups, agents[spec.scaling_group])
+            check(spec, self._repository.groups, self._repository.snapshot)
         ids, applied = await self._repository.submit(specs)
         self._tell(applied)
         by_id = dict(zip(ids, specs, strict=True))
@@ -183,10 +178,10 @@ class Operations:
             code = view["reason"] or view["status"]
             lines = await self._database.read(lambda tx: history_of(tx, session_id))
             return {"session": view, "sentence": _standing(view, lines), "code": code, "facts": {}}
-        data = await self._repository.get_scheduling_data(view["scaling_group"])
-        if data is None or all(s.session_id != session_id for s in data.pending):
+        snapshot = self._repository.snapshot(view["scaling_group"])
+        if snapshot is None or not snapshot.queue.has_come(session_id):
             return {"session": view, **{k: view["wait"][k] for k in ("sentence", "code", "facts")}}
-        told = explain(snapshot_of(data), session_id)
+        told = explain(snapshot, session_id)
         del told["session_id"]
         words = {"sentence": told.pop("sentence"), "code": told.pop("code")}
         return {"session": view, **words, "facts": told.pop("facts") | told}
@@ -334,7 +329,7 @@ class Operations:
     def _wait_view(self, session: SessionWithKernels) -> View:
         live = self._repository.live
         noted = live.waits.get(session.session_id)
-        wait = live.facts.get(session.session_id, Wait(WaitReason.NOT_EXAMINED_YET))
+        wait = self._repository.wait_of(session)
         return {
             "code": wait.code.value,
             "sentence": sentence(wait, now=self._clock.now()),

@@ -80,6 +80,18 @@ class WaitReason(StrEnum):
     """The devices have less memory than asked for."""
     NOT_ALL_KERNELS_FIT = "NOT_ALL_KERNELS_FIT"
     """Some of its kernels would fit, but not all at once."""
+    TOO_MANY_KERNELS = "TOO_MANY_KERNELS"
+    """The agents have as many kernels as they may (`agent_kernels_max`)."""
+    CONSTRAINT_NOT_MET = "CONSTRAINT_NOT_MET"
+    """The agent does not meet a constraint (`--constraint`)."""
+    AGENT_NOT_CHOSEN = "AGENT_NOT_CHOSEN"
+    """The agent is not among those that it may go on (`--agent`)."""
+    AGENT_EXCLUDED = "AGENT_EXCLUDED"
+    """It may not go on this agent (`--exclude`)."""
+    RESERVED_FOR_ANOTHER = "RESERVED_FOR_ANOTHER"
+    """There is room now, but a session ahead of it will need that before it would end."""
+    BEHIND_ANOTHER = "BEHIND_ANOTHER"
+    """A session ahead of it finds no room, and nobody may overtake it in this group."""
 
 
 class MoveReason(StrEnum):

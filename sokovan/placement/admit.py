@@ -37,7 +37,7 @@ def old_kernels(session: SessionWithKernels, snapshot: Snapshot) -> Wait | None:
         return None
     agents = {
         hold.agent_id
-        for hold in snapshot.holds
+        for hold in snapshot.machines.holds.values()
         if hold.is_leftover and hold.session_id == session.session_id
     }
     return Wait(WaitReason.WAITING_FOR_OLD_KERNELS, {"agents": sorted(agents)})

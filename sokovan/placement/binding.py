@@ -1,243 +1,399 @@
 """The one reason for which a session waits, chosen from all the refusals it met."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sokovan.domain.cluster import Agent, AgentStatus
+from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.reasons import Wait, WaitReason
-from sokovan.domain.resources import Request, Usage
-from sokovan.domain.sessions import AgentId
-from sokovan.placement.fit import (
-    Packing,
-    Refusal,
-    amounts_of,
-    offered,
-    out_of_service,
-    pack,
-    shortages,
-    worst,
-)
-from sokovan.placement.rank import Preference
-from sokovan.placement.snapshot import free_on
+from sokovan.domain.resources import Request
+from sokovan.domain.where import ClusterMode
+from sokovan.placement.filters import refused_by
+from sokovan.placement.fit import Placer, fitting
+from sokovan.placement.machines import ABSENT, Ints, Machines, Room
+from sokovan.placement.needs import Demand, Need
+from sokovan.placement.rank import CONCENTRATED
 
 AGENTS_NAMED_MAX = 20
 """How many agents a list in the facts names at most."""
+CODES: Mapping[str, WaitReason] = {
+    "cpu": WaitReason.TOO_LITTLE_CPU,
+    "mem": WaitReason.TOO_LITTLE_MEM,
+    "gpu_mem": WaitReason.GPU_MEM_TOO_SMALL,
+    "gpu": WaitReason.TOO_FEW_GPUS,
+    "kernels": WaitReason.TOO_MANY_KERNELS,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What one agent has to say to one request that it does not take."""
+class Amounts:
+    """One slot by row: what is asked for, what is free and what the empty agent has.
 
-    agent: Agent
-    short: tuple[Refusal, ...]
-    """Every slot of which it has too little; empty for one out of service that has room."""
+    In the slot's base unit: milli-cores, bytes, shares, bytes per device. For whole devices, free
+    are the shares of those wholly free; for a part of a device, those of the freest one; for
+    `gpu_mem`, what the n-th largest device has when n are asked for.
+    """
 
-    @property
-    def takes_kernels(self) -> bool:
-        """Whether the agent gets kernels at present."""
-        return self.agent.takes_kernels
-
-    @property
-    def able(self) -> bool:
-        """Whether the request would fit, were the agent empty."""
-        return not any(refusal.for_ever for refusal in self.short)
+    requested: Ints
+    free: Ints
+    total: Ints
 
     @property
-    def refusal(self) -> Refusal:
-        """What `fit.refusal` says: the binding one."""
-        return worst(self.short) if self.takes_kernels else out_of_service(self.agent)
+    def short(self) -> NDArray[np.bool_]:
+        """Where there is too little."""
+        return self.requested > self.free
 
     @property
-    def distance(self) -> tuple[float, AgentId]:
-        """How far the agent is from taking the request: the sum of all missing parts."""
-        return sum(refusal.missing for refusal in self.short), self.agent.agent_id
-
-    @property
-    def distance_when_empty(self) -> tuple[float, AgentId]:
-        """The same for the empty agent."""
-        parts = (1 - r.total / r.requested for r in self.short if r.for_ever)
-        return sum(parts), self.agent.agent_id
+    def for_ever(self) -> NDArray[np.bool_]:
+        """Where there would be too little on the empty agent."""
+        return self.requested > self.total
 
 
-def look(
-    request: Request, agents: Iterable[Agent], free: Mapping[AgentId, Usage]
-) -> tuple[Look, ...]:
-    """Ask every agent about `request`."""
-    return tuple(Look(agent, shortages(request, agent, free[agent.agent_id])) for agent in agents)
-
-
-def binding(
-    requests: Sequence[Request],
-    packing: Packing,
-    agents: Sequence[Agent],
-    free: Mapping[AgentId, Usage],
-) -> Wait:
-    """Say why a session waits that `packing` could not place.
+class Looks:
+    """What every agent has to say to one need, by row.
 
     Args:
-        requests: What its kernels ask for.
-        packing: The best that was found for them on what is free now.
-        agents: Those of the group, except the GONE.
-        free: What is free on each of them.
+        need: What one kernel asks for.
+        machines: The agents.
+        room: What is free on them.
     """
-    assert packing.lacking is not None
-    if not agents:
+
+    def __init__(self, need: Need, machines: Machines, room: Room) -> None:
+        self.need, self.machines = need, machines
+        self.slots = _amounts(need, machines, room)
+        self.lets = machines.eligible(need.filter).rows
+        count = len(machines.agents)
+        self.able = self.lets.copy()
+        """Would take it, were it empty."""
+        self.fits = self.lets.copy()
+        self._worst: Ints = np.full(count, -1, np.int64)
+        self._weight = np.zeros(count)
+        self.distance = np.zeros(count)
+        """How far it is from taking the need: the sum of all missing parts."""
+        self.distance_when_empty = np.where(self.lets, 0.0, len(CODES))
+        for number, slot in enumerate(self.slots):
+            amounts = self.slots[slot]
+            asked = np.maximum(amounts.requested, 1)
+            missing = np.where(amounts.short, (amounts.requested - amounts.free) / asked, 0.0)
+            self.distance += missing
+            for_ever = amounts.for_ever
+            self.distance_when_empty += np.where(for_ever, 1 - amounts.total / asked, 0.0)
+            weight = np.where(amounts.short, missing + for_ever, 0.0)
+            self._worst[weight > self._weight] = number
+            self._weight = np.maximum(weight, self._weight)
+            self.able &= ~for_ever
+            self.fits &= ~amounts.short
+        self.serving = machines.serving
+
+    def worst_of(self, row: int) -> str:
+        """The slot whose shortage binds: one for ever before others, then the largest."""
+        return list(self.slots)[self._worst.item(row)]
+
+    def short_on(self, row: int) -> list[str]:
+        """Every slot of which the row has too little."""
+        return [slot for slot, amounts in self.slots.items() if amounts.short[row]]
+
+    def numbers(self, slot: str, row: int) -> tuple[int, int, int]:
+        """What is asked for, free and there in all."""
+        amounts = self.slots[slot]
+        return amounts.requested.item(row), amounts.free.item(row), amounts.total.item(row)
+
+    def agent(self, row: int) -> Agent:
+        """Return the agent of a row."""
+        return self.machines.agents[row]
+
+    def code_of(self, row: int) -> WaitReason:
+        """Why the row does not take it now."""
+        if not self.lets[row]:
+            return self.unmet(row)[0]
+        agent = self.agent(row)
+        if not agent.takes_kernels:
+            return out_of_service(agent)
+        return CODES[self.worst_of(row)] if self._worst[row] >= 0 else WaitReason.NOT_EXAMINED_YET
+
+    def unmet(self, row: int) -> tuple[WaitReason, str]:
+        """What keeps the need from using the agent, whatever is free."""
+        found = refused_by(self.need.filter, self.agent(row))
+        assert found is not None
+        return found
+
+    def counted(self, *, as_if_serving: bool = False) -> dict[str, int]:
+        """Count the agents by why they refuse."""
+        counts: Counter[str] = Counter()
+        quick = self.lets & (self.serving | as_if_serving)
+        slots = list(self.slots)
+        for number, size in zip(*np.unique(self._worst[quick], return_counts=True), strict=True):
+            if number >= 0:
+                counts[CODES[slots[int(number)]].value] += int(size)
+        for row in np.flatnonzero(~quick).tolist():
+            counts[self.code_of(row).value] += 1
+        return dict(sorted(counts.items()))
+
+    def closest(self, rows: NDArray[np.bool_], distance: NDArray[np.float64]) -> int:
+        """Return the row of `rows` with the smallest distance, the first of equals."""
+        found = np.flatnonzero(rows)
+        return int(found[distance[found].argmin()])
+
+
+def _amounts(need: Need, machines: Machines, room: Room) -> dict[str, Amounts]:
+    count = len(machines.agents)
+
+    def all_rows(amount: int) -> Ints:
+        return np.full(count, amount, np.int64)
+
+    found = {}
+    if need.cpu:
+        found["cpu"] = Amounts(all_rows(need.cpu), room.cpu, machines.cpu_total)
+    if need.mem:
+        found["mem"] = Amounts(all_rows(need.mem), room.mem, machines.mem_total)
+    if need.gpu:
+        found |= _device_amounts(need, machines, room)
+    if machines.kernels_max is not None:
+        most = all_rows(machines.kernels_max)
+        found["kernels"] = Amounts(all_rows(1), most - room.kernels, most)
+    return found
+
+
+def _device_amounts(need: Need, machines: Machines, room: Room) -> dict[str, Amounts]:
+    """Too few devices; or enough of them, but with too little memory, which waiting cannot mend."""
+    there = machines.shares_total != ABSENT
+    allowed = machines.eligible(need.filter).devices
+    able = there if allowed is None else there & allowed
+    wanted = max(1, need.whole)
+    of_memory = need.filter.gpu_mem_bytes_min
+    requested: Ints = np.full(len(there), need.gpu, np.int64)
+    sizes = np.sort(np.where(there, machines.device_mem, 0), axis=1)[:, ::-1]
+    nth = sizes[:, wanted - 1] if sizes.shape[1] >= wanted else np.zeros(len(there), np.int64)
+    too_small = (there.sum(axis=1) >= wanted) & (able.sum(axis=1) < wanted) & (nth < of_memory)
+    found = {}
+    if of_memory:
+        asked = np.where(too_small, of_memory, 0)
+        found["gpu_mem"] = Amounts(asked, nth, nth)
+        requested = np.where(too_small, 0, requested)
+    shares = np.where(able, room.shares, 0)
+    if need.part:
+        free = shares.max(axis=1, initial=0)
+    else:
+        free = (shares == DEVICE_SHARES).sum(axis=1) * DEVICE_SHARES
+    found["gpu"] = Amounts(requested, free, able.sum(axis=1) * DEVICE_SHARES)
+    return found
+
+
+def out_of_service(agent: Agent) -> WaitReason:
+    """Say why an agent gets no new kernels at all."""
+    if agent.status is not AgentStatus.ALIVE:
+        return WaitReason.AGENT_NOT_ALIVE
+    return WaitReason.AGENT_DRAINED
+
+
+# --- why a session waits --------------------------------------------------------------------------
+
+
+def binding(demand: Demand, placer: Placer, machines: Machines) -> Wait:
+    """Say why a demand waits that found no room.
+
+    Args:
+        demand: What is asked for; it could be met, were all agents empty.
+        placer: Of the room that is free now; nothing is taken from it.
+        machines: The agents of the group, except the GONE.
+    """
+    if not machines.agents:
         return Wait(WaitReason.NO_AGENTS)
-    looks = look(packing.lacking, agents, {**free, **packing.free})
-    if not any(one.able for one in looks):
-        return _never_alone(packing.lacking, looks)
-    if len(requests) == 1:
-        return _short(packing.lacking, looks)
-    never = _never_several(requests, agents)
-    if never is not None:
-        return never
-    missed = _missed(requests, agents)
-    wait = _out_of_service(missed, looks) if missed else _short(packing.lacking, looks)
-    if not packing.places:
+    room = placer.room.copy()
+    places, lacking = placer.beside(room).partly(demand)
+    if lacking is None:
+        # Kernel by kernel they would fit: on one agent, or in one domain, they do not.
+        return Wait(WaitReason.NOT_ALL_KERNELS_FIT, {"kernels": len(demand.needs), **_form(demand)})
+    looks = Looks(lacking, machines, room)
+    if len(demand.needs) == 1:
+        return _short(looks)
+    missed = _missed(demand, machines)
+    wait = _out_of_service(looks, missed) if missed.any() else _short(looks)
+    if not places:
         return wait
     return Wait(
         WaitReason.NOT_ALL_KERNELS_FIT,
-        {"kernels": len(requests), "fit": len(packing.places), "next": _as_facts(wait)},
+        {
+            "kernels": len(demand.needs),
+            "fit": len(places),
+            "next": {"code": wait.code.value, "facts": wait.facts},
+        },
     )
 
 
-def never_fits(requests: Sequence[Request], agents: Iterable[Agent]) -> Wait | None:
-    """Say why the kernels of one session could not run at once on these agents, were all empty.
+def never_fits(demand: Demand, machines: Machines) -> Wait | None:
+    """Say why the kernels of one session could not run at once on the agents, were all empty.
 
     Agents that are LOST or drained may return and count; GONE ones do not. Without any agent
     nothing is known, and nothing is said.
     """
-    problem = malformed(requests)
-    if problem is not None:
-        return Wait(WaitReason.NEVER_FITS, {"problem": problem})
-    present = [agent for agent in agents if agent.status is not AgentStatus.GONE]
-    return _never_several(requests, present) if present else None
-
-
-def malformed(requests: Sequence[Request]) -> str | None:
-    """Say what is wrong with requests that nobody can have meant, or `None`."""
-    if not requests:
-        return "it has no kernels"
-    for request in requests:
-        if not all(isinstance(amount, int) and amount >= 0 for amount in amounts_of(request)):
-            return "an amount it asks for is not a whole number from 0 up"
-        if request.devices_whole and request.device_fraction:
-            return "it asks for whole GPUs and a part of one by the same kernel"
-    return None
-
-
-def _never_several(requests: Sequence[Request], agents: Sequence[Agent]) -> Wait | None:
-    empty = {agent.agent_id: free_on(agent) for agent in agents}
-    packing = pack(requests, agents, empty, Preference())
-    if packing.lacking is None:
+    if demand.problem is not None:
+        return Wait(WaitReason.NEVER_FITS, {"problem": demand.problem})
+    if not machines.agents:
         return None
-    for request in dict.fromkeys(requests):
-        alone = look(request, agents, empty)
-        if not any(one.able for one in alone):
-            return _never_alone(request, alone)
-    looks = look(packing.lacking, agents, {**empty, **packing.free})
-    closest = min((one for one in looks if one.able), key=lambda one: one.distance)
-    refusal = worst(closest.short)
+    empty = machines.empty()
+    for need in dict.fromkeys(demand.needs):
+        if not fitting(need, machines, empty, machines.eligible(need.filter).rows).any():
+            return _never_alone(Looks(need, machines, empty))
+    if len(demand.needs) == 1:
+        return None
+    if _whole_cluster(machines, empty.copy()).place(demand) is not None:
+        return None
+    room = empty.copy()
+    places, lacking = _whole_cluster(machines, room).partly(demand)
+    if lacking is None:
+        return Wait(WaitReason.NEVER_FITS, {"kernels": len(demand.needs), **_form(demand)})
+    looks = Looks(lacking, machines, room)
+    row = looks.closest(looks.able & ~looks.fits, looks.distance) if _any_short(looks) else None
+    if row is None:
+        return Wait(WaitReason.NEVER_FITS, {"kernels": len(demand.needs), **_form(demand)})
+    slot = looks.worst_of(row)
+    requested, free, total = looks.numbers(slot, row)
     return Wait(
         WaitReason.NEVER_FITS,
         {
-            "kernels": len(requests),
-            "fit": len(packing.places),
-            "slot": refusal.slot,
-            "requested": refusal.requested,
-            **_device_memory(packing.lacking, refusal),
-            "best_free": refusal.free,
-            "best_total": refusal.total,
-            "best_agent": label(closest.agent),
-            "agents": len(agents),
+            "kernels": len(demand.needs),
+            "fit": len(places),
+            "slot": slot,
+            "requested": requested,
+            **_device_memory(lacking.request, slot),
+            "best_free": free,
+            "best_total": total,
+            "best_agent": label(looks.agent(row)),
+            "agents": len(machines.agents),
         },
     )
 
 
-def _never_alone(request: Request, looks: Sequence[Look]) -> Wait:
+def _any_short(looks: Looks) -> bool:
+    return bool((looks.able & ~looks.fits).any())
+
+
+def _form(demand: Demand) -> dict[str, Any]:
+    """What ties the kernels of one session to each other."""
+    where = demand.where
+    if where.mode is ClusterMode.SINGLE_NODE:
+        return {"form": "on one agent"}
+    if where.same:
+        return {"form": f"on agents with one value of {where.same}"}
+    if where.kernels_per_agent_max is not None:
+        return {"form": f"at most {where.kernels_per_agent_max} on one agent"}
+    return {"form": "at once"}
+
+
+def _whole_cluster(machines: Machines, room: Room) -> Placer:
+    """A placer that counts agents out of service, too."""
+    return Placer(machines, room, CONCENTRATED, serving_only=False)
+
+
+def _never_alone(looks: Looks) -> Wait:
     """No agent has, even when empty, what one kernel asks for."""
-    closest = min(looks, key=lambda one: one.distance_when_empty)
+    if not looks.lets.any():
+        unmet = Counter(looks.unmet(row)[1] for row in range(len(looks.lets)))
+        what, _ = min(unmet.items(), key=lambda item: (-item[1], item[0]))
+        code = looks.unmet(0)[0] if len(unmet) == 1 else WaitReason.CONSTRAINT_NOT_MET
+        return Wait(
+            WaitReason.NEVER_FITS,
+            {
+                "unmet": sorted(unmet),
+                "most": what,
+                "by": code.value,
+                "agents": len(looks.lets),
+                "refused_by": looks.counted(as_if_serving=True),
+            },
+        )
+    row = looks.closest(looks.lets, looks.distance_when_empty)
 
-    def largest(slot: str) -> tuple[int, Agent]:
-        # Agents come sorted by id, and `max` keeps the first of equals.
-        return max(((offered(slot, request, x.agent), x.agent) for x in looks), key=lambda y: y[0])
+    def largest(slot: str) -> tuple[int, int]:
+        total = np.where(looks.lets, looks.slots[slot].total, -1)
+        best = int(total.argmax())
+        return total.item(best), best
 
-    refusal = max(
-        (refusal for refusal in closest.short if refusal.for_ever),
-        key=lambda r: (largest(r.slot)[0] < r.requested, 1 - r.total / r.requested),
-    )
-    amount, agent = largest(refusal.slot)
+    short = [slot for slot in looks.slots if looks.slots[slot].for_ever[row]]
+
+    def weight(slot: str) -> tuple[bool, float]:
+        requested, _, total = looks.numbers(slot, row)
+        return largest(slot)[0] < requested, 1 - total / requested
+
+    slot = max(short, key=weight)
+    requested, _, total = looks.numbers(slot, row)
+    amount, best = largest(slot)
     return Wait(
         WaitReason.NEVER_FITS,
         {
-            "slot": refusal.slot,
-            "requested": refusal.requested,
-            **_device_memory(request, refusal),
+            "slot": slot,
+            "requested": requested,
+            **_device_memory(looks.need.request, slot),
             "largest": amount,
-            "largest_agent": label(agent),
-            "best_total": refusal.total,
-            "best_agent": label(closest.agent),
-            "agents": len(looks),
-            "refused_by": _counted(worst(one.short) for one in looks),
+            "largest_agent": label(looks.agent(best)),
+            "best_total": total,
+            "best_agent": label(looks.agent(row)),
+            "agents": len(looks.lets),
+            "refused_by": looks.counted(as_if_serving=True),
         },
     )
 
 
-def _missed(requests: Sequence[Request], agents: Sequence[Agent]) -> list[Look]:
+def _missed(demand: Demand, machines: Machines) -> NDArray[np.bool_]:
     """Find agents out of service without which the kernels of one session cannot run at once."""
-    serving = [agent for agent in agents if agent.takes_kernels]
-    if len(serving) == len(agents):
-        return []
-    empty = {agent.agent_id: free_on(agent) for agent in agents}
-    if pack(requests, serving, empty, Preference()).lacking is None:
-        return []
-    looks = (one for request in dict.fromkeys(requests) for one in look(request, agents, empty))
-    found = {one.agent.agent_id: one for one in looks if one.able and not one.takes_kernels}
-    return list(found.values())
+    none = np.zeros(len(machines.agents), bool)
+    if machines.serving.all():
+        return none
+    empty = Placer(machines, machines.empty().copy(), CONCENTRATED)
+    if empty.place(demand) is not None:
+        return none
+    room = machines.empty()
+    for need in dict.fromkeys(demand.needs):
+        none |= Looks(need, machines, room).able
+    return none & ~machines.serving
 
 
-def _short(request: Request, looks: Sequence[Look]) -> Wait:
+def _short(looks: Looks) -> Wait:
     """Some agent could take it when empty; the one that comes closest names the reason."""
-    able = [one for one in looks if one.able]
-    serving = [one for one in able if one.takes_kernels]
-    if not serving:
-        return _out_of_service(able, looks)
-    closest = min(serving, key=lambda one: one.distance)
-    refusal = closest.refusal
-    others = [
-        r.free for one in looks if one.takes_kernels for r in one.short if r.slot == refusal.slot
-    ]
+    serving = looks.able & looks.serving
+    if not serving.any():
+        return _out_of_service(looks, looks.able & ~looks.serving)
+    row = looks.closest(serving, looks.distance)
+    slot = looks.worst_of(row)
+    amounts = looks.slots[slot]
+    requested, free, total = looks.numbers(slot, row)
+    asked = looks.serving & looks.lets
     return Wait(
-        refusal.code,
+        CODES[slot],
         {
-            "slot": refusal.slot,
-            "requested": refusal.requested,
-            **_device_memory(request, refusal),
-            "best_free": refusal.free,
-            "best_total": refusal.total,
-            "best_agent": label(closest.agent),
-            "best_has_most": len(others) == sum(one.takes_kernels for one in looks)
-            and refusal.free == max(others),
-            "also": sorted(r.code.value for r in closest.short if r is not refusal),
-            "total_largest": max(offered(refusal.slot, request, one.agent) for one in looks),
-            "refused_by": refused_by(looks),
+            "slot": slot,
+            "requested": requested,
+            **_device_memory(looks.need.request, slot),
+            "best_free": free,
+            "best_total": total,
+            "best_agent": label(looks.agent(row)),
+            "best_has_most": bool(
+                amounts.short[asked].all() and free == amounts.free[asked].max(initial=0)
+            ),
+            "also": sorted(CODES[other].value for other in looks.short_on(row) if other != slot),
+            "total_largest": int(amounts.total[looks.lets].max(initial=0)),
+            "refused_by": looks.counted(),
         },
     )
 
 
-def _out_of_service(able: Sequence[Look], looks: Sequence[Look]) -> Wait:
+def _out_of_service(looks: Looks, able: NDArray[np.bool_]) -> Wait:
     """Those that could take it get no kernels now; who is only drained can be had at once."""
-    drained = [one.agent for one in able if one.refusal.code is WaitReason.AGENT_DRAINED]
-    lost = [label(one.agent) for one in able if one.agent not in drained]
+    agents = [looks.agent(row) for row in np.flatnonzero(able).tolist()]
+    drained = [a for a in agents if out_of_service(a) is WaitReason.AGENT_DRAINED]
+    lost = [label(agent) for agent in agents if agent not in drained]
     if not drained:
         return Wait(
             WaitReason.AGENT_NOT_ALIVE,
             {
                 "agents": lost[:AGENTS_NAMED_MAX],
                 "lost": len(lost),
-                "refused_by": refused_by(looks),
+                "refused_by": looks.counted(),
             },
         )
     named = drained[:AGENTS_NAMED_MAX]
@@ -248,18 +404,9 @@ def _out_of_service(able: Sequence[Look], looks: Sequence[Look]) -> Wait:
             "reasons": {label(a): a.drain_reason for a in named if a.drain_reason},
             "drained": len(drained),
             "lost": len(lost),
-            "refused_by": refused_by(looks),
+            "refused_by": looks.counted(),
         },
     )
-
-
-def refused_by(looks: Iterable[Look]) -> dict[str, int]:
-    """Count the agents by why they refuse."""
-    return _counted(one.refusal for one in looks)
-
-
-def _counted(refusals: Iterable[Refusal]) -> dict[str, int]:
-    return dict(sorted(Counter(refusal.code.value for refusal in refusals).items()))
 
 
 def label(agent: Agent) -> str:
@@ -267,14 +414,10 @@ def label(agent: Agent) -> str:
     return agent.name or agent.agent_id
 
 
-def _device_memory(request: Request, refusal: Refusal) -> dict[str, int]:
-    if refusal.slot not in {"gpu", "gpu_mem"}:
+def _device_memory(request: Request, slot: str) -> dict[str, int]:
+    if slot not in {"gpu", "gpu_mem"}:
         return {}
     return {
         "devices": max(1, request.devices_whole),
         "gpu_mem_bytes_min": request.gpu_mem_bytes_min,
     }
-
-
-def _as_facts(wait: Wait) -> dict[str, Any]:
-    return {"code": wait.code.value, "facts": wait.facts}

@@ -1,37 +1,58 @@
 """From a snapshot to a plan: who goes where now, and why everybody else waits.
 
 The ideal: go through the queue in order; give each session that may be placed the agents that rank
-first among those with room for all its kernels; say of every other one why it waits. One departure
-for speed: free amounts only shrink during a pass, so a shape of request that found no room finds
-none later, and all sessions of that shape share one answer. It is worked out when the pass is over,
-so that its numbers are those that hold from then on.
+first among those with room for all its kernels; say of every other one why it waits. A session that
+finds no room may have room reserved, which those behind it leave alone (see `backfill`).
 
-A blocked session does not block those behind it. Whatever reserves room for one (backfill) belongs
-in `Pass.run`, between admission and packing.
+The departures for speed, none of which changes a plan:
+
+1. Sessions with equal demands stand in one lane (see `queue`). Free amounts only shrink during a
+   pass, so when the first of a lane finds no room, none does, and all share one answer. The reason
+   is worked out when somebody asks for it.
+2. What is free stands in arrays, one row an agent, next to the key by which rows rank; taking
+   something changes one row of each. Who takes a kernel is a few comparisons of whole arrays.
+3. A need that found no room in an earlier pass looks only at the rows that have been able to take
+   more since (`Machines.grown`).
+4. A pass over what has not changed returns the same plan.
 """
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
-from sokovan.domain.cluster import AgentStatus
+from sokovan.domain.cluster import Backfill
 from sokovan.domain.reasons import Wait, WaitReason
-from sokovan.domain.resources import Request
-from sokovan.domain.sessions import (
-    AgentId,
-    Assignment,
-    KernelAssignment,
-    SessionId,
-    SessionWithKernels,
-)
+from sokovan.domain.resources import Hold
+from sokovan.domain.sessions import Assignment, SessionId, SessionWithKernels
 from sokovan.placement.admit import admission
-from sokovan.placement.binding import binding, malformed
-from sokovan.placement.fit import Packing, amounts_of, pack
-from sokovan.placement.order import ORDERS
-from sokovan.placement.rank import RANKINGS, Preference
+from sokovan.placement.backfill import (
+    RESERVATIONS_MAX,
+    Profile,
+    Release,
+    Releases,
+    Reservation,
+    held_until,
+    release_of,
+    walltime_of,
+)
+from sokovan.placement.binding import binding, never_fits
+from sokovan.placement.fit import Placer, Places, assignment_of
+from sokovan.placement.machines import Room
+from sokovan.placement.needs import Demand
+from sokovan.placement.order import ORDERS, Line, Shares
+from sokovan.placement.queue import Entry, Lane
+from sokovan.placement.rank import RANKINGS
 from sokovan.placement.snapshot import Snapshot
 
-Shape = tuple[object, ...]
-"""All that decides whether and where a session fits: what its kernels ask for, what it avoids."""
+
+class Verdict(Enum):
+    """What a pass found about a demand that it did not place."""
+
+    NO_ROOM = "no room"
+    RESERVED = "there is room, but it is reserved for others"
+    NEVER = "no room even when all agents are empty"
+    BEHIND = "not looked at: somebody before it stopped the pass"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,90 +62,413 @@ class Plan:
     placed: Mapping[SessionId, Assignment]
     """In the order of placing."""
     waits: Mapping[SessionId, Wait]
+    """Worked out when asked for, which is to be before the snapshot changes."""
     never_fits: frozenset[SessionId]
-    """Those of `waits` that no agent of the group could take even when empty."""
+    """Those of `waits` that no agents of the group could take even when empty."""
 
 
 def place(snapshot: Snapshot) -> Plan:
     """Place what can be placed; give a reason for everything that waits."""
-    return Pass(snapshot).run()
+    return run(snapshot).plan
 
 
-def shape_of(session: SessionWithKernels) -> Shape:
-    """Return what equal sessions have in common, cheap to hash and to compare."""
-    return session.avoid, *[amounts_of(kernel.request) for kernel in session.kernels]
-
-
-@dataclass(slots=True)
-class Refused:
-    """The sessions of one shape that found no room in this pass."""
-
-    requests: Sequence[Request]
-    avoid: tuple[AgentId, ...]
-    packing: Packing | None
-    """The best that was found; `None` for a request that makes no sense."""
-    session_ids: list[SessionId] = field(default_factory=list)
+def run(snapshot: Snapshot) -> "Pass":
+    """Return the pass over a snapshot; the last one, if nothing has changed since."""
+    snapshot.queue.open_gates(snapshot.now)
+    value = (
+        snapshot.machines.version,
+        snapshot.queue.version,
+        snapshot.group,
+        snapshot.waiting_for_old,
+    )
+    kept = snapshot.memory.get("pass")
+    if kept is not None and kept[0] is snapshot.machines and kept[1] == value:
+        last: Pass = kept[2]
+        return last
+    done = Pass(snapshot, lasting=True)
+    done.run()
+    snapshot.memory["pass"] = (snapshot.machines, value, done)
+    if done.plan.placed:
+        # What was taken may yet be refused by the store: those rows are to be looked at again.
+        snapshot.machines.grow(done.placer.room.touched)
+    return done
 
 
 class Pass:
-    """One look at the whole queue. `free` shrinks as sessions are placed."""
+    """One look at the queue.
+
+    Args:
+        snapshot: What is known.
+        until: Stop when it is this session's turn, with everything as it is then.
+        lasting: What is found may be remembered for later passes.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, until: SessionId | None = None, *, lasting: bool = False
+    ) -> None:
+        self.snapshot = snapshot
+        self.group = snapshot.group
+        self.machines = snapshot.machines
+        self.room = self.machines.room()
+        self._until = until
+        self._ranking = RANKINGS[self.group.ranking](self.machines)
+        self._lasting = lasting
+        self._whereabouts = Whereabouts(snapshot)
+        self.placer = Placer(
+            self.machines,
+            self.room,
+            self._ranking,
+            self._cursor(),
+            self._whereabouts,
+            lasting=lasting,
+        )
+        self.placed: dict[SessionId, Assignment] = {}
+        self.verdicts: dict[Demand, Verdict] = {}
+        self.waits: dict[SessionId, Wait] = {}
+        """Of single sessions, where it is not their demand that says why."""
+        self.blocked: list[SessionWithKernels] = []
+        """Those that found no room, in order, as far as they may get a reservation."""
+        self.reservations: dict[SessionId, Reservation] = {}
+        self._reserved = 0
+        """How many of `blocked` have been seen to."""
+        self._profile: Profile | None = None
+        self._started: list[tuple[SessionWithKernels, Demand, Places]] = []
+        self._too_long: dict[Demand, float] = {}
+        """From this walltime on, sessions of the demand were found to delay a reservation."""
+        self.plan = Plan(self.placed, Waits(self), frozenset())
+
+    def run(self) -> None:
+        """Go through the queue once."""
+        shares = Shares(self.machines.totals())
+        order = ORDERS[self.group.order]
+        if order.by_owner:
+            self._count_shares(shares)
+        never: list[Lane] = []
+        lines = list(self._lines(never))
+        for line in order.walk(lines, shares):
+            assert line.head is not None
+            session = line.head[3]
+            if session.session_id == self._until:
+                return
+            if session.session_id in self.snapshot.waiting_for_old:
+                wait = admission(session, self.snapshot)
+                if wait is not None:
+                    self.waits[session.session_id] = wait
+                    line.next()
+                    continue
+            places = self._try(line, session)
+            if places is None:
+                if self._after_refusal(line, session):
+                    break
+                continue
+            self.placed[session.session_id] = assignment_of(session, places, self.machines)
+            self._whereabouts.put(session, places)
+            if order.by_owner:
+                shares.add(session.owner, line.demand.requests)
+            line.next()
+        ids = (entry[2] for lane in never for entry in lane.entries)
+        self.plan = Plan(self.placed, Waits(self), frozenset(ids))
+
+    def in_order(self) -> Iterator[Entry]:
+        """Yield everybody who is lined up, in the order in which a pass that places none goes."""
+        shares = Shares(self.machines.totals())
+        order = ORDERS[self.group.order]
+        if order.by_owner:
+            self._count_shares(shares)
+        for line in order.walk([Line(lane) for lane in self.snapshot.queue.lanes()], shares):
+            assert line.head is not None
+            yield line.head
+            if line.head[2] in self.placed:
+                shares.add(line.head[3].owner, line.demand.requests)
+            line.next()
+
+    def new_holds(self) -> list[Hold]:
+        """Return what those will hold that this pass has placed."""
+        queue = self.snapshot.queue
+        return [
+            Hold(
+                token="",
+                session_id=session_id,
+                kernel_id=kernel.kernel_id,
+                agent_id=one.agent_id,
+                cpu_milli=kernel.request.cpu_milli,
+                mem_bytes=kernel.request.mem_bytes,
+                devices=one.devices,
+            )
+            for session_id, assignment in self.placed.items()
+            for kernel, one in zip(queue[session_id].kernels, assignment, strict=True)
+        ]
+
+    def until(self, hold: Hold) -> float:
+        """Return until when something should be held."""
+        now = self.snapshot.now
+        if hold.session_id in self.placed:
+            return now + walltime_of(self.snapshot.queue[SessionId(hold.session_id)], self.group)
+        session = self.snapshot.running.get(SessionId(hold.session_id))
+        return held_until(hold, session, self.group, now)
+
+    def reserve_all(self) -> None:
+        """Work out the reservations that nobody needed to know of so far, for people to see."""
+        self._reserve()
+
+    # --- one session ------------------------------------------------------------------------------
+
+    def place_now(self, session: SessionWithKernels, demand: Demand) -> Places | None:
+        """Place one session, if it has room and delays no reservation."""
+        if self.group.backfill in _PLAIN:
+            return self.placer.place(demand)
+        ends_at = self.snapshot.now + walltime_of(session, self.group)
+        if self.blocked:
+            if not self._has_some_room(demand):
+                return None
+            self._reserve()
+        placer = self._profile.limited(ends_at) if self._profile else self.placer
+        places = placer.place(demand)
+        if places is not None:
+            if self._profile:
+                self._profile.started(demand, places, ends_at)
+            self._started.append((session, demand, places))
+        return places
+
+    def _try(self, line: Line, session: SessionWithKernels) -> Places | None:
+        demand = line.demand
+        if self._is_refused_already(demand):
+            return None
+        too_long_s = self._too_long.get(demand) if self._too_long else None
+        if too_long_s is not None and walltime_of(session, self.group) >= too_long_s:
+            return None
+        places = self.place_now(session, demand)
+        if places is None:
+            if self._has_some_room(demand) and self.reservations and self._fits(demand):
+                self.verdicts[demand] = Verdict.RESERVED
+                self._too_long[demand] = walltime_of(session, self.group)
+            else:
+                self.verdicts[demand] = Verdict.NO_ROOM
+                if self._lasting:
+                    demand.refused_at = self.machines.version
+        return places
+
+    def _fits(self, demand: Demand) -> bool:
+        """Whether it would fit now, were nothing reserved."""
+        cursor = self.placer.cursor
+        places = self.placer.place(demand)
+        if places is not None:
+            self.placer.give_back(demand.needs, places)
+            self.placer.cursor = cursor
+        return places is not None
+
+    def _is_refused_already(self, demand: Demand) -> bool:
+        if self.verdicts.get(demand) is Verdict.NO_ROOM:
+            return True
+        if not demand.refused_at:
+            return False
+        grown = self.machines.grown_since(demand.refused_at)
+        if grown is None or len(grown):
+            return False
+        self.verdicts[demand] = Verdict.NO_ROOM
+        return True
+
+    def _has_some_room(self, demand: Demand) -> bool:
+        """Whether each kernel alone would fit now, whatever is reserved."""
+        without = [n for n in dict.fromkeys(demand.needs) if not self.placer.has_room(n)]
+        return not without
+
+    def _after_refusal(self, line: Line, session: SessionWithKernels) -> bool:
+        """Say whether the pass ends here; else go on in the lane, or be done with it."""
+        policy, demand = self.group.backfill, line.demand
+        room_is_reserved = self.verdicts.get(demand) is Verdict.RESERVED
+        if policy is Backfill.STRICT:
+            self.blocked.append(session)
+            return True
+        if policy is Backfill.CONSERVATIVE and len(self.blocked) < RESERVATIONS_MAX:
+            self.blocked.append(session)
+            line.next()
+        elif policy is Backfill.EASY and not self._reserved:
+            self.blocked.append(session)
+            line.close()
+        elif room_is_reserved:
+            line.next()
+        else:
+            line.close()
+        return False
+
+    # --- all of them ------------------------------------------------------------------------------
+
+    def _lines(self, never: list[Lane]) -> Iterator[Line]:
+        for lane in self.snapshot.queue.lanes():
+            if self.never(lane.demand) is not None:
+                self.verdicts[lane.demand] = Verdict.NEVER
+                never.append(lane)
+            elif self.group.backfill is not Backfill.NONE or not self._is_refused_already(
+                lane.demand
+            ):
+                yield Line(lane)
+
+    def never(self, demand: Demand) -> Wait | None:
+        """Say why a demand can never be met, or `None`; found once while the agents stay the same."""
+        if demand.judged_at != self.machines.statics:
+            demand.judged_at = self.machines.statics
+            demand.never = never_fits(demand, self.machines)
+        return demand.never
+
+    def _count_shares(self, shares: Shares) -> None:
+        snapshot = self.snapshot
+        for hold in self.machines.holds.values():
+            if hold.agent_id in self.machines.row_of:
+                holder = SessionId(hold.session_id)
+                session = snapshot.running.get(holder) or snapshot.queue.get(holder)
+                shares.add_hold(session.owner if session else "", hold)
+
+    def _cursor(self) -> int:
+        """The last row up to the agent that was taken last, which may not be there any more."""
+        last = self.group.last_agent_id
+        return bisect_right(self.machines.agents, last or "", key=lambda a: a.agent_id) - 1
+
+    # --- reservations -----------------------------------------------------------------------------
+
+    def _reserve(self) -> None:
+        """Reserve for those blocked since the last time; under `easy`, for the first possible."""
+        easy = self.group.backfill is Backfill.EASY
+        while self._reserved < len(self.blocked) and not (easy and self.reservations):
+            if easy and self._reserved >= TRIED_MAX:
+                return
+            session = self.blocked[self._reserved]
+            self._reserved += 1
+            demand = self._demand_of(session)
+            if self._profile is None:
+                self._profile = Profile(
+                    self.snapshot.now, self.placer, self._releases(), self._placer_of
+                )
+            walltime_s = walltime_of(session, self.group)
+            if self.group.backfill is Backfill.EASY:
+                found = self._profile.reserve_first(demand, walltime_s)
+            else:
+                found = self._profile.reserve(demand, walltime_s)
+            if found is not None:
+                starts_at, places = found
+                self.reservations[session.session_id] = Reservation(
+                    session.session_id,
+                    starts_at,
+                    starts_at + walltime_s,
+                    assignment_of(session, places, self.machines),
+                )
+
+    def _demand_of(self, session: SessionWithKernels) -> Demand:
+        lane = self.snapshot.queue.lane_of(session.session_id)
+        assert lane is not None
+        return lane.demand
+
+    def _releases(self) -> Releases:
+        snapshot, machines, now = self.snapshot, self.machines, self.snapshot.now
+        releases = []
+        for hold in machines.holds.values():
+            session = snapshot.running.get(SessionId(hold.session_id))
+            release = release_of(hold, machines, session, self.group, now)
+            if release is not None:
+                releases.append(release)
+        for session, demand, places in self._started:
+            at = now + walltime_of(session, self.group)
+            for need, taken in zip(demand.needs, places, strict=True):
+                releases.append(Release(at, taken.row, need.cpu, need.mem, taken.devices))
+        return Releases(releases)
+
+    def _placer_of(self, room: Room) -> Placer:
+        return Placer(
+            self.machines, room, self._ranking, self.placer.cursor, self.placer.rows_of_sessions
+        )
+
+
+TRIED_MAX = 16
+"""Under `easy`, for so many blocked sessions in turn is a reservation sought; those that wait for
+something that no running session will release have none."""
+_PLAIN = (Backfill.NONE, Backfill.STRICT)
+"""Without reservations."""
+
+
+class Whereabouts(Mapping[str, "set[int]"]):
+    """The rows on which kernels of sessions are, by the sessions' names and ids."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self.agents = tuple(a for a in snapshot.agents if a.status is not AgentStatus.GONE)
-        self._serving = tuple(a for a in self.agents if a.takes_kernels)
-        self.free = dict(snapshot.free)
-        self._ranking = RANKINGS[snapshot.group.ranking]
-        self._last = snapshot.group.last_agent_id
-        self.refused: dict[Shape, Refused] = {}
+        self._rows: dict[str, set[int]] | None = None
 
-    def run(self) -> Plan:
-        """Go through the queue once."""
-        placed: dict[SessionId, Assignment] = {}
-        waits: dict[SessionId, Wait] = {}
-        refused = self.refused
-        for session in ORDERS[self._snapshot.group.order](self._snapshot):
-            wait = admission(session, self._snapshot)
-            if wait is not None:
-                waits[session.session_id] = wait
-                continue
-            shape = shape_of(session)
-            if shape not in refused:
-                requests = [kernel.request for kernel in session.kernels]
-                packing = self._pack(requests, session.avoid)
-                if packing is not None and packing.lacking is None:
-                    placed[session.session_id] = self._take(session, packing)
-                    continue
-                refused[shape] = Refused(requests, session.avoid, packing)
-            refused[shape].session_ids.append(session.session_id)
-        never: list[SessionId] = []
-        for group in refused.values():
-            wait = self._binding(group)
-            waits.update(dict.fromkeys(group.session_ids, wait))
-            if wait.code is WaitReason.NEVER_FITS:
-                never.extend(group.session_ids)
-        return Plan(placed, waits, frozenset(never))
+    def __getitem__(self, name: str) -> "set[int]":
+        return self._known()[name]
 
-    def _pack(self, requests: Sequence[Request], avoid: tuple[AgentId, ...]) -> Packing | None:
-        if malformed(requests):
-            return None
-        preference = Preference(self._ranking, avoid, self._last)
-        return pack(requests, self._serving, self.free, preference)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known())
 
-    def _take(self, session: SessionWithKernels, packing: Packing) -> Assignment:
-        self.free.update(packing.free)
-        self._last = packing.last
-        return tuple(
-            KernelAssignment(kernel.kernel_id, *packing.places[position])
-            for position, kernel in enumerate(session.kernels)
-        )
+    def __len__(self) -> int:
+        return len(self._known())
 
-    def _binding(self, group: Refused) -> Wait:
-        if group.packing is None:
-            return Wait(WaitReason.NEVER_FITS, {"problem": malformed(group.requests)})
-        if len(group.requests) > 1:
-            # What is left may, by luck, suit unequal kernels better; they take it in the next pass.
-            later = self._pack(group.requests, group.avoid)
-            if later is not None and later.lacking is not None:
-                group.packing = later
-        return binding(group.requests, group.packing, self.agents, self.free)
+    def _known(self) -> dict[str, "set[int]"]:
+        if self._rows is None:
+            self._rows = {}
+            machines = self._snapshot.machines
+            for hold in machines.holds.values():
+                session = self._snapshot.running.get(SessionId(hold.session_id))
+                for row in machines.rows_of([hold.agent_id]):
+                    self._rows.setdefault(hold.session_id, set()).add(row)
+                    if session is not None and session.name:
+                        self._rows.setdefault(session.name, set()).add(row)
+        return self._rows
+
+    def put(self, session: SessionWithKernels, places: Places) -> None:
+        """Take over where a session was just placed."""
+        if self._rows is None:
+            return
+        for name in {session.session_id, session.name} - {""}:
+            self._rows.setdefault(name, set()).update(taken.row for taken in places)
+
+
+@dataclass(slots=True)
+class Waits(Mapping[SessionId, Wait]):
+    """Why each session waits that a pass did not place, worked out when asked for."""
+
+    done: Pass
+    _of_demand: dict[Demand, Wait] = field(default_factory=dict)
+
+    def __getitem__(self, session_id: SessionId) -> Wait:
+        done, queue = self.done, self.done.snapshot.queue
+        if session_id in done.placed:
+            raise KeyError(session_id)
+        session = queue[session_id]
+        if session_id in done.waits:
+            return done.waits[session_id]
+        lane = queue.lane_of(session_id)
+        if lane is None:
+            wait = admission(session, done.snapshot)
+            return wait or Wait(WaitReason.WAITING_FOR_RETRY, {"retry_at": queue.until(session_id)})
+        wait = self._of_demand.get(lane.demand)
+        if wait is None:
+            wait = self._of_demand[lane.demand] = self._why(lane.demand)
+        return wait
+
+    def __iter__(self) -> Iterator[SessionId]:
+        return (i for i in self.done.snapshot.queue if i not in self.done.placed)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _why(self, demand: Demand) -> Wait:
+        done = self.done
+        verdict = done.verdicts.get(demand, Verdict.BEHIND)
+        if verdict is Verdict.NEVER:
+            wait = done.never(demand)
+            assert wait is not None
+            return wait
+        if verdict is Verdict.NO_ROOM:
+            return binding(demand, done.placer, done.machines)
+        first = done.blocked[0]
+        if verdict is Verdict.BEHIND:
+            return Wait(
+                WaitReason.BEHIND_ANOTHER, {"session_id": first.session_id, "name": first.name}
+            )
+        done.reserve_all()
+        kept = next(iter(done.reservations.values()), None)
+        facts = {"session_id": first.session_id, "name": first.name}
+        if kept is not None:
+            session = done.snapshot.queue.get(kept.session_id, first)
+            facts = {"session_id": session.session_id, "name": session.name}
+            facts |= {"starts_at": kept.starts_at}  # type: ignore[dict-item]
+        return Wait(WaitReason.RESERVED_FOR_ANOTHER, facts)

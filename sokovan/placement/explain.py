@@ -2,8 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
+import numpy as np
+
+from sokovan.domain.cluster import QueueOrder
 from sokovan.domain.quantities import (
     DEVICE_SHARES,
     format_duration,
@@ -11,11 +15,9 @@ from sokovan.domain.quantities import (
     format_size,
 )
 from sokovan.domain.reasons import Wait, WaitReason
-from sokovan.domain.resources import Hold, Request
 from sokovan.domain.sessions import AgentId, SessionId
-from sokovan.placement.admit import admission
-from sokovan.placement.binding import AGENTS_NAMED_MAX, Look, label, look, refused_by
-from sokovan.placement.engine import Pass, Plan, Refused
+from sokovan.placement.binding import AGENTS_NAMED_MAX, CODES, Looks, label
+from sokovan.placement.engine import Pass, run
 from sokovan.placement.order import ORDERS
 from sokovan.placement.snapshot import Snapshot
 
@@ -116,7 +118,34 @@ def _short(facts: Facts, now: float | None) -> str:
     )
 
 
+def _unmet(facts: Facts, now: float | None) -> str:
+    return "waits for an agent that it may go on"
+
+
+def _other(facts: Facts) -> str:
+    """The session that is in the way, as people call it."""
+    named = f" ({facts['name']})" if facts.get("name") else ""
+    return f"{facts['session_id']}{named}" if "session_id" in facts else "another"
+
+
+def _reserved(facts: Facts, now: float | None) -> str:
+    starts_at = facts.get("starts_at")
+    when = ""
+    if now is not None and starts_at is not None:
+        when = f", in {format_duration(max(0.0, starts_at - now))}"
+    return (
+        f"could start now, but would still run when {_other(facts)}, which is ahead of it,"
+        f" is to start on what it would use{when}"
+    )
+
+
+def _behind(facts: Facts, now: float | None) -> str:
+    return f"waits its turn: {_other(facts)} is ahead of it, and nobody overtakes in this group"
+
+
 def _not_all(facts: Facts, now: float | None) -> str:
+    if "form" in facts:
+        return f"waits for room for all its {facts['kernels']} kernels {facts['form']}"
     if "next" not in facts:
         return "waits for room for all its kernels at once"
     inner = Wait(WaitReason(facts["next"]["code"]), facts["next"]["facts"])
@@ -129,6 +158,13 @@ def _not_all(facts: Facts, now: float | None) -> str:
 def _never(facts: Facts, now: float | None) -> str:
     if "problem" in facts:
         return f"can never start: {facts['problem']}"
+    if "unmet" in facts:
+        return f"can never start here: {_no_agent_meets(facts)}"
+    if "form" in facts:
+        return (
+            f"can never start here: there would be no room for its {facts['kernels']} kernels"
+            f" {facts['form']} if all agents were empty"
+        )
     if "slot" not in facts:
         return "can never start here: no agent of its scaling group could take it"
     if "kernels" in facts:
@@ -149,6 +185,14 @@ def _never(facts: Facts, now: float | None) -> str:
     )
 
 
+def _no_agent_meets(facts: Facts) -> str:
+    if facts["by"] == WaitReason.AGENT_NOT_CHOSEN.value:
+        return f"none of the agents that it may go on is in its scaling group: {facts['most']}"
+    if facts["by"] == WaitReason.AGENT_EXCLUDED.value:
+        return "every agent of its scaling group is excluded"
+    return f"no agent of its scaling group meets all of {', '.join(facts['unmet'])}"
+
+
 def _asked(facts: Facts) -> str:
     """The requested amount with what it is an amount of."""
     requested = facts["requested"]
@@ -156,6 +200,8 @@ def _asked(facts: Facts) -> str:
         return f"{format_milli(requested)} {'core' if requested == DEVICE_SHARES else 'cores'}"
     if facts["slot"] == "mem":
         return f"{_bare(facts, 'requested')} of memory"
+    if facts["slot"] == "kernels":
+        return "an agent with fewer kernels"
     memory = facts["gpu_mem_bytes_min"]
     suffix = f" with at least {format_size(memory)}" if memory else ""
     if facts["slot"] == "gpu" and requested < DEVICE_SHARES:
@@ -172,6 +218,8 @@ def _has(facts: Facts) -> str:
 
 def _bare(facts: Facts, key: str) -> str:
     """The number alone; bytes in full where rounding would make two amounts look alike."""
+    if facts["slot"] == "kernels":
+        return str(facts[key])
     if facts["slot"] in {"cpu", "gpu"}:
         return format_milli(facts[key])
     if facts["slot"] == "gpu_mem":
@@ -187,6 +235,7 @@ _ALSO = {
     WaitReason.TOO_LITTLE_CPU.value: "too little cpu",
     WaitReason.TOO_LITTLE_MEM.value: "too little memory",
     WaitReason.TOO_FEW_GPUS.value: "too few GPUs",
+    WaitReason.TOO_MANY_KERNELS.value: "as many kernels as it may",
 }
 _SENTENCES: Mapping[WaitReason, Callable[[Facts, float | None], str]] = {
     WaitReason.NOT_EXAMINED_YET: _not_examined,
@@ -204,6 +253,12 @@ _SENTENCES: Mapping[WaitReason, Callable[[Facts, float | None], str]] = {
     WaitReason.TOO_FEW_GPUS: _short,
     WaitReason.GPU_MEM_TOO_SMALL: _short,
     WaitReason.NOT_ALL_KERNELS_FIT: _not_all,
+    WaitReason.TOO_MANY_KERNELS: _short,
+    WaitReason.CONSTRAINT_NOT_MET: _unmet,
+    WaitReason.AGENT_NOT_CHOSEN: _unmet,
+    WaitReason.AGENT_EXCLUDED: _unmet,
+    WaitReason.RESERVED_FOR_ANOTHER: _reserved,
+    WaitReason.BEHIND_ANOTHER: _behind,
 }
 
 # --- the whole picture ----------------------------------------------------------------------------
@@ -219,109 +274,143 @@ def explain(snapshot: Snapshot, session_id: SessionId) -> dict[str, Any]:
         of those that are drained, by what was said of it; `holders` of what it waits for. A session
         that the snapshot does not have is NOT_EXAMINED_YET.
     """
-    done = Pass(snapshot)
-    plan = done.run()
-    names = {agent.agent_id: label(agent) for agent in snapshot.agents}
-    on = dict.fromkeys(names[one.agent_id] for one in plan.placed.get(session_id, ()))
+    done = run(snapshot)
+    on = dict.fromkeys(
+        label(done.machines.agents[row])
+        for row in done.machines.rows_of(
+            one.agent_id for one in done.plan.placed.get(session_id, ())
+        )
+    )
     unseen = Wait(WaitReason.NOT_EXAMINED_YET, {"agents": list(on)})
-    wait = plan.waits.get(session_id, unseen)
-    refused = next((r for r in done.refused.values() if session_id in r.session_ids), None)
-    looks = _looks(done, refused)
-    holders = _holders(snapshot, plan, looks)
+    wait = done.plan.waits.get(session_id, unseen)
+    looks = _looks(done, session_id)
+    rows = _closest_first(looks)
+    holders = _holders(done, looks, rows)
     return {
         "session_id": session_id,
         "code": wait.code.value,
         "sentence": sentence(wait, now=snapshot.now),
         "facts": wait.facts,
-        **_standing(snapshot, session_id),
-        "agents": [_agent(one) for one in looks[:AGENTS_NAMED_MAX]],
-        "agents_total": len(looks),
-        "refused_by": refused_by(looks),
-        "drained_for": _drained_for(looks),
+        **_standing(done, session_id),
+        "agents": [_agent(looks, row) for row in rows[:AGENTS_NAMED_MAX] if looks],
+        "agents_total": len(rows),
+        "refused_by": looks.counted() if looks else {},
+        "drained_for": _drained_for(done, looks),
         "holders": holders[:HOLDERS_NAMED_MAX],
         "holders_total": len(holders),
     }
 
 
-def _standing(snapshot: Snapshot, session_id: SessionId) -> dict[str, Any]:
-    queue = [
-        one for one in ORDERS[snapshot.group.order](snapshot) if admission(one, snapshot) is None
-    ]
-    ids = [one.session_id for one in queue]
-    if session_id not in ids:
-        return {"position": None, "ahead": None, "queue_length": len(queue)}
-    ahead = queue[: ids.index(session_id)]
-    higher = sum(one.priority > queue[len(ahead)].priority for one in ahead)
+def _standing(done: Pass, session_id: SessionId) -> dict[str, Any]:
+    """The place in the order in which the pass went through the queue."""
+    queue = done.snapshot.queue
+    mine = queue.entry_of(session_id)
+    old = done.snapshot.waiting_for_old
+    lined_up = len(queue) - len(queue.aside) - sum(i in queue for i in old)
+    if mine is None or session_id in old:
+        return {"position": None, "ahead": None, "queue_length": lined_up}
+    if ORDERS[done.group.order].by_owner:
+        ahead = list(takewhile(lambda entry: entry[2] != session_id, done.in_order()))
+    else:
+        entries = (entry for lane in queue.lanes() for entry in lane.entries)
+        ahead = [entry for entry in entries if entry[:3] < mine[:3]]
+    ahead = [entry for entry in ahead if entry[2] not in old]
+    higher = sum(entry[0] < mine[0] for entry in ahead)
     return {
         "position": len(ahead) + 1,
         "ahead": {
             "total": len(ahead),
             "by_higher_priority": higher,
-            "by_earlier_submission": len(ahead) - higher,
+            AHEAD_BY[done.group.order]: len(ahead) - higher,
         },
-        "queue_length": len(queue),
+        "queue_length": lined_up,
     }
 
 
-def _looks(done: Pass, refused: Refused | None) -> tuple[Look, ...]:
-    """What each agent lacks for the kernel that found no place, the closest first."""
-    if refused is None or refused.packing is None or refused.packing.lacking is None:
-        return ()
-    packing = refused.packing
-    looks = look(refused.packing.lacking, done.agents, {**done.free, **packing.free})
-    return tuple(sorted(looks, key=lambda one: (not one.able, not one.takes_kernels, one.distance)))
+AHEAD_BY: Mapping[QueueOrder, str] = {
+    QueueOrder.FIFO: "by_earlier_submission",
+    QueueOrder.LIFO: "by_later_submission",
+    QueueOrder.DRF: "by_smaller_share",
+}
+"""What puts one session before another of the same effective priority."""
 
 
-def _drained_for(looks: Sequence[Look]) -> dict[str, int]:
-    reasons = Counter(one.agent.drain_reason for one in looks if one.agent.is_drained)
+def _looks(done: Pass, session_id: SessionId) -> Looks | None:
+    """What each agent lacks for the kernel that found no place."""
+    lane = done.snapshot.queue.lane_of(session_id)
+    if lane is None or lane.demand.problem is not None or session_id in done.plan.placed:
+        return None
+    room = done.placer.room.copy()
+    _, lacking = done.placer.beside(room).partly(lane.demand)
+    return None if lacking is None else Looks(lacking, done.machines, room)
+
+
+def _closest_first(looks: Looks | None) -> list[int]:
+    if looks is None:
+        return []
+    order = np.lexsort((looks.distance, ~looks.serving, ~looks.able))
+    return [int(row) for row in order]
+
+
+def _drained_for(done: Pass, looks: Looks | None) -> dict[str, int]:
+    agents = done.machines.agents if looks else []
+    reasons = Counter(agent.drain_reason for agent in agents if agent.is_drained)
     return dict(sorted(reasons.items()))
 
 
-def _agent(one: Look) -> dict[str, Any]:
-    return {
-        "agent_id": one.agent.agent_id,
-        "agent": label(one.agent),
-        "status": one.agent.status.value,
-        "drained": one.agent.is_drained,
-        "code": one.refusal.code.value,
-        "lacks": [
+def _agent(looks: Looks, row: int) -> dict[str, Any]:
+    agent = looks.agent(row)
+    lacks = []
+    for slot in looks.short_on(row):
+        requested, free, total = looks.numbers(slot, row)
+        lacks.append(
             {
-                "code": refusal.code.value,
-                "slot": refusal.slot,
-                "requested": refusal.requested,
-                "free": refusal.free,
-                "total": refusal.total,
+                "code": CODES[slot].value,
+                "slot": slot,
+                "requested": requested,
+                "free": free,
+                "total": total,
             }
-            for refusal in one.short
-        ],
+        )
+    return {
+        "agent_id": agent.agent_id,
+        "agent": label(agent),
+        "status": agent.status.value,
+        "drained": agent.is_drained,
+        "code": looks.code_of(row).value,
+        "lacks": lacks,
     }
 
 
-def _holders(snapshot: Snapshot, plan: Plan, looks: Sequence[Look]) -> list[dict[str, Any]]:
-    """Who holds the slots that are short on the agents that could take the kernel."""
+def _holders(done: Pass, looks: Looks | None, rows: Sequence[int]) -> list[dict[str, Any]]:
+    """Who holds the slots that are short on the agents that could take the kernel, until when."""
+    if looks is None:
+        return []
     wanted = {
-        one.agent.agent_id: {"gpu" if r.slot == "gpu_mem" else r.slot for r in one.short}
-        for one in looks
-        if one.able and one.takes_kernels
+        row: {"gpu" if slot == "gpu_mem" else slot for slot in looks.short_on(row)}
+        for row in rows
+        if looks.able[row] and looks.serving[row]
     }
-    names = {one.agent.agent_id: label(one.agent) for one in looks}
     found: dict[tuple[str, str, bool], dict[str, Any]] = {}
-    for hold in (*snapshot.holds, *_new_holds(snapshot, plan)):
+    for hold in (*done.machines.holds.values(), *done.new_holds()):
         held = {
             "cpu": hold.cpu_milli,
             "mem": hold.mem_bytes,
             "gpu": sum(shares for _, shares in hold.devices),
+            "kernels": 1,
         }
         agent_id = AgentId(hold.agent_id)
-        if not any(held[slot] for slot in wanted.get(agent_id, ())):
+        row = done.machines.row_of.get(agent_id, -1)
+        if not any(held[slot] for slot in wanted.get(row, ())):
             continue
         entry = found.setdefault(
             (hold.agent_id, hold.session_id, hold.is_leftover),
             {
                 "session_id": hold.session_id,
                 "agent_id": hold.agent_id,
-                "agent": names[agent_id],
+                "agent": label(looks.agent(row)),
                 "leftover": hold.is_leftover,
+                "until": done.until(hold),
                 "cpu_milli": 0,
                 "mem_bytes": 0,
                 "gpu_shares": 0,
@@ -330,28 +419,5 @@ def _holders(snapshot: Snapshot, plan: Plan, looks: Sequence[Look]) -> list[dict
         entry["cpu_milli"] += held["cpu"]
         entry["mem_bytes"] += held["mem"]
         entry["gpu_shares"] += held["gpu"]
-    closest = {agent_id: place for place, agent_id in enumerate(wanted)}
+    closest = {looks.agent(row).agent_id: place for place, row in enumerate(wanted)}
     return sorted(found.values(), key=lambda one: (closest[one["agent_id"]], one["session_id"]))
-
-
-def _new_holds(snapshot: Snapshot, plan: Plan) -> list[Hold]:
-    """What the sessions that this pass places will hold."""
-    requests: dict[str, Request] = {
-        kernel.kernel_id: kernel.request
-        for session in snapshot.pending
-        if session.session_id in plan.placed
-        for kernel in session.kernels
-    }
-    return [
-        Hold(
-            token="",
-            session_id=session_id,
-            kernel_id=one.kernel_id,
-            agent_id=one.agent_id,
-            cpu_milli=requests[one.kernel_id].cpu_milli,
-            mem_bytes=requests[one.kernel_id].mem_bytes,
-            devices=one.devices,
-        )
-        for session_id, assignment in plan.placed.items()
-        for one in assignment
-    ]

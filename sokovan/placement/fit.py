@@ -1,240 +1,417 @@
-"""What fits where: one kernel on one agent, all kernels of a session in a group."""
+"""What fits where: the rows with room for one kernel, the best of them, and all kernels at once."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 
-from sokovan.domain.cluster import Agent, AgentStatus
+import numpy as np
+from numpy.typing import NDArray
+
 from sokovan.domain.quantities import DEVICE_SHARES
-from sokovan.domain.reasons import WaitReason
-from sokovan.domain.resources import Device, DeviceShares, Request, Usage
-from sokovan.domain.sessions import AgentId
-from sokovan.placement.rank import Preference
-from sokovan.placement.snapshot import free_on
+from sokovan.domain.resources import DeviceShares
+from sokovan.domain.sessions import Assignment, KernelAssignment, SessionWithKernels
+from sokovan.domain.where import ClusterMode
+from sokovan.placement.filters import Filter
+from sokovan.placement.machines import Ints, Machines, Room
+from sokovan.placement.needs import Demand, Need, amounts_of, total
+from sokovan.placement.rank import Ranking
 
-amounts_of = attrgetter("gpu_shares", "cpu_milli", "mem_bytes", "gpu_mem_bytes_min")
-"""All that a request asks for, the scarcest first: its size for sorting, and its shape."""
+NO_ROOM = 2**62
+"""The key of a row that a kernel does not fit on."""
+GROWN_FEW = 8
+"""So many rows are faster looked at one by one."""
 
-# --- one kernel on one agent ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why one agent cannot take one kernel, with the numbers.
-
-    Attributes:
-        code: What is missing.
-        slot: `cpu`, `mem`, `gpu` or `gpu_mem`; empty when the agent itself is the reason.
-        requested: In the slot's base unit: milli-cores, bytes, shares, bytes per device.
-        free: How much of it the agent has free. For whole devices, the shares of those wholly free;
-            for a part of a device, the shares of the freest one; for `gpu_mem`, what the n-th
-            largest device has when n are asked for.
-        total: The same on the empty agent; for `gpu` the shares of all devices with enough memory.
-    """
-
-    code: WaitReason
-    slot: str = ""
-    requested: int = 0
-    free: int = 0
-    total: int = 0
-
-    @property
-    def for_ever(self) -> bool:
-        """Whether the agent could not take it even when empty."""
-        return self.requested > self.total
-
-    @property
-    def missing(self) -> float:
-        """The part of the requested amount that is not free: above 0, at most 1."""
-        return (self.requested - self.free) / self.requested
+# --- one kernel -----------------------------------------------------------------------------------
 
 
-NOT_ALIVE = Refusal(WaitReason.AGENT_NOT_ALIVE)
-DRAINED = Refusal(WaitReason.AGENT_DRAINED)
+def fitting(
+    need: Need, machines: Machines, room: Room, rows: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    """Return which of `rows` (`None`: of all) have room for a kernel."""
+    fits: NDArray[np.bool_] = room.cpu >= need.cpu
+    if need.mem:
+        fits &= room.mem >= need.mem
+    if need.gpu:
+        fits &= _devices_suffice(need, room, machines.eligible(need.filter).devices)
+    if machines.kernels_max is not None:
+        fits &= room.kernels < machines.kernels_max
+    if rows is not None:
+        fits &= rows
+    return fits
 
 
-def devices_for(
-    request: Request, devices: Sequence[Device], shares: Mapping[int, int]
-) -> DeviceShares | None:
-    """Choose devices one by one, or return `None` when they do not suffice.
-
-    Whole devices need all their shares free, lowest index first. A part of a device goes to the
-    fullest one that has room, lowest index first among equals.
-    """
-    if not request.gpu_shares:
-        return ()
-    able = [d.index for d in devices if d.mem_bytes >= request.gpu_mem_bytes_min]
-    part = request.device_fraction
-    if part:
-        room = [(shares[index], index) for index in able if shares[index] >= part]
-        return ((min(room)[1], part),) if room else None
-    count = request.devices_whole
-    whole = sorted(index for index in able if shares[index] == DEVICE_SHARES)
-    return tuple((i, DEVICE_SHARES) for i in whole[:count]) if len(whole) >= count else None
-
-
-def fits(request: Request, agent: Agent, free: Usage) -> bool:
-    """Say whether an agent with these free amounts has room, alive or not."""
-    return (
-        request.cpu_milli <= free.cpu_milli
-        and request.mem_bytes <= free.mem_bytes
-        and devices_for(request, agent.capacity.devices, free.shares) is not None
-    )
-
-
-def shortages(request: Request, agent: Agent, free: Usage) -> tuple[Refusal, ...]:
-    """List every slot of which the agent has too little, cpu first; empty when `request` fits."""
-    found = []
-    if request.cpu_milli > free.cpu_milli:
-        numbers = request.cpu_milli, free.cpu_milli, offered("cpu", request, agent)
-        found.append(Refusal(WaitReason.TOO_LITTLE_CPU, "cpu", *numbers))
-    if request.mem_bytes > free.mem_bytes:
-        numbers = request.mem_bytes, free.mem_bytes, offered("mem", request, agent)
-        found.append(Refusal(WaitReason.TOO_LITTLE_MEM, "mem", *numbers))
-    if devices_for(request, agent.capacity.devices, free.shares) is None:
-        found.append(_device_shortage(request, agent, free))
-    return tuple(found)
-
-
-def refusal(request: Request, agent: Agent, free: Usage) -> Refusal | None:
-    """Say why `agent` cannot take `request`, or `None` when it can."""
-    if not agent.takes_kernels:
-        return out_of_service(agent)
-    short = shortages(request, agent, free)
-    return worst(short) if short else None
-
-
-def out_of_service(agent: Agent) -> Refusal:
-    """Say why an agent gets no new kernels at all."""
-    return NOT_ALIVE if agent.status is not AgentStatus.ALIVE else DRAINED
-
-
-def worst(short: Sequence[Refusal]) -> Refusal:
-    """The shortage that binds: one for ever before others, then the largest, then the first."""
-    return max(short, key=lambda refusal: (refusal.for_ever, refusal.missing))
-
-
-def offered(slot: str, request: Request, agent: Agent) -> int:
-    """What the empty agent has of a slot, as far as `request` can use it; see `Refusal.total`."""
-    capacity = agent.capacity
-    if slot == "cpu":
-        return capacity.cpu_milli
-    if slot == "mem":
-        return capacity.mem_bytes
-    if slot == "gpu":
-        able = [d for d in capacity.devices if d.mem_bytes >= request.gpu_mem_bytes_min]
-        return len(able) * DEVICE_SHARES
-    sizes = sorted((device.mem_bytes for device in capacity.devices), reverse=True)
-    count = max(1, request.devices_whole)
-    return sizes[count - 1] if len(sizes) >= count else 0
-
-
-def taken(free: Usage, request: Request, devices: DeviceShares) -> Usage:
-    """What is left of `free` once `request` is placed on `devices`."""
-    return free.plus(
-        -request.cpu_milli, -request.mem_bytes, tuple((index, -part) for index, part in devices)
-    )
-
-
-def _device_shortage(request: Request, agent: Agent, free: Usage) -> Refusal:
-    """Too few devices; or enough of them, but with too little memory, which waiting cannot mend."""
-    devices = agent.capacity.devices
-    able = [d.index for d in devices if d.mem_bytes >= request.gpu_mem_bytes_min]
-    count = max(1, request.devices_whole)
-    if len(devices) >= count > len(able):
-        size = offered("gpu_mem", request, agent)
-        return Refusal(
-            WaitReason.GPU_MEM_TOO_SMALL, "gpu_mem", request.gpu_mem_bytes_min, size, size
-        )
-    shares = [free.shares[index] for index in able]
-    if request.device_fraction:
-        most = max(shares, default=0)
+def _devices_suffice(
+    need: Need, room: Room, devices: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    suffice: NDArray[np.bool_]
+    if devices is None:
+        suffice = room.top >= need.part if need.part else room.whole >= need.whole
+    elif need.part:
+        suffice = np.any(devices & (room.shares >= need.part), axis=1)
     else:
-        most = shares.count(DEVICE_SHARES) * DEVICE_SHARES
-    total = len(able) * DEVICE_SHARES
-    return Refusal(WaitReason.TOO_FEW_GPUS, "gpu", request.gpu_shares, most, total)
+        suffice = np.count_nonzero(devices & (room.shares == DEVICE_SHARES), axis=1) >= need.whole
+    return suffice
 
 
-# --- all kernels of a session in a group ----------------------------------------------------------
+def fits_on(need: Need, machines: Machines, room: Room, row: int) -> bool:
+    """Say whether one row that may be used has room for a kernel; what `fitting` says of it."""
+    if room.cpu.item(row) < need.cpu or room.mem.item(row) < need.mem:
+        return False
+    if need.gpu and not usable_devices(need, room, row, machines.eligible(need.filter).devices):
+        return False
+    return machines.kernels_max is None or room.kernels.item(row) < machines.kernels_max
+
+
+def usable_devices(
+    need: Need, room: Room, row: int, devices: NDArray[np.bool_] | None
+) -> list[int]:
+    """Return the positions of devices that a kernel may use, lowest first; none if too few."""
+    least = need.part or DEVICE_SHARES
+    shares = room.shares[row].tolist()
+    if devices is None:
+        found = [position for position, share in enumerate(shares) if share >= least]
+    else:
+        allowed = devices[row].tolist()
+        found = [p for p, share in enumerate(shares) if share >= least and allowed[p]]
+    return found if len(found) >= max(1, need.whole) else []
+
+
+def choose_devices(
+    need: Need, machines: Machines, room: Room, row: int, ranking: Ranking
+) -> DeviceShares:
+    """Choose devices, by position, on a row that has enough of them.
+
+    Whole devices: the lowest first. A part of one: as the ranking says, else the fullest that has
+    room, the lowest among equals.
+    """
+    if not need.gpu:
+        return ()
+    found = usable_devices(need, room, row, machines.eligible(need.filter).devices)
+    if not need.part:
+        return tuple((position, DEVICE_SHARES) for position in found[: need.whole])
+    chosen = ranking.position(need.request, room, row, found)
+    if chosen is None:
+        shares = room.shares[row].tolist()
+        chosen = min(found, key=lambda position: (shares[position], position))
+    return ((chosen, need.part),)
+
+
+# --- all kernels of a session ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Packing:
-    """Where the kernels of one session would go.
+class Place:
+    """Where one kernel goes: a row, and positions of devices."""
 
-    Attributes:
-        places: Agent and devices by the position of the request; all of them, or those that fit.
-        lacking: The first request without a place, `None` when all have one.
-        free: What is left of the agents that it touches.
-        last: The agent taken last.
-    """
-
-    places: Mapping[int, tuple[AgentId, DeviceShares]]
-    lacking: Request | None
-    free: Mapping[AgentId, Usage]
-    last: AgentId | None
+    row: int
+    devices: DeviceShares
 
 
-def pack(
-    requests: Sequence[Request],
-    agents: Sequence[Agent],
-    free: Mapping[AgentId, Usage],
-    preference: Preference,
-) -> Packing:
-    """Find an agent for each request in turn, on what those before it leave free.
+Places = tuple[Place, ...]
+"""One for each kernel, in the order of the demand."""
 
-    When that leaves one out, the largest are tried first, once. Exact for equal requests; for
-    unequal ones it may miss a packing that exists.
-    """
-    given = _pack(range(len(requests)), requests, agents, free, preference)
-    if given.lacking is None or len(set(requests)) == 1:
-        return given
-    largest_first = sorted(
-        range(len(requests)), key=lambda i: amounts_of(requests[i]), reverse=True
+
+def assignment_of(session: SessionWithKernels, places: Places, machines: Machines) -> Assignment:
+    """Turn places into agents and devices, kernel by kernel."""
+    return tuple(
+        KernelAssignment(
+            kernel.kernel_id,
+            machines.agents[place.row].agent_id,
+            machines.index_of(place.row, place.devices),
+        )
+        for kernel, place in zip(session.kernels, places, strict=True)
     )
-    second = _pack(largest_first, requests, agents, free, preference)
-    return second if second.lacking is None else given
 
 
-def could_ever_fit(requests: Sequence[Request], agents: Iterable[Agent]) -> bool:
-    """Say whether the kernels of one session would fit at once on the agents, were these all empty.
+class Placer:
+    """Finds places in one room, and takes them from it.
 
-    Agents that are LOST or drained may return and count; GONE ones do not.
+    Args:
+        machines: Whose rows they are.
+        room: What is free; it shrinks.
+        ranking: Which rows come first.
+        cursor: The row taken last, for rankings that rotate.
+        rows_of_sessions: The rows on which kernels of a session are, by its name and id.
+        lasting: The room is what is free on the machines: a need that finds no row there need look
+            only at the rows that grow from then on.
+        serving_only: Take only agents that get new kernels at present.
     """
-    present = [agent for agent in agents if agent.status is not AgentStatus.GONE]
-    empty = {agent.agent_id: free_on(agent) for agent in present}
-    return pack(requests, present, empty, Preference()).lacking is None
+
+    def __init__(
+        self,
+        machines: Machines,
+        room: Room,
+        ranking: Ranking,
+        cursor: int = -1,
+        rows_of_sessions: Mapping[str, Iterable[int]] | None = None,
+        *,
+        lasting: bool = False,
+        serving_only: bool = True,
+    ) -> None:
+        self.machines, self.room, self.ranking, self.cursor = machines, room, ranking, cursor
+        self.rows_of_sessions = rows_of_sessions or {}
+        self._lasting, self._serving_only = lasting, serving_only
+        self._base: dict[bool, Ints] = {}
+        self._usable: dict[Need, NDArray[np.bool_] | None] = {}
+        self._seen = room.ticks
+
+    def place(self, demand: Demand) -> Places | None:
+        """Find a place for every kernel and take it; `None`, and nothing is taken, if one has none.
+
+        The demand must make sense.
+        """
+        needs, where = demand.needs, demand.where
+        if len(needs) == 1 and not demand.is_choosy:
+            row = self._best(self.keys(needs[0]))
+            return None if row is None else (self._take(needs[0], row),)
+        tiers = self._tiers(demand)
+        if where.mode is ClusterMode.SINGLE_NODE and len(needs) > 1:
+            return self._on_one_row(needs, tiers)
+        most = where.kernels_per_agent_max
+        if not where.same:
+            return self._anywhere(needs, tiers, most, None)
+        for within in self._domains(needs[0], where.same):
+            places = self._anywhere(needs, tiers, most, within)
+            if places is not None:
+                return places
+        return None
+
+    def beside(self, room: Room) -> "Placer":
+        """Return a placer of another room that is otherwise the same."""
+        return Placer(self.machines, room, self.ranking, self.cursor, self.rows_of_sessions)
+
+    def keys(self, need: Need) -> Ints | None:
+        """Return the key of every row, `NO_ROOM` where a kernel does not fit; `None`: nowhere."""
+        machines, room, ranking = self.machines, self.room, self.ranking
+        if self._lasting and need.refused_at and not self._fits_where_grown(need):
+            return None
+        fits = fitting(need, machines, room, self._usable_rows(need))
+        if ranking.of is None:
+            rows = np.flatnonzero(fits)
+            keys: Ints = np.full(len(fits), NO_ROOM, np.int64)
+            keys[rows] = ranking.keys(need.request, room, rows)
+        else:
+            keys = np.where(fits, self._base_keys(with_devices=need.gpu > 0), NO_ROOM)
+        return keys
+
+    def has_room(self, need: Need) -> bool:
+        """Say whether some row takes a kernel, and remember if none does."""
+        keys = self.keys(need)
+        if keys is not None and bool((keys < NO_ROOM).any()):
+            return True
+        if self._lasting:
+            need.refused_at = self.machines.version
+        return False
+
+    def _fits_where_grown(self, need: Need) -> bool:
+        machines = self.machines
+        grown = machines.grown_since(need.refused_at)
+        if grown is None or len(grown) > GROWN_FEW:
+            return True
+        usable = self._usable_rows(need)
+        return any(
+            (usable is None or usable[row]) and fits_on(need, machines, self.room, row)
+            for row in grown.tolist()
+        )
+
+    def _usable_rows(self, need: Need) -> NDArray[np.bool_] | None:
+        """What `Machines.usable` says, remembered for as long as this placer lives."""
+        try:
+            return self._usable[need]
+        except KeyError:
+            rows = self.machines.usable(need.filter, serving_only=self._serving_only)
+            self._usable[need] = rows
+            return rows
+
+    def _base_keys(self, *, with_devices: bool) -> Ints:
+        """The keys by what is free alone, kept in step with what is taken from the room."""
+        room, of = self.room, self.ranking.of
+        assert of is not None
+        if room.ticks != self._seen:
+            for row in room.touched_since(self._seen):
+                free = room.gpu.item(row), room.cpu.item(row), room.mem.item(row)
+                for devices, keys in self._base.items():
+                    keys[row] = of(devices, *free)
+            self._seen = room.ticks
+        with_devices &= self.ranking.minds_devices
+        found = self._base.get(with_devices)
+        if found is None:
+            found = self._base[with_devices] = of(with_devices, room.gpu, room.cpu, room.mem)
+        return found
+
+    def give_back(self, needs: Sequence[Need], places: Sequence[Place]) -> None:
+        """Undo what `place` took."""
+        for need, place in zip(needs, places, strict=True):
+            self.room.give_back(place.row, need.cpu, need.mem, place.devices)
+
+    def partly(self, demand: Demand) -> tuple[dict[int, Place], Need | None]:
+        """Take as many kernels as possible, in order; return them and the first without a place."""
+        places: dict[int, Place] = {}
+        used: Counter[int] = Counter()
+        lacking: dict[Need, None] = {}
+        for number, need in enumerate(demand.needs):
+            if need in lacking:
+                continue
+            row = self._next(
+                need, self._tiers(demand), demand.where.kernels_per_agent_max, used, None
+            )
+            if row is None:
+                lacking[need] = None
+            else:
+                places[number] = self._take(need, row)
+                used[row] += 1
+        return places, next(iter(lacking), None)
+
+    # --- several kernels --------------------------------------------------------------------------
+
+    def _anywhere(
+        self,
+        needs: Sequence[Need],
+        tiers: Ints | None,
+        most: int | None,
+        within: NDArray[np.bool_] | None,
+    ) -> Places | None:
+        """Kernel by kernel as given; if one is left out, once more with the largest first."""
+        given = range(len(needs))
+        places = self._in_turn(given, needs, tiers, most, within)
+        if places is None and len(set(needs)) > 1:
+            largest_first = sorted(
+                given, key=lambda number: amounts_of(needs[number].request), reverse=True
+            )
+            places = self._in_turn(largest_first, needs, tiers, most, within)
+        return places
+
+    def _in_turn(
+        self,
+        order: Iterable[int],
+        needs: Sequence[Need],
+        tiers: Ints | None,
+        most: int | None,
+        within: NDArray[np.bool_] | None,
+    ) -> Places | None:
+        places: dict[int, Place] = {}
+        used: Counter[int] = Counter()
+        cursor = self.cursor
+        for number in order:
+            row = self._next(needs[number], tiers, most, used, within)
+            if row is None:
+                self.give_back([needs[n] for n in places], list(places.values()))
+                self.cursor = cursor
+                return None
+            places[number] = self._take(needs[number], row)
+            used[row] += 1
+        return tuple(places[number] for number in range(len(needs)))
+
+    def _next(
+        self,
+        need: Need,
+        tiers: Ints | None,
+        most: int | None,
+        used: Counter[int],
+        within: NDArray[np.bool_] | None,
+    ) -> int | None:
+        keys = self.keys(need)
+        if keys is None:
+            return None
+        full = [row for row, count in used.items() if most is not None and count >= most]
+        if full or within is not None:
+            keys[full] = NO_ROOM
+            if within is not None:
+                keys[~within] = NO_ROOM
+        return self._best_of_tiers(keys, tiers)
+
+    def _on_one_row(self, needs: Sequence[Need], tiers: Ints | None) -> Places | None:
+        every = total([need.request for need in needs])
+        where = needs[0].filter
+        for need in needs[1:]:
+            where = _narrower(where, need.filter)
+        fits = np.ones(len(self.machines.agents), bool)
+        for need in set(needs):
+            keys = self.keys(need)
+            if keys is None:
+                return None
+            fits &= keys < NO_ROOM
+        fits = fitting(Need(every, where), self.machines, self.room, fits)
+        keys = np.full(len(fits), NO_ROOM, np.int64)
+        rows = np.flatnonzero(fits)
+        keys[rows] = self.ranking.keys(every, self.room, rows)
+        while (row := self._best_of_tiers(keys, tiers)) is not None:
+            places = self._all_on(row, needs)
+            if places is not None:
+                return places
+            keys[row] = NO_ROOM
+        return None
+
+    def _all_on(self, row: int, needs: Sequence[Need]) -> Places | None:
+        """Put all kernels on one row, those that want whole devices first."""
+        places: dict[int, Place] = {}
+        cursor = self.cursor
+        order = sorted(range(len(needs)), key=lambda n: (-needs[n].whole, -needs[n].part))
+        for number in order:
+            if not fits_on(needs[number], self.machines, self.room, row):
+                self.give_back([needs[n] for n in places], list(places.values()))
+                self.cursor = cursor
+                return None
+            places[number] = self._take(needs[number], row)
+        return tuple(places[number] for number in range(len(needs)))
+
+    def _domains(self, need: Need, label: str) -> Iterator[NDArray[np.bool_]]:
+        """Yield the rows of each value of a label, the one with the best row first."""
+        keys = self.keys(need)
+        if keys is None:
+            return
+        best: dict[str, int] = {}
+        for row in np.argsort(keys, kind="stable").tolist():
+            value = self.machines.agents[row].labels.get(label)
+            if keys[row] < NO_ROOM and value is not None:
+                best.setdefault(value, row)
+        for value in best:
+            yield np.array([agent.labels.get(label) == value for agent in self.machines.agents])
+
+    # --- one row ----------------------------------------------------------------------------------
+
+    def _take(self, need: Need, row: int) -> Place:
+        devices = choose_devices(need, self.machines, self.room, row, self.ranking)
+        self.room.take(row, need.cpu, need.mem, devices)
+        self.cursor = row
+        return Place(row, devices)
+
+    def _best(self, keys: Ints | None) -> int | None:
+        if keys is None or not len(keys):
+            return None
+        if self.ranking.rotates:
+            after = np.flatnonzero(keys[self.cursor + 1 :] < NO_ROOM)
+            if len(after):
+                return int(after[0]) + self.cursor + 1
+        row = int(keys.argmin())
+        return None if keys.item(row) == NO_ROOM else row
+
+    def _best_of_tiers(self, keys: Ints, tiers: Ints | None) -> int | None:
+        if tiers is None:
+            return self._best(keys)
+        for tier in np.unique(tiers).tolist():
+            row = self._best(np.where(tiers == tier, keys, NO_ROOM))
+            if row is not None:
+                return row
+        return None
+
+    def _tiers(self, demand: Demand) -> Ints | None:
+        """Which rows are to be taken before others: 0 preferred, 1, 2 spread from, 3 avoided."""
+        if not demand.is_choosy:
+            return None
+        where = demand.where
+        tiers: Ints = np.ones(len(self.machines.agents), np.int64)
+        for row, agent in enumerate(self.machines.agents if where.prefer else ()):
+            if agent.name in where.prefer or agent.agent_id in where.prefer:
+                tiers[row] = 0
+        for name in where.pack_with:
+            tiers[list(self.rows_of_sessions.get(name, ()))] = 0
+        for name in where.spread_with:
+            tiers[list(self.rows_of_sessions.get(name, ()))] = 2
+        tiers[self.machines.rows_of(demand.avoid)] = 3
+        return tiers
 
 
-def _pack(
-    order: Iterable[int],
-    requests: Sequence[Request],
-    agents: Sequence[Agent],
-    free: Mapping[AgentId, Usage],
-    preference: Preference,
-) -> Packing:
-    places: dict[int, tuple[AgentId, DeviceShares]] = {}
-    lacking: dict[Request, None] = {}
-    left: dict[AgentId, Usage] = {}
-    last = preference.last
-    for position in order:
-        request = requests[position]
-        if request in lacking:
-            continue
-        best = None
-        for agent in agents:
-            now = left.get(agent.agent_id) or free[agent.agent_id]
-            if fits(request, agent, now):
-                key = preference.key(request, agent, now, last)
-                if best is None or key < best[0]:
-                    best = key, agent, now
-        if best is None:
-            lacking[request] = None
-            continue
-        _, agent, now = best
-        devices = devices_for(request, agent.capacity.devices, now.shares)
-        assert devices is not None
-        left[agent.agent_id] = taken(now, request, devices)
-        places[position] = agent.agent_id, devices
-        last = agent.agent_id
-    return Packing(places, next(iter(lacking), None), left, last)
+def _narrower(one: Filter, other: Filter) -> Filter:
+    """Filters of one session differ in nothing but the memory of devices."""
+    return one if one.gpu_mem_bytes_min >= other.gpu_mem_bytes_min else other

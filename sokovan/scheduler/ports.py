@@ -9,6 +9,7 @@ from sokovan.domain.reasons import Wait
 from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import AgentId, Assignment, SessionId, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
+from sokovan.placement.snapshot import Snapshot
 from sokovan.scheduler.messages import (
     AgentHello,
     KernelReport,
@@ -152,9 +153,13 @@ class SchedulingData:
     """Of these agents, leftovers included."""
     pending: tuple[SessionWithKernels, ...] = ()
     """Those whose last failed attempt is long enough ago."""
+    running: tuple[SessionWithKernels, ...] = ()
+    """Those on the agents: whose they are, and when they should end."""
     waiting_for_old: frozenset[SessionId] = frozenset()
     """Sessions with leftovers whose agent's grace has not passed."""
     now: float = 0.0
+    snapshot: Snapshot | None = None
+    """All of this as kept up to date from pass to pass; the rest is then left empty."""
 
 
 @dataclass(frozen=True, slots=True)

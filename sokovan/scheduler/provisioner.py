@@ -24,11 +24,12 @@ class PlacementProvisioner:
         self, scaling_group: str, scheduling_data: SchedulingData
     ) -> ScheduleResult:
         """Place what can be placed; give a reason for everything that waits."""
-        plan = place(snapshot_of(scheduling_data))
+        snapshot = snapshot_of(scheduling_data)
+        plan = place(snapshot)
         never = [
             session
-            for session in scheduling_data.pending
-            if session.session_id in plan.never_fits and session.priority > SESSION_PRIORITY_MIN
+            for session in map(snapshot.queue.__getitem__, sorted(plan.never_fits))
+            if session.priority > SESSION_PRIORITY_MIN
         ]
         return ScheduleResult(
             scheduled_sessions=[

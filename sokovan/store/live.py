@@ -10,12 +10,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from sokovan.domain.cluster import Agent, AgentStatus
+from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
 from sokovan.domain.reasons import Wait
 from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import AgentId, SessionId, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
+from sokovan.placement.snapshot import Snapshot
 from sokovan.scheduler.settle import NotedWait
+from sokovan.store.grounds import Grounds
 
 
 class Live:
@@ -33,6 +35,7 @@ class Live:
         self._by_status: dict[tuple[str, SessionStatus], dict[SessionId, None]] = defaultdict(dict)
         self._holds: dict[AgentId, dict[str, Hold]] = defaultdict(dict)
         self._leftovers: dict[str, Hold] = {}
+        self._grounds = Grounds(self.sessions, self._as_placement_sees)
 
     def become(self, other: "Live") -> None:
         """Show what `other` shows; what only memory knows (waits, last contact) is kept.
@@ -44,6 +47,7 @@ class Live:
         facts = {i: wait for i, wait in self.facts.items() if i in other.sessions}
         self.__dict__.update(other.__dict__)
         self.waits, self.facts, self.heard = waits, facts, connected
+        self._grounds = Grounds(self.sessions, self._as_placement_sees)
         self.put_agents(
             _as_heard(agent, heard.get(agent.agent_id)) for agent in list(self.agents.values())
         )
@@ -61,12 +65,14 @@ class Live:
             else:
                 self.sessions[session_id] = session
                 self._by_status[session.scaling_group, session.status][session_id] = None
+            self._grounds.put_session(session)
 
     def forget_session(self, session_id: SessionId) -> None:
         """Forget a session that the database does not have as live."""
         before = self.sessions.pop(session_id, None)
         if before is not None:
             del self._by_status[before.scaling_group, before.status][session_id]
+            self._grounds.drop_session(before)
             self.forget_wait(session_id)
 
     def forget_wait(self, session_id: SessionId) -> None:
@@ -79,16 +85,19 @@ class Live:
         self._holds[AgentId(hold.agent_id)][hold.token] = hold
         if hold.is_leftover:
             self._leftovers[hold.token] = hold
+        self._grounds.put_hold(hold)
 
     def drop_hold(self, hold: Hold) -> None:
         """Forget a hold."""
         self._holds[AgentId(hold.agent_id)].pop(hold.token, None)
         self._leftovers.pop(hold.token, None)
+        self._grounds.drop_hold(hold)
 
     def put_agents(self, agents: Iterable[Agent]) -> None:
         """Take over agents as they are now."""
         for agent in agents:
             self.agents[agent.agent_id] = agent
+            self._grounds.put_agent(agent)
 
     def introduce(self, agent: Agent) -> None:
         """Take over an agent that has introduced itself to this manager."""
@@ -106,6 +115,7 @@ class Live:
         """Forget an agent that was removed."""
         self.agents.pop(agent_id, None)
         self.heard.discard(agent_id)
+        self._grounds.forget_agent(agent_id)
 
     def in_statuses(
         self, scaling_group: str, statuses: Iterable[SessionStatus]
@@ -130,14 +140,25 @@ class Live:
             key=lambda agent: agent.agent_id,
         )
 
-    def agents_to_place_on(self, scaling_group: str) -> list[Agent]:
-        """Return a group's agents as placement is to see them: one not heard of yet is lost."""
-        return [
-            replace(agent, status=AgentStatus.LOST)
-            if agent.status is AgentStatus.ALIVE and agent.agent_id not in self.heard
-            else agent
-            for agent in self.agents_of(scaling_group)
-        ]
+    def snapshot(self, group: ScalingGroup, now: float) -> Snapshot:
+        """Return what placement works on; the same object every time, brought up to date."""
+        ground = self._grounds.of(group, self.agents_of(group.name), self.holds_on)
+        old = frozenset(
+            SessionId(hold.session_id)
+            for hold in self.leftovers()
+            if self._may_still_run(AgentId(hold.agent_id))
+        )
+        return ground.at(now, group, old)
+
+    def _may_still_run(self, agent_id: AgentId) -> bool:
+        agent = self.agents.get(agent_id)
+        return agent is not None and agent.status is not AgentStatus.GONE
+
+    def _as_placement_sees(self, agent: Agent) -> Agent:
+        """An agent that is not heard of yet is lost to placement."""
+        if agent.status is AgentStatus.ALIVE and agent.agent_id not in self.heard:
+            return replace(agent, status=AgentStatus.LOST)
+        return agent
 
 
 def _as_heard(agent: Agent, before: Agent | None) -> Agent:

@@ -1,12 +1,14 @@
 """What handlers and the coordinator ask of the store: answered from the shadow, without a query."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sokovan.clock import Clock
-from sokovan.domain.cluster import AgentStatus, ScalingGroup
-from sokovan.domain.reasons import Wait
-from sokovan.domain.sessions import AgentId, SessionId, SessionWithKernels
+from sokovan.domain.cluster import ScalingGroup
+from sokovan.domain.reasons import Wait, WaitReason
+from sokovan.domain.sessions import SessionId, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
+from sokovan.placement.engine import place
+from sokovan.placement.snapshot import Snapshot
 from sokovan.scheduler.ports import (
     PendingTimeoutSessionData,
     SchedulingData,
@@ -16,12 +18,13 @@ from sokovan.scheduler.ports import (
     TerminatingSessionData,
 )
 from sokovan.scheduler.settle import NotedWait, StageLoad
-from sokovan.scheduler.stages import SCHEDULE_SESSIONS, Stage
+from sokovan.scheduler.stages import SCHEDULE_SESSIONS, SWEEP_SESSIONS, Stage
 from sokovan.store.answers import to_prepare, to_start, to_terminate
 from sokovan.store.changes import load_specs
 from sokovan.store.engine import Database
 from sokovan.store.live import Live
 from sokovan.store.rows import spec_of
+from sokovan.store.waiting import Waiting
 
 
 class Loads:
@@ -39,6 +42,7 @@ class Loads:
         self._database = database
         self._clock = clock
         self._groups = dict(groups)
+        self._waiting = {name: Waiting() for name in groups}
         self.taken_over_at = 0.0
         self.live = Live()
 
@@ -50,28 +54,8 @@ class Loads:
         return SessionsForPullResult([to_prepare(s) for s in self._live_ones(session_ids)])
 
     async def get_scheduling_data(self, scaling_group: str) -> SchedulingData | None:
-        group = self._groups.get(scaling_group)
-        if group is None:
-            return None
-        now = self._clock.now()
-        on = self.live.agents_to_place_on(scaling_group)
-        pending = self.live.in_statuses(scaling_group, SCHEDULE_SESSIONS.takes)
-        return SchedulingData(
-            group,
-            tuple(on),
-            tuple(hold for agent in on for hold in self.live.holds_on(agent.agent_id)),
-            tuple(s for s in pending if not _backs_off(s, SCHEDULE_SESSIONS, now)),
-            frozenset(
-                SessionId(hold.session_id)
-                for hold in self.live.leftovers()
-                if self._may_still_run(AgentId(hold.agent_id))
-            ),
-            now,
-        )
-
-    def _may_still_run(self, agent_id: AgentId) -> bool:
-        agent = self.live.agents.get(agent_id)
-        return agent is not None and agent.status is not AgentStatus.GONE
+        snapshot = self.snapshot(scaling_group)
+        return SchedulingData(snapshot.group, snapshot=snapshot) if snapshot else None
 
     async def search_sessions_with_kernels_and_user(
         self, querier: SessionQuerier
@@ -128,7 +112,7 @@ class Loads:
         now = self._clock.now()
         taken: list[SessionWithKernels] = []
         backing_off: list[SessionWithKernels] = []
-        for session in self.live.in_statuses(scaling_group, stage.takes):
+        for session in self._to_look_at(scaling_group, stage, note_after_s):
             (backing_off if _backs_off(session, stage, now) else taken).append(session)
         awaited = self.live.in_statuses(scaling_group, stage.awaits)
         if stage.limit_is_walltime:
@@ -144,6 +128,35 @@ class Loads:
             self.taken_over_at,
         )
 
+    def _to_look_at(
+        self, scaling_group: str, stage: Stage, note_after_s: float
+    ) -> Iterable[SessionWithKernels]:
+        """Return those of the sessions a stage takes for which it may have something to do."""
+        if stage is SCHEDULE_SESSIONS:
+            snapshot = self.snapshot(scaling_group)
+            assert snapshot is not None
+            return self._waiting[scaling_group].with_news(snapshot, self.live.waits, note_after_s)
+        sessions = self.live.in_statuses(scaling_group, stage.takes)
+        if stage is SWEEP_SESSIONS:
+            return [s for s in sessions if self.pending_timeout_of(s) is not None]
+        return sessions
+
+    def snapshot(self, scaling_group: str) -> Snapshot | None:
+        """Return what placement works on now; `None` when there is no such group."""
+        group = self._groups.get(scaling_group)
+        return self.live.snapshot(group, self._clock.now()) if group else None
+
+    def wait_of(self, session: SessionWithKernels) -> Wait:
+        """Return why a PENDING session waits, as a pass would find it now."""
+        snapshot = self.snapshot(session.scaling_group)
+        wait = place(snapshot).waits.get(session.session_id) if snapshot else None
+        if wait is None:
+            return Wait(WaitReason.NOT_EXAMINED_YET)
+        noted = self.live.facts.get(session.session_id)
+        if noted is not None and noted.code is wait.code is WaitReason.WAITING_FOR_RETRY:
+            return Wait(wait.code, {**noted.facts, **wait.facts})
+        return wait
+
     def note_waits(self, waits: Mapping[SessionId, Wait]) -> None:
         """Keep the present waiting reason of each session that was left alone, and since when."""
         now = self._clock.now()
@@ -152,7 +165,8 @@ class Loads:
             before = noted.get(session_id)
             if before is None or before.code != wait.code:
                 noted[session_id] = NotedWait(wait.code.value, now)
-        self.live.facts.update(waits)
+            if wait.code is WaitReason.WAITING_FOR_RETRY:
+                self.live.facts[session_id] = wait
         for session_id in waits.keys() - self.live.sessions.keys():  # they ended meanwhile
             self.live.forget_wait(session_id)
 

@@ -1,0 +1,68 @@
+"""Which of the sessions that wait a scheduling pass has news for: not all of them, every time."""
+
+from collections.abc import Iterator, Mapping
+
+from sokovan.domain.sessions import SessionId, SessionWithKernels
+from sokovan.placement.engine import Plan, place
+from sokovan.placement.snapshot import Snapshot
+from sokovan.scheduler.settle import NotedWait
+from sokovan.scheduler.stages import SCHEDULE_SESSIONS
+
+NOTED_MAX = 500
+"""So many waiting sessions at most get a line in their history by one pass; the others by later
+ones, so that writing lines never keeps a session from starting."""
+
+
+class Waiting:
+    """Remembers when all that wait were last looked through."""
+
+    def __init__(self) -> None:
+        self._looked_through_at = float("-inf")
+
+    def with_news(
+        self, snapshot: Snapshot, noted: Mapping[SessionId, NotedWait], every_s: float
+    ) -> list[SessionWithKernels]:
+        """Return those that came in, changed or can be placed; at times, all with a new reason.
+
+        Args:
+            snapshot: What a pass works on.
+            noted: Why each waited so far.
+            every_s: How often all are looked through.
+        """
+        plan = place(snapshot)
+        queue = snapshot.queue
+        ids = dict.fromkeys((*plan.placed, *sorted(queue.news)))
+        if snapshot.now - self._looked_through_at >= every_s:
+            snapshot.memory.clear()  # time alone may have moved a reservation
+            plan = place(snapshot)
+            found = list(_due(snapshot, plan, noted))
+            ids |= dict.fromkeys((*plan.placed, *found[:NOTED_MAX]))
+            if len(found) <= NOTED_MAX:
+                self._looked_through_at = snapshot.now
+        return [queue[session_id] for session_id in ids]
+
+
+def _due(
+    snapshot: Snapshot, plan: Plan, noted: Mapping[SessionId, NotedWait]
+) -> Iterator[SessionId]:
+    """Yield those whose reason has changed or is not in their history, and those with limits."""
+    yield from plan.never_fits
+    limited = SCHEDULE_SESSIONS.name in snapshot.group.limits
+    for lane in snapshot.queue.lanes():
+        code = None
+        for *_, session_id, session in lane.entries:
+            if session_id in plan.placed:
+                continue
+            if session_id in snapshot.waiting_for_old:
+                own = plan.waits[session_id].code
+            else:
+                own = code = code or plan.waits[session_id].code
+            if limited or session.limits or _is_new(session, own, noted.get(session_id)):
+                yield session_id
+    for session_id, session in snapshot.queue.aside.items():
+        if limited or _is_new(session, plan.waits[session_id].code, noted.get(session_id)):
+            yield session_id
+
+
+def _is_new(session: SessionWithKernels, code: str, before: NotedWait | None) -> bool:
+    return before is None or before.code != code or session.noted_reason != code
