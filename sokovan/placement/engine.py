@@ -305,7 +305,7 @@ class Pass:
                 yield Line(lane)
 
     def never(self, demand: Demand) -> Wait | None:
-        """Say why a demand can never be met, or `None`; found once while the agents stay the same."""
+        """Say why a demand can never be met, or `None`; found once while the agents stay alike."""
         if demand.judged_at != self.machines.statics:
             demand.judged_at = self.machines.statics
             demand.never = never_fits(demand, self.machines)

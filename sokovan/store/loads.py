@@ -165,8 +165,7 @@ class Loads:
             before = noted.get(session_id)
             if before is None or before.code != wait.code:
                 noted[session_id] = NotedWait(wait.code.value, now)
-            if wait.code is WaitReason.WAITING_FOR_RETRY:
-                self.live.facts[session_id] = wait
+        self.live.facts.update(waits)
         for session_id in waits.keys() - self.live.sessions.keys():  # they ended meanwhile
             self.live.forget_wait(session_id)
 
