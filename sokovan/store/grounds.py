@@ -116,6 +116,11 @@ class Grounds:
         if (ground := self._of.get(session.scaling_group)) is not None:
             ground.snapshot.queue.drop(session.session_id)
 
+    def forget_news(self, session: SessionWithKernels) -> None:
+        """Note that what is new about a session has been looked at."""
+        if (ground := self._of.get(session.scaling_group)) is not None:
+            ground.snapshot.queue.news.discard(session.session_id)
+
     def put_agent(self, agent: Agent) -> None:
         """Take over an agent as it is now; it may have come from another group."""
         for name, ground in self._of.items():
