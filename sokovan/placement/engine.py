@@ -75,23 +75,22 @@ def place(snapshot: Snapshot) -> Plan:
 def run(snapshot: Snapshot) -> "Pass":
     """Return the pass over a snapshot; the last one, if nothing has changed since."""
     snapshot.queue.open_gates(snapshot.now)
-    value = (
-        snapshot.machines.version,
-        snapshot.queue.version,
-        snapshot.group,
-        snapshot.waiting_for_old,
-    )
-    kept = snapshot.memory.get("pass")
-    if kept is not None and kept[0] is snapshot.machines and kept[1] == value:
-        last: Pass = kept[2]
-        return last
+    kept: tuple[object, Pass] | None = snapshot.memory.get("pass")
+    if kept is not None and kept[0] == _version_of(snapshot):
+        return kept[1]
     done = Pass(snapshot, lasting=True)
     done.run()
-    snapshot.memory["pass"] = (snapshot.machines, value, done)
     if done.plan.placed:
         # What was taken may yet be refused by the store: those rows are to be looked at again.
-        snapshot.machines.grow(done.placer.room.touched)
+        snapshot.machines.grow(done.room.touched)
+    snapshot.memory["pass"] = (_version_of(snapshot), done)
     return done
+
+
+def _version_of(snapshot: Snapshot) -> tuple[object, ...]:
+    """What changes whenever something does that may change the next plan."""
+    machines, queue = snapshot.machines, snapshot.queue
+    return id(machines), machines.version, queue.version, snapshot.group, snapshot.waiting_for_old
 
 
 class Pass:
