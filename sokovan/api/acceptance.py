@@ -10,12 +10,16 @@ from sokovan.domain.errors import (
     InvalidRequestError,
     UnknownGroupError,
 )
+from sokovan.domain.labels import check_label_name
 from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.sessions import SESSION_PRIORITY_MAX, SESSION_PRIORITY_MIN, SessionSpec
+from sokovan.domain.where import Where, contradiction
 from sokovan.placement.binding import never_fits
 from sokovan.placement.explain import sentence
 from sokovan.scheduler.stages import LIMITED
 
+NAMED_MAX = 10
+"""How many agents a refusal names."""
 _ENV_NAME = re.compile(r"[^=\0]+")
 DEPENDENCIES_MAX = 1000
 
@@ -43,6 +47,7 @@ def check(spec: SessionSpec, groups: Mapping[str, ScalingGroup], agents: Sequenc
     _check_command(spec)
     _check_numbers(spec, group)
     _check_limits(spec)
+    _check_where(spec, agents)
     if spec.allow_infeasible or not any(a.status is not AgentStatus.GONE for a in agents):
         return
     wait = never_fits([spec.request] * spec.kernel_count, agents)
@@ -122,6 +127,40 @@ def _check_limits(spec: SessionSpec) -> None:
             "limits",
             f"{name}: attempts_max must be at least 1 and phase_s_max above 0",
         )
+
+
+def _check_where(spec: SessionSpec, agents: Sequence[Agent]) -> None:
+    where = spec.where
+    name, _, problem = (contradiction(where) or "").partition(": ")
+    _require(not problem, f"where.{'constraints' if name == 'constraint' else name}", problem)
+    most = where.kernels_per_agent_max
+    _require(most is None or most >= 1, "where.kernels_per_agent_max", "must be 1 or more")
+    if where.same:
+        check_label_name(where.same, field="where.same")
+    for constraint in where.constraints:
+        _require(
+            not constraint.is_of_devices or spec.request.gpu_shares > 0,
+            "where.constraints",
+            f"{constraint} is a condition on the GPU asked for; ask for one (--gpu 1)",
+        )
+    if not spec.allow_infeasible and agents:
+        _check_agents(where, spec.scaling_group, agents)
+
+
+def _check_agents(where: Where, scaling_group: str, agents: Sequence[Agent]) -> None:
+    """Refuse names that no agent of the group has: most likely they are misspelt."""
+    known = {name for agent in agents for name in (agent.name, agent.agent_id)}
+    names = sorted({agent.name or agent.agent_id for agent in agents})
+    some = ", ".join(names[:NAMED_MAX]) + " …" * (len(names) > NAMED_MAX)
+    for field in ("agents", "prefer", "exclude"):
+        for name in getattr(where, field):
+            _require(
+                name in known,
+                f"where.{field}",
+                f"the group {scaling_group} has no agent {name!r}; it has {some}; name one of them,"
+                " or submit with allow_infeasible (--allow-infeasible) to have it count when it"
+                " comes",
+            )
 
 
 def _require(holds: bool, field: str, message: str) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from sokovan import __version__
@@ -279,20 +279,22 @@ class Operations:
 
     async def agents(self) -> list[View]:
         live = self._repository.live
-        return [
-            agent_view(agent, live.holds_on(agent.agent_id))
-            for agent in sorted(live.agents.values(), key=lambda a: (a.name, a.agent_id))
-        ]
+        by_name = sorted(live.agents.values(), key=lambda a: (a.name, a.agent_id))
+        return [self._agent_view(agent.agent_id) for agent in by_name]
 
     async def set_drained(self, agent: str, *, drained: bool, reason: str = "") -> View:
         agent_id = self._agent(agent).agent_id
         self._tell(await self._repository.set_drained(agent_id, drained=drained, reason=reason))
-        live = self._repository.live
-        return agent_view(live.agents[agent_id], live.holds_on(agent_id))
+        return self._agent_view(agent_id)
+
+    async def set_labels(self, agent: str, changes: Mapping[str, str | None]) -> View:
+        agent_id = self._agent(agent).agent_id
+        self._tell(await self._repository.set_labels(agent_id, changes))
+        return self._agent_view(agent_id)
 
     async def remove_agent(self, agent: str, *, force: bool = False) -> View:
         found = self._agent(agent)
-        view = agent_view(found, self._repository.live.holds_on(found.agent_id))
+        view = self._agent_view(found.agent_id)
         self._tell(await self._repository.remove_agent(found.agent_id, force=force))
         return view
 
@@ -309,6 +311,10 @@ class Operations:
             ids = ", ".join(f"{agent.agent_id} ({agent.status})" for agent in named)
             raise AmbiguousIdError(f"{ref!r} could be {ids}; name it by its id")
         return named[0]
+
+    def _agent_view(self, agent_id: AgentId) -> View:
+        live = self._repository.live
+        return agent_view(live.agents[agent_id], live.holds_on(agent_id))
 
     async def _resolve(self, ref: str, owner: str) -> SessionId:
         if ref in self._repository.live.sessions:

@@ -43,7 +43,8 @@ def check_label_name(name: str, *, field: str) -> None:
     """
     if name in BUILT_IN:
         raise InvalidRequestError(
-            f"{field}: every agent has {name} by itself; give the label another name", field=field
+            f"{field}: every agent has {name} by itself, and it is no label; name another one",
+            field=field,
         )
     if not ATTRIBUTE.fullmatch(name):
         raise InvalidRequestError(
