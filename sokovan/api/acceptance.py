@@ -141,7 +141,7 @@ def _check_where(spec: SessionSpec, agents: Sequence[Agent]) -> None:
         _require(
             not constraint.is_of_devices or spec.request.gpu_shares > 0,
             "where.constraints",
-            f"{constraint} is a condition on the GPU asked for; ask for one (--gpu 1)",
+            f"{str(constraint)[:80]} is a condition on the GPU asked for; ask for one (--gpu 1)",
         )
     if not spec.allow_infeasible and agents:
         _check_agents(where, spec.scaling_group, agents)

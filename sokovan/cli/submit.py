@@ -98,7 +98,7 @@ def session_options(
             "--constraint",
             "-C",
             metavar="EXPR",
-            help="Only where this is so: rack=r1|r2, gpu_model!=T4, mem_gpu>=40G; repeatable.",
+            help="Only where this is so: rack=r1, gpu_model!=T4, mem_gpu>=40G; repeatable.",
         ),
     ] = None,
     arch: Annotated[
