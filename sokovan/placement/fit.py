@@ -32,12 +32,17 @@ def fitting(
     if need.mem:
         fits &= room.mem >= need.mem
     if need.gpu:
-        fits &= _devices_suffice(need, room, machines.eligible(need.filter).devices)
+        fits &= _devices_suffice(need, room, devices_for(need, machines))
     if machines.kernels_max is not None:
         fits &= room.kernels < machines.kernels_max
     if rows is not None:
         fits &= rows
     return fits
+
+
+def devices_for(need: Need, machines: Machines) -> NDArray[np.bool_] | None:
+    """Return which devices a kernel may use, by row and position; `None`: all."""
+    return machines.eligible(need.filter).devices if need.minds_devices else None
 
 
 def _devices_suffice(
@@ -57,7 +62,7 @@ def fits_on(need: Need, machines: Machines, room: Room, row: int) -> bool:
     """Say whether one row that may be used has room for a kernel; what `fitting` says of it."""
     if room.cpu.item(row) < need.cpu or room.mem.item(row) < need.mem:
         return False
-    if need.gpu and not usable_devices(need, room, row, machines.eligible(need.filter).devices):
+    if need.gpu and not usable_devices(need, room, row, devices_for(need, machines)):
         return False
     return machines.kernels_max is None or room.kernels.item(row) < machines.kernels_max
 
@@ -86,7 +91,7 @@ def choose_devices(
     """
     if not need.gpu:
         return ()
-    found = usable_devices(need, room, row, machines.eligible(need.filter).devices)
+    found = usable_devices(need, room, row, devices_for(need, machines))
     if not need.part:
         return tuple((position, DEVICE_SHARES) for position in found[: need.whole])
     chosen = ranking.position(need.request, room, row, found)
