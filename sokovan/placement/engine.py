@@ -90,7 +90,7 @@ def run(snapshot: Snapshot) -> "Pass":
     snapshot.memory["pass"] = (snapshot.machines, value, done)
     if done.plan.placed:
         # What was taken may yet be refused by the store: those rows are to be looked at again.
-        snapshot.machines.grow(done.placer.room.touched)
+        snapshot.machines.grow(set(done.room.touched))
     return done
 
 

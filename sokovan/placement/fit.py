@@ -158,7 +158,7 @@ class Placer:
         self._lasting, self._serving_only = lasting, serving_only
         self._base: dict[bool, Ints] = {}
         self._usable: dict[Need, NDArray[np.bool_] | None] = {}
-        self._seen = room.ticks
+        self._seen = len(room.touched)
 
     def place(self, demand: Demand) -> Places | None:
         """Find a place for every kernel and take it; `None`, and nothing is taken, if one has none.
@@ -232,12 +232,12 @@ class Placer:
         """The keys by what is free alone, kept in step with what is taken from the room."""
         room, of = self.room, self.ranking.of
         assert of is not None
-        if room.ticks != self._seen:
-            for row in room.touched_since(self._seen):
+        if len(room.touched) != self._seen:
+            for row in set(room.touched[self._seen :]):
                 free = room.gpu.item(row), room.cpu.item(row), room.mem.item(row)
                 for devices, keys in self._base.items():
                     keys[row] = of(devices, *free)
-            self._seen = room.ticks
+            self._seen = len(room.touched)
         with_devices &= self.ranking.minds_devices
         found = self._base.get(with_devices)
         if found is None:
