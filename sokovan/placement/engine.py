@@ -82,7 +82,7 @@ def run(snapshot: Snapshot) -> "Pass":
     done.run()
     if done.plan.placed:
         # What was taken may yet be refused by the store: those rows are to be looked at again.
-        snapshot.machines.grow(done.room.touched)
+        snapshot.machines.grow(set(done.room.touched))
     snapshot.memory["pass"] = (_version_of(snapshot), done)
     return done
 

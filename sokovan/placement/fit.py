@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,17 @@ def fitting(
     if need.mem:
         fits &= room.mem >= need.mem
     if need.gpu:
-        fits &= _devices_suffice(need, room, machines.eligible(need.filter).devices)
+        fits &= _devices_suffice(need, room, devices_for(need, machines))
     if machines.kernels_max is not None:
         fits &= room.kernels < machines.kernels_max
     if rows is not None:
         fits &= rows
     return fits
+
+
+def devices_for(need: Need, machines: Machines) -> NDArray[np.bool_] | None:
+    """Return which devices a kernel may use, by row and position; `None`: all."""
+    return machines.eligible(need.filter).devices if need.minds_devices else None
 
 
 def _devices_suffice(
@@ -57,7 +62,7 @@ def fits_on(need: Need, machines: Machines, room: Room, row: int) -> bool:
     """Say whether one row that may be used has room for a kernel; what `fitting` says of it."""
     if room.cpu.item(row) < need.cpu or room.mem.item(row) < need.mem:
         return False
-    if need.gpu and not usable_devices(need, room, row, machines.eligible(need.filter).devices):
+    if need.gpu and not usable_devices(need, room, row, devices_for(need, machines)):
         return False
     return machines.kernels_max is None or room.kernels.item(row) < machines.kernels_max
 
@@ -86,7 +91,7 @@ def choose_devices(
     """
     if not need.gpu:
         return ()
-    found = usable_devices(need, room, row, machines.eligible(need.filter).devices)
+    found = usable_devices(need, room, row, devices_for(need, machines))
     if not need.part:
         return tuple((position, DEVICE_SHARES) for position in found[: need.whole])
     chosen = ranking.position(need.request, room, row, found)
@@ -99,8 +104,7 @@ def choose_devices(
 # --- all kernels of a session ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where one kernel goes: a row, and positions of devices."""
 
     row: int
@@ -149,11 +153,12 @@ class Placer:
         serving_only: bool = True,
     ) -> None:
         self.machines, self.room, self.ranking, self.cursor = machines, room, ranking, cursor
-        self.rows_of_sessions = rows_of_sessions or {}
+        # Not `or {}`: it would ask how many there are, and so have them all looked up.
+        self.rows_of_sessions = {} if rows_of_sessions is None else rows_of_sessions
         self._lasting, self._serving_only = lasting, serving_only
         self._base: dict[bool, Ints] = {}
         self._usable: dict[Need, NDArray[np.bool_] | None] = {}
-        self._seen = room.ticks
+        self._seen = len(room.touched)
 
     def place(self, demand: Demand) -> Places | None:
         """Find a place for every kernel and take it; `None`, and nothing is taken, if one has none.
@@ -227,12 +232,12 @@ class Placer:
         """The keys by what is free alone, kept in step with what is taken from the room."""
         room, of = self.room, self.ranking.of
         assert of is not None
-        if room.ticks != self._seen:
-            for row in room.touched_since(self._seen):
+        if len(room.touched) != self._seen:
+            for row in set(room.touched[self._seen :]):
                 free = room.gpu.item(row), room.cpu.item(row), room.mem.item(row)
                 for devices, keys in self._base.items():
                     keys[row] = of(devices, *free)
-            self._seen = room.ticks
+            self._seen = len(room.touched)
         with_devices &= self.ranking.minds_devices
         found = self._base.get(with_devices)
         if found is None:

@@ -36,21 +36,10 @@ class Room:
         whole: Devices of the row that are wholly free.
         top: Free shares of the row's freest device.
         kernels: Kernels on the row.
-        touched: The rows changed by this pass, the last one at the end, and at which change.
-        ticks: How many changes there were.
+        touched: The row of each change by this pass, in order; its length says when something was.
     """
 
-    __slots__ = (
-        "cpu",
-        "gpu",
-        "kernels",
-        "mem",
-        "shares",
-        "ticks",
-        "top",
-        "touched",
-        "whole",
-    )
+    __slots__ = ("cpu", "gpu", "kernels", "mem", "shares", "top", "touched", "whole")
 
     def __init__(self, cpu: Ints, mem: Ints, shares: Ints, kernels: Ints) -> None:
         self.cpu, self.mem, self.shares, self.kernels = cpu, mem, shares, kernels
@@ -58,15 +47,14 @@ class Room:
         self.gpu: Ints = present.sum(axis=1)
         self.whole: Ints = (shares == DEVICE_SHARES).sum(axis=1)
         self.top: Ints = present.max(axis=1, initial=0)
-        self.touched: dict[int, int] = {}
-        self.ticks = 0
+        self.touched: list[int] = []
 
     def copy(self) -> "Room":
         """Return an equal room that nothing has touched."""
         room = Room.__new__(Room)
         for name in ("cpu", "mem", "shares", "kernels", "gpu", "whole", "top"):
             setattr(room, name, getattr(self, name).copy())
-        room.touched, room.ticks = {}, 0
+        room.touched = []
         return room
 
     def take(self, row: int, cpu: int, mem: int, devices: DeviceShares) -> None:
@@ -84,7 +72,7 @@ class Room:
                 self.gpu[row] -= DEVICE_SHARES * len(devices)
             else:
                 self._sum_up(row)
-        self.touch(row)
+        self.touched.append(row)
 
     def give_back(self, row: int, cpu: int, mem: int, devices: DeviceShares) -> None:
         """Undo `take`."""
@@ -94,13 +82,7 @@ class Room:
             for position, part in devices:
                 shares[position] += part
             self._sum_up(row)
-        self.touch(row)
-
-    def touch(self, row: int) -> None:
-        """Note that a row has changed."""
-        self.ticks += 1
-        self.touched.pop(row, None)
-        self.touched[row] = self.ticks
+        self.touched.append(row)
 
     def _change(self, row: int, cpu: int, mem: int, kernels: int) -> None:
         if cpu:
@@ -109,15 +91,6 @@ class Room:
             self.mem[row] += mem
         self.kernels[row] += kernels
 
-    def touched_since(self, tick: int) -> list[int]:
-        """Return the rows that have changed since, the last one first."""
-        rows = []
-        for row in reversed(self.touched):
-            if self.touched[row] <= tick:
-                break
-            rows.append(row)
-        return rows
-
     def lower_to(self, row: int, now: "Room", later: "Room") -> None:
         """Let a row have the smaller of what two rooms have of everything."""
         self.cpu[row] = min(now.cpu.item(row), later.cpu.item(row))
@@ -125,7 +98,7 @@ class Room:
         self.kernels[row] = max(now.kernels.item(row), later.kernels.item(row))
         self.shares[row] = np.minimum(now.shares[row], later.shares[row])
         self._sum_up(row)
-        self.touch(row)
+        self.touched.append(row)
 
     def _sum_up(self, row: int) -> None:
         shares = self.shares[row].tolist()
