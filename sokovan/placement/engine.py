@@ -123,8 +123,6 @@ class Pass:
         )
         self.placed: dict[SessionId, Assignment] = {}
         self.verdicts: dict[Demand, Verdict] = {}
-        self.waits: dict[SessionId, Wait] = {}
-        """Of single sessions, where it is not their demand that says why."""
         self.blocked: list[SessionWithKernels] = []
         """Those that found no room, in order, as far as they may get a reservation."""
         self.reservations: dict[SessionId, Reservation] = {}
@@ -150,11 +148,8 @@ class Pass:
             if session.session_id == self._until:
                 return
             if session.session_id in self.snapshot.waiting_for_old:
-                wait = admission(session, self.snapshot)
-                if wait is not None:
-                    self.waits[session.session_id] = wait
-                    line.next()
-                    continue
+                line.next()
+                continue
             places = self._try(line, session)
             if places is None:
                 if self._after_refusal(line, session):
@@ -165,8 +160,8 @@ class Pass:
             if order.by_owner:
                 shares.add(session.owner, line.demand.requests)
             line.next()
-        ids = (entry[2] for lane in never for entry in lane.entries)
-        self.plan = Plan(self.placed, Waits(self), frozenset(ids))
+        ids = frozenset(entry[2] for lane in never for entry in lane.entries)
+        self.plan = Plan(self.placed, Waits(self), ids - self.snapshot.waiting_for_old)
 
     def in_order(self) -> Iterator[Entry]:
         """Yield everybody who is lined up, in the order in which a pass that places none goes."""
@@ -420,7 +415,7 @@ class Whereabouts(Mapping[str, "set[int]"]):
             self._rows.setdefault(name, set()).update(taken.row for taken in places)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Waits(Mapping[SessionId, Wait]):
     """Why each session waits that a pass did not place, worked out when asked for."""
 
@@ -432,10 +427,8 @@ class Waits(Mapping[SessionId, Wait]):
         if session_id in done.placed:
             raise KeyError(session_id)
         session = queue[session_id]
-        if session_id in done.waits:
-            return done.waits[session_id]
         lane = queue.lane_of(session_id)
-        if lane is None:
+        if lane is None or session_id in done.snapshot.waiting_for_old:
             wait = admission(session, done.snapshot)
             return wait or Wait(WaitReason.WAITING_FOR_RETRY, {"retry_at": queue.until(session_id)})
         wait = self._of_demand.get(lane.demand)

@@ -173,7 +173,7 @@ class Placer:
         if where.mode is ClusterMode.SINGLE_NODE and len(needs) > 1:
             return self._on_one_row(needs, tiers)
         most = where.kernels_per_agent_max
-        if not where.same:
+        if not where.same or len(needs) == 1:
             return self._anywhere(needs, tiers, most, None)
         for within in self._domains(needs[0], where.same):
             places = self._anywhere(needs, tiers, most, within)
