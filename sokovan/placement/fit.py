@@ -14,7 +14,7 @@ from sokovan.domain.where import ClusterMode
 from sokovan.placement.filters import Filter
 from sokovan.placement.machines import Ints, Machines, Room
 from sokovan.placement.needs import Demand, Need, amounts_of, total
-from sokovan.placement.rank import Ranking
+from sokovan.placement.rank import CONCENTRATED, Ranking
 
 NO_ROOM = 2**62
 """The key of a row that a kernel does not fit on."""
@@ -163,12 +163,34 @@ class Placer:
     def place(self, demand: Demand) -> Places | None:
         """Find a place for every kernel and take it; `None`, and nothing is taken, if one has none.
 
+        Several kernels may stand in each other's way when each goes where the ranking likes it
+        best; then they are packed tightly. So whoever fits an empty cluster is placed on it: the
+        same is asked for `never_fits`.
+
         The demand must make sense.
         """
-        needs, where = demand.needs, demand.where
-        if len(needs) == 1 and not demand.is_choosy:
+        needs = demand.needs
+        if len(needs) == 1:
+            if demand.is_choosy:
+                return self._together(demand)
             row = self._best(self.keys(needs[0]))
             return None if row is None else (self._take(needs[0], row),)
+        places = self._together(demand)
+        if places is None and self.ranking is not CONCENTRATED:
+            tight = Placer(
+                self.machines,
+                self.room,
+                CONCENTRATED,
+                rows_of_sessions=self.rows_of_sessions,
+                serving_only=self._serving_only,
+            )
+            places = tight.place(demand)
+            if places is not None:
+                self.cursor = places[-1].row
+        return places
+
+    def _together(self, demand: Demand) -> Places | None:
+        needs, where = demand.needs, demand.where
         tiers = self._tiers(demand)
         if where.mode is ClusterMode.SINGLE_NODE and len(needs) > 1:
             return self._on_one_row(needs, tiers)
