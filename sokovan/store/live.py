@@ -155,7 +155,7 @@ class Live:
 
     def snapshot(self, group: ScalingGroup, now: float) -> Snapshot:
         """Return what placement works on; the same object every time, brought up to date."""
-        ground = self._grounds.of(group, self.agents_of(group.name), self.holds_on)
+        ground = self._grounds.of(group, self.agents_of, self.holds_on)
         old = frozenset(
             SessionId(hold.session_id)
             for hold in self.leftovers()
