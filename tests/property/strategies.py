@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 
 from hypothesis import strategies as st
 
@@ -62,10 +63,13 @@ def a_session(session_id: str = "s1", *requests: Request, **fields) -> SessionWi
     return SessionWithKernels(SessionId(session_id), kernels=kernels, **fields)
 
 
+_numbers = count(1)
+
+
 def a_hold(agent_id: str = "a1", request: Request = ONE_CORE, devices=(), **fields) -> Hold:
-    """What a kernel of the session `r1` occupies."""
+    """What a kernel of the session `r1` occupies, by a token of its own."""
     return Hold(
-        **{"token": "t1", "session_id": "r1", "kernel_id": "r1.0"} | fields,
+        **{"token": f"h{next(_numbers)}", "session_id": "r1", "kernel_id": "r1.0"} | fields,
         agent_id=agent_id,
         cpu_milli=request.cpu_milli,
         mem_bytes=request.mem_bytes,
