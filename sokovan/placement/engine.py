@@ -276,7 +276,7 @@ class Pass:
                 return None
         places = self.place_now(session, demand)
         if places is None:
-            if self._has_some_room(demand) and self.reservations and self._fits(demand):
+            if self._has_some_room(demand) and self.reservations and self.fits(demand):
                 self.verdicts[demand] = Verdict.RESERVED
                 self._too_long[demand] = walltime_of(session, self.group)
             else:
@@ -285,8 +285,8 @@ class Pass:
                     demand.refused_at = self.machines.version
         return places
 
-    def _fits(self, demand: Demand) -> bool:
-        """Whether it would fit now, were nothing reserved."""
+    def fits(self, demand: Demand) -> bool:
+        """Say whether it would fit now, were nothing reserved."""
         cursor = self.placer.cursor
         places = self.placer.place(demand)
         if places is not None:
@@ -539,7 +539,7 @@ class Waits(Mapping[SessionId, Wait]):
             wait = done.never(demand)
             assert wait is not None
             return wait
-        if verdict is Verdict.NO_ROOM:
+        if verdict is Verdict.NO_ROOM or (verdict is Verdict.RESERVED and not done.fits(demand)):
             return binding(demand, done.placer, done.machines)
         first = done.blocked[0]
         if verdict is Verdict.BEHIND:

@@ -11,7 +11,6 @@ from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.resources import DeviceShares
 from sokovan.domain.sessions import Assignment, KernelAssignment, SessionWithKernels
 from sokovan.domain.where import ClusterMode
-from sokovan.placement.filters import Filter
 from sokovan.placement.machines import Ints, Machines, Room
 from sokovan.placement.needs import Demand, Need, amounts_of, total
 from sokovan.placement.rank import CONCENTRATED, Ranking
@@ -197,7 +196,7 @@ class Placer:
         most = where.kernels_per_agent_max
         if not where.same or len(needs) == 1:
             return self._anywhere(needs, tiers, most, None)
-        for within in self._domains(needs[0], where.same):
+        for within in self._domains(needs[0], where.same, tiers):
             places = self._anywhere(needs, tiers, most, within)
             if places is not None:
                 return places
@@ -349,9 +348,7 @@ class Placer:
 
     def _on_one_row(self, needs: Sequence[Need], tiers: Ints | None) -> Places | None:
         every = total([need.request for need in needs])
-        where = needs[0].filter
-        for need in needs[1:]:
-            where = _narrower(where, need.filter)
+        where = min((need.filter for need in needs), key=lambda f: f.gpu_mem_bytes_min)
         fits = np.ones(len(self.machines.agents), bool)
         for need in set(needs):
             keys = self.keys(need)
@@ -370,11 +367,15 @@ class Placer:
         return None
 
     def _all_on(self, row: int, needs: Sequence[Need]) -> Places | None:
-        """Put all kernels on one row, those that want whole devices first."""
+        """Put all kernels on one row, those first that want large devices, then whole ones."""
         places: dict[int, Place] = {}
         cursor = self.cursor
-        order = sorted(range(len(needs)), key=lambda n: (-needs[n].whole, -needs[n].part))
-        for number in order:
+
+        def wants(number: int) -> tuple[int, int, int]:
+            need = needs[number]
+            return need.filter.gpu_mem_bytes_min, need.whole, need.part
+
+        for number in sorted(range(len(needs)), key=wants, reverse=True):
             if not fits_on(needs[number], self.machines, self.room, row):
                 self.give_back([needs[n] for n in places], list(places.values()))
                 self.cursor = cursor
@@ -382,13 +383,13 @@ class Placer:
             places[number] = self._take(needs[number], row)
         return tuple(places[number] for number in range(len(needs)))
 
-    def _domains(self, need: Need, label: str) -> Iterator[NDArray[np.bool_]]:
+    def _domains(self, need: Need, label: str, tiers: Ints | None) -> Iterator[NDArray[np.bool_]]:
         """Yield the rows of each value of a label, the one with the best row first."""
         keys = self.keys(need)
         if keys is None:
             return
         best: dict[str, int] = {}
-        for row in np.argsort(keys, kind="stable").tolist():
+        for row in np.lexsort((keys,) if tiers is None else (keys, tiers)).tolist():
             value = self.machines.agents[row].labels.get(label)
             if keys[row] < NO_ROOM and value is not None:
                 best.setdefault(value, row)
@@ -437,8 +438,3 @@ class Placer:
             tiers[list(self.rows_of_sessions.get(name, ()))] = 2
         tiers[self.machines.rows_of(demand.avoid)] = 3
         return tiers
-
-
-def _narrower(one: Filter, other: Filter) -> Filter:
-    """Filters of one session differ in nothing but the memory of devices."""
-    return one if one.gpu_mem_bytes_min >= other.gpu_mem_bytes_min else other
