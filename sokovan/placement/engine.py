@@ -31,8 +31,6 @@ from sokovan.placement.backfill import (
     RESERVATIONS_MAX,
     TRIED_MAX,
     Profile,
-    Promise,
-    Reservation,
     Slot,
     has_room_for,
     slot_of,
@@ -42,6 +40,7 @@ from sokovan.placement.fit import Placer, Places, assignment_of
 from sokovan.placement.machines import Room
 from sokovan.placement.needs import Demand
 from sokovan.placement.order import ORDERS, Line, Shares
+from sokovan.placement.promises import Promise, Reservation
 from sokovan.placement.queue import Entry, Lane
 from sokovan.placement.rank import RANKINGS
 from sokovan.placement.releases import Releases, held_until, release_of, walltime_of
@@ -113,7 +112,7 @@ class Pass:
         self.machines = snapshot.machines
         self.room = self.machines.room()
         self._until = until
-        self._ranking = RANKINGS[self.group.ranking](self.machines)
+        self._ranking = RANKINGS[self.group.ranking](snapshot)
         self._lasting = lasting
         self._whereabouts = Whereabouts(snapshot)
         self.placer = Placer(
