@@ -78,7 +78,7 @@ class Agent:
     drain_reason: str = ""
     """What that somebody said."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """What an administrator says of it, for constraints: `sokovan agents label`."""
+    """What constraints may name: an administrator's word, and else that of its settings."""
 
     @property
     def is_drained(self) -> bool:

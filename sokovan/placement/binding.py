@@ -90,6 +90,11 @@ class Looks:
             self.fits &= ~amounts.short
         self.serving = machines.serving
 
+    @property
+    def refusing(self) -> NDArray[np.bool_]:
+        """Which rows could take it, but not now; others have as many kernels as they are to."""
+        return self.able & ~(self.fits & self.serving)
+
     def worst_of(self, row: int) -> str:
         """The slot whose shortage binds: one for ever before others, then the largest."""
         return list(self.slots)[self._worst.item(row)]
@@ -206,10 +211,10 @@ def binding(demand: Demand, placer: Placer, machines: Machines) -> Wait:
         return Wait(WaitReason.NO_AGENTS)
     room = placer.room.copy()
     places, lacking = placer.beside(room).partly(demand)
-    if lacking is None:
+    looks = Looks(lacking, machines, room) if lacking else None
+    if looks is None or not looks.refusing.any():
         # Kernel by kernel they would fit: on one agent, or in one domain, they do not.
         return Wait(WaitReason.NOT_ALL_KERNELS_FIT, {"kernels": len(demand.needs), **_form(demand)})
-    looks = Looks(lacking, machines, room)
     if len(demand.needs) == 1:
         return _short(looks)
     missed = _missed(demand, machines)
@@ -371,7 +376,7 @@ def _missed(demand: Demand, machines: Machines) -> NDArray[np.bool_]:
 
 def _short(looks: Looks) -> Wait:
     """Some agent could take it when empty; the one that comes closest names the reason."""
-    serving = looks.able & looks.serving
+    serving = looks.refusing & looks.serving
     if not serving.any():
         return _out_of_service(looks, looks.able & ~looks.serving)
     row = looks.closest(serving, looks.distance)

@@ -18,8 +18,9 @@ The departures for speed, none of which changes a plan:
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from math import inf
 
 from sokovan.domain.cluster import Backfill
 from sokovan.domain.reasons import Wait, WaitReason
@@ -28,13 +29,13 @@ from sokovan.domain.sessions import Assignment, SessionId, SessionWithKernels
 from sokovan.placement.admit import admission
 from sokovan.placement.backfill import (
     RESERVATIONS_MAX,
+    TRIED_MAX,
     Profile,
-    Release,
-    Releases,
+    Promise,
     Reservation,
-    held_until,
-    release_of,
-    walltime_of,
+    Slot,
+    has_room_for,
+    slot_of,
 )
 from sokovan.placement.binding import binding, never_fits
 from sokovan.placement.fit import Placer, Places, assignment_of
@@ -43,6 +44,7 @@ from sokovan.placement.needs import Demand
 from sokovan.placement.order import ORDERS, Line, Shares
 from sokovan.placement.queue import Entry, Lane
 from sokovan.placement.rank import RANKINGS
+from sokovan.placement.releases import Releases, held_until, release_of, walltime_of
 from sokovan.placement.snapshot import Snapshot
 
 
@@ -75,23 +77,23 @@ def place(snapshot: Snapshot) -> Plan:
 def run(snapshot: Snapshot) -> "Pass":
     """Return the pass over a snapshot; the last one, if nothing has changed since."""
     snapshot.queue.open_gates(snapshot.now)
-    value = (
-        snapshot.machines.version,
-        snapshot.queue.version,
-        snapshot.group,
-        snapshot.waiting_for_old,
-    )
-    kept = snapshot.memory.get("pass")
-    if kept is not None and kept[0] is snapshot.machines and kept[1] == value:
-        last: Pass = kept[2]
-        return last
+    kept: tuple[object, Pass] | None = snapshot.memory.get("pass")
+    if kept is not None and kept[0] == _version_of(snapshot) and snapshot.now < kept[1].stale_at:
+        return kept[1]
     done = Pass(snapshot, lasting=True)
     done.run()
-    snapshot.memory["pass"] = (snapshot.machines, value, done)
+    snapshot.promises = done.promises
     if done.plan.placed:
         # What was taken may yet be refused by the store: those rows are to be looked at again.
         snapshot.machines.grow(set(done.room.touched))
+    snapshot.memory["pass"] = (_version_of(snapshot), done)
     return done
+
+
+def _version_of(snapshot: Snapshot) -> tuple[object, ...]:
+    """What changes whenever something does that may change the next plan."""
+    machines, queue = snapshot.machines, snapshot.queue
+    return id(machines), machines.version, queue.version, snapshot.group, snapshot.waiting_for_old
 
 
 class Pass:
@@ -124,15 +126,18 @@ class Pass:
         )
         self.placed: dict[SessionId, Assignment] = {}
         self.verdicts: dict[Demand, Verdict] = {}
-        self.waits: dict[SessionId, Wait] = {}
-        """Of single sessions, where it is not their demand that says why."""
         self.blocked: list[SessionWithKernels] = []
         """Those that found no room, in order, as far as they may get a reservation."""
         self.reservations: dict[SessionId, Reservation] = {}
+        self.promises: dict[SessionId, Promise] = {}
+        """The same for later passes to keep, with those for whom nothing can be reserved."""
+        self.stale_at = inf
+        """When something should have ended that this pass counts on: time for another look."""
+        self._kept: dict[SessionId, Slot] = {}
+        """Earlier promises that `_profile` has, until their sessions have their turn."""
         self._reserved = 0
         """How many of `blocked` have been seen to."""
         self._profile: Profile | None = None
-        self._started: list[tuple[SessionWithKernels, Demand, Places]] = []
         self._too_long: dict[Demand, float] = {}
         """From this walltime on, sessions of the demand were found to delay a reservation."""
         self.plan = Plan(self.placed, Waits(self), frozenset())
@@ -144,6 +149,8 @@ class Pass:
         if order.by_owner:
             self._count_shares(shares)
         never: list[Lane] = []
+        if self.group.backfill is Backfill.CONSERVATIVE and self.snapshot.promises:
+            self._keep_promises()
         lines = list(self._lines(never))
         for line in order.walk(lines, shares):
             assert line.head is not None
@@ -151,11 +158,8 @@ class Pass:
             if session.session_id == self._until:
                 return
             if session.session_id in self.snapshot.waiting_for_old:
-                wait = admission(session, self.snapshot)
-                if wait is not None:
-                    self.waits[session.session_id] = wait
-                    line.next()
-                    continue
+                line.next()
+                continue
             places = self._try(line, session)
             if places is None:
                 if self._after_refusal(line, session):
@@ -166,8 +170,8 @@ class Pass:
             if order.by_owner:
                 shares.add(session.owner, line.demand.requests)
             line.next()
-        ids = (entry[2] for lane in never for entry in lane.entries)
-        self.plan = Plan(self.placed, Waits(self), frozenset(ids))
+        ids = frozenset(entry[2] for lane in never for entry in lane.entries)
+        self.plan = Plan(self.placed, Waits(self), ids - self.snapshot.waiting_for_old)
 
     def in_order(self) -> Iterator[Entry]:
         """Yield everybody who is lined up, in the order in which a pass that places none goes."""
@@ -217,29 +221,62 @@ class Pass:
         """Place one session, if it has room and delays no reservation."""
         if self.group.backfill in _PLAIN:
             return self.placer.place(demand)
-        ends_at = self.snapshot.now + walltime_of(session, self.group)
         if self.blocked:
             if not self._has_some_room(demand):
                 return None
             self._reserve()
-        placer = self._profile.limited(ends_at) if self._profile else self.placer
-        places = placer.place(demand)
+        profile = self._profile
+        if profile is None:
+            places = self.placer.place(demand)
+            return places or self._as_promised(session, demand, self.placer)
+        ends_at = self.snapshot.now + walltime_of(session, self.group)
+        own = self._kept.get(session.session_id)
+        if own is not None:
+            profile.put_back(own)
+        placer = profile.limited(ends_at)
+        places = placer.place(demand) or self._as_promised(session, demand, placer)
         if places is not None:
-            if self._profile:
-                self._profile.started(demand, places, ends_at)
-            self._started.append((session, demand, places))
+            profile.started(demand, places, ends_at)
+            for of_session in (self._kept, self.reservations, self.promises):
+                of_session.pop(session.session_id, None)
+        elif own is not None:
+            profile.take_out(own)
         return places
+
+    def _as_promised(
+        self, session: SessionWithKernels, demand: Demand, placer: Placer
+    ) -> Places | None:
+        """Take the places reserved for now, where looking anew has not found room for all kernels.
+
+        Each kernel goes where it is best for itself, which may leave no room for another one.
+        """
+        slot = self._due(session, demand)
+        if slot is None or not has_room_for(slot, placer.room, self.machines.kernels_max):
+            return None
+        for need, place in zip(demand.needs, slot.places, strict=True):
+            placer.room.take(place.row, need.cpu, need.mem, place.devices)
+        return slot.places
+
+    def _due(self, session: SessionWithKernels, demand: Demand) -> Slot | None:
+        """Return what was reserved for a session from now on."""
+        promise = self.snapshot.promises.get(session.session_id)
+        if promise is None:
+            return None
+        now, walltime_s = self.snapshot.now, walltime_of(session, self.group)
+        slot = slot_of(promise, demand, self.machines, now, walltime_s)
+        return slot if slot is not None and slot.starts_at == now else None
 
     def _try(self, line: Line, session: SessionWithKernels) -> Places | None:
         demand = line.demand
-        if self._is_refused_already(demand):
-            return None
-        too_long_s = self._too_long.get(demand) if self._too_long else None
-        if too_long_s is not None and walltime_of(session, self.group) >= too_long_s:
-            return None
+        if not (self.snapshot.promises and self._due(session, demand)):
+            if self._is_refused_already(demand):
+                return None
+            too_long_s = self._too_long.get(demand) if self._too_long else None
+            if too_long_s is not None and walltime_of(session, self.group) >= too_long_s:
+                return None
         places = self.place_now(session, demand)
         if places is None:
-            if self._has_some_room(demand) and self.reservations and self._fits(demand):
+            if self._has_some_room(demand) and self.reservations and self.fits(demand):
                 self.verdicts[demand] = Verdict.RESERVED
                 self._too_long[demand] = walltime_of(session, self.group)
             else:
@@ -248,8 +285,8 @@ class Pass:
                     demand.refused_at = self.machines.version
         return places
 
-    def _fits(self, demand: Demand) -> bool:
-        """Whether it would fit now, were nothing reserved."""
+    def fits(self, demand: Demand) -> bool:
+        """Say whether it would fit now, were nothing reserved."""
         cursor = self.placer.cursor
         places = self.placer.place(demand)
         if places is not None:
@@ -283,8 +320,11 @@ class Pass:
         if policy is Backfill.CONSERVATIVE and len(self.blocked) < RESERVATIONS_MAX:
             self.blocked.append(session)
             line.next()
-        elif policy is Backfill.EASY and not self._reserved:
+        elif policy is Backfill.EASY and not self.reservations and len(self.blocked) < TRIED_MAX:
             self.blocked.append(session)
+            promise = self.snapshot.promises.get(session.session_id)
+            if promise is not None:
+                self.promises[session.session_id] = promise
             line.close()
         elif room_is_reserved:
             line.next()
@@ -330,28 +370,82 @@ class Pass:
         """Reserve for those blocked since the last time; under `easy`, for the first possible."""
         easy = self.group.backfill is Backfill.EASY
         while self._reserved < len(self.blocked) and not (easy and self.reservations):
-            if easy and self._reserved >= TRIED_MAX:
-                return
             session = self.blocked[self._reserved]
             self._reserved += 1
+            demand, walltime_s = self._demand_of(session), walltime_of(session, self.group)
+            slot = (
+                self._reserve_first(session, demand)
+                if easy
+                else self._reserve_next(session, demand)
+            )
+            reservation = None
+            if slot is not None:
+                assignment = assignment_of(session, slot.places, self.machines)
+                reservation = Reservation(
+                    session.session_id, slot.starts_at, slot.starts_at + walltime_s, assignment
+                )
+                self.reservations[session.session_id] = reservation
+            self.promises[session.session_id] = Promise(demand, reservation)
+
+    def _reserve_first(self, session: SessionWithKernels, demand: Demand) -> Slot | None:
+        walltime_s = walltime_of(session, self.group)
+        kept = slot_of(
+            self.snapshot.promises.get(session.session_id),
+            demand,
+            self.machines,
+            self.snapshot.now,
+            walltime_s,
+        )
+        profile = self._new_profile()
+        found = profile.reserve_first(demand, kept)
+        if found is None:
+            return None
+        self._profile = profile
+        starts_at, places = found
+        return Slot(demand, places, starts_at, starts_at + walltime_s)
+
+    def _reserve_next(self, session: SessionWithKernels, demand: Demand) -> Slot | None:
+        if self._profile is None:
+            self._profile = self._new_profile()
+            self._profile.spread_out()
+        own = self._kept.pop(session.session_id, None)
+        if own is not None:
+            self._profile.put_back(own)
+        return self._profile.reserve(demand, walltime_of(session, self.group), own)
+
+    def _keep_promises(self) -> None:
+        """Reserve what was promised, in order, up to the first session that had no turn yet.
+
+        It may need what those behind it have, so they are planned anew. The same holds for the
+        first that cannot have what it was promised.
+        """
+        snapshot, now = self.snapshot, self.snapshot.now
+        made = [p.reservation for p in snapshot.promises.values() if p.reservation is not None]
+        profile = self._new_profile()
+        profile.spread_out(moment for r in made for moment in (r.starts_at, r.ends_at))
+        for *_, session_id, session in self.in_order():
             demand = self._demand_of(session)
-            if self._profile is None:
-                self._profile = Profile(
-                    self.snapshot.now, self.placer, self._releases(), self._placer_of
+            if self.never(demand) is not None or session_id in snapshot.waiting_for_old:
+                continue
+            promise = snapshot.promises.get(session_id)
+            if promise is None:
+                break
+            if promise.reservation is not None:
+                walltime_s = walltime_of(session, self.group)
+                slot = slot_of(promise, demand, self.machines, now, walltime_s)
+                if slot is None or not profile.has_room_for(slot):
+                    break
+                profile.take_out(slot)
+                self._kept[session_id] = slot
+                self.reservations[session_id] = replace(
+                    promise.reservation, starts_at=slot.starts_at, ends_at=slot.ends_at
                 )
-            walltime_s = walltime_of(session, self.group)
-            if self.group.backfill is Backfill.EASY:
-                found = self._profile.reserve_first(demand, walltime_s)
-            else:
-                found = self._profile.reserve(demand, walltime_s)
-            if found is not None:
-                starts_at, places = found
-                self.reservations[session.session_id] = Reservation(
-                    session.session_id,
-                    starts_at,
-                    starts_at + walltime_s,
-                    assignment_of(session, places, self.machines),
-                )
+            self.promises[session_id] = promise
+        if self._kept:
+            self._profile = profile
+
+    def _new_profile(self) -> Profile:
+        return Profile(self.snapshot.now, self.placer, self._releases(), self._placer_of)
 
     def _demand_of(self, session: SessionWithKernels) -> Demand:
         lane = self.snapshot.queue.lane_of(session.session_id)
@@ -359,18 +453,11 @@ class Pass:
         return lane.demand
 
     def _releases(self) -> Releases:
-        snapshot, machines, now = self.snapshot, self.machines, self.snapshot.now
-        releases = []
-        for hold in machines.holds.values():
-            session = snapshot.running.get(SessionId(hold.session_id))
-            release = release_of(hold, machines, session, self.group, now)
-            if release is not None:
-                releases.append(release)
-        for session, demand, places in self._started:
-            at = now + walltime_of(session, self.group)
-            for need, taken in zip(demand.needs, places, strict=True):
-                releases.append(Release(at, taken.row, need.cpu, need.mem, taken.devices))
-        return Releases(releases)
+        holds = [*self.machines.holds.values(), *self.new_holds()]
+        releases = [release_of(hold, self.machines, self.until(hold)) for hold in holds]
+        found = Releases([release for release in releases if release is not None], self.machines)
+        self.stale_at = found.next_after(self.snapshot.now)
+        return found
 
     def _placer_of(self, room: Room) -> Placer:
         return Placer(
@@ -378,9 +465,6 @@ class Pass:
         )
 
 
-TRIED_MAX = 16
-"""Under `easy`, for so many blocked sessions in turn is a reservation sought; those that wait for
-something that no running session will release have none."""
 _PLAIN = (Backfill.NONE, Backfill.STRICT)
 """Without reservations."""
 
@@ -421,7 +505,7 @@ class Whereabouts(Mapping[str, "set[int]"]):
             self._rows.setdefault(name, set()).update(taken.row for taken in places)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Waits(Mapping[SessionId, Wait]):
     """Why each session waits that a pass did not place, worked out when asked for."""
 
@@ -433,10 +517,8 @@ class Waits(Mapping[SessionId, Wait]):
         if session_id in done.placed:
             raise KeyError(session_id)
         session = queue[session_id]
-        if session_id in done.waits:
-            return done.waits[session_id]
         lane = queue.lane_of(session_id)
-        if lane is None:
+        if lane is None or session_id in done.snapshot.waiting_for_old:
             wait = admission(session, done.snapshot)
             return wait or Wait(WaitReason.WAITING_FOR_RETRY, {"retry_at": queue.until(session_id)})
         wait = self._of_demand.get(lane.demand)
@@ -457,7 +539,7 @@ class Waits(Mapping[SessionId, Wait]):
             wait = done.never(demand)
             assert wait is not None
             return wait
-        if verdict is Verdict.NO_ROOM:
+        if verdict is Verdict.NO_ROOM or (verdict is Verdict.RESERVED and not done.fits(demand)):
             return binding(demand, done.placer, done.machines)
         first = done.blocked[0]
         if verdict is Verdict.BEHIND:

@@ -306,7 +306,7 @@ def _standing(done: Pass, session_id: SessionId) -> dict[str, Any]:
     queue = done.snapshot.queue
     mine = queue.entry_of(session_id)
     old = done.snapshot.waiting_for_old
-    lined_up = len(queue) - len(queue.aside) - sum(i in queue for i in old)
+    lined_up = len(queue) - len(queue.aside) - sum(queue.entry_of(i) is not None for i in old)
     if mine is None or session_id in old:
         return {"position": None, "ahead": None, "queue_length": lined_up}
     if ORDERS[done.group.order].by_owner:

@@ -11,10 +11,9 @@ from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.resources import DeviceShares
 from sokovan.domain.sessions import Assignment, KernelAssignment, SessionWithKernels
 from sokovan.domain.where import ClusterMode
-from sokovan.placement.filters import Filter
 from sokovan.placement.machines import Ints, Machines, Room
 from sokovan.placement.needs import Demand, Need, amounts_of, total
-from sokovan.placement.rank import Ranking
+from sokovan.placement.rank import CONCENTRATED, Ranking
 
 NO_ROOM = 2**62
 """The key of a row that a kernel does not fit on."""
@@ -163,19 +162,41 @@ class Placer:
     def place(self, demand: Demand) -> Places | None:
         """Find a place for every kernel and take it; `None`, and nothing is taken, if one has none.
 
+        Several kernels may stand in each other's way when each goes where the ranking likes it
+        best; then they are packed tightly. So whoever fits an empty cluster is placed on it: the
+        same is asked for `never_fits`.
+
         The demand must make sense.
         """
-        needs, where = demand.needs, demand.where
-        if len(needs) == 1 and not demand.is_choosy:
+        needs = demand.needs
+        if len(needs) == 1:
+            if demand.is_choosy:
+                return self._together(demand)
             row = self._best(self.keys(needs[0]))
             return None if row is None else (self._take(needs[0], row),)
+        places = self._together(demand)
+        if places is None and self.ranking is not CONCENTRATED:
+            tight = Placer(
+                self.machines,
+                self.room,
+                CONCENTRATED,
+                rows_of_sessions=self.rows_of_sessions,
+                serving_only=self._serving_only,
+            )
+            places = tight.place(demand)
+            if places is not None:
+                self.cursor = places[-1].row
+        return places
+
+    def _together(self, demand: Demand) -> Places | None:
+        needs, where = demand.needs, demand.where
         tiers = self._tiers(demand)
         if where.mode is ClusterMode.SINGLE_NODE and len(needs) > 1:
             return self._on_one_row(needs, tiers)
         most = where.kernels_per_agent_max
-        if not where.same:
+        if not where.same or len(needs) == 1:
             return self._anywhere(needs, tiers, most, None)
-        for within in self._domains(needs[0], where.same):
+        for within in self._domains(needs[0], where.same, tiers):
             places = self._anywhere(needs, tiers, most, within)
             if places is not None:
                 return places
@@ -327,9 +348,7 @@ class Placer:
 
     def _on_one_row(self, needs: Sequence[Need], tiers: Ints | None) -> Places | None:
         every = total([need.request for need in needs])
-        where = needs[0].filter
-        for need in needs[1:]:
-            where = _narrower(where, need.filter)
+        where = min((need.filter for need in needs), key=lambda f: f.gpu_mem_bytes_min)
         fits = np.ones(len(self.machines.agents), bool)
         for need in set(needs):
             keys = self.keys(need)
@@ -348,11 +367,15 @@ class Placer:
         return None
 
     def _all_on(self, row: int, needs: Sequence[Need]) -> Places | None:
-        """Put all kernels on one row, those that want whole devices first."""
+        """Put all kernels on one row, those first that want large devices, then whole ones."""
         places: dict[int, Place] = {}
         cursor = self.cursor
-        order = sorted(range(len(needs)), key=lambda n: (-needs[n].whole, -needs[n].part))
-        for number in order:
+
+        def wants(number: int) -> tuple[int, int, int]:
+            need = needs[number]
+            return need.filter.gpu_mem_bytes_min, need.whole, need.part
+
+        for number in sorted(range(len(needs)), key=wants, reverse=True):
             if not fits_on(needs[number], self.machines, self.room, row):
                 self.give_back([needs[n] for n in places], list(places.values()))
                 self.cursor = cursor
@@ -360,13 +383,13 @@ class Placer:
             places[number] = self._take(needs[number], row)
         return tuple(places[number] for number in range(len(needs)))
 
-    def _domains(self, need: Need, label: str) -> Iterator[NDArray[np.bool_]]:
+    def _domains(self, need: Need, label: str, tiers: Ints | None) -> Iterator[NDArray[np.bool_]]:
         """Yield the rows of each value of a label, the one with the best row first."""
         keys = self.keys(need)
         if keys is None:
             return
         best: dict[str, int] = {}
-        for row in np.argsort(keys, kind="stable").tolist():
+        for row in np.lexsort((keys,) if tiers is None else (keys, tiers)).tolist():
             value = self.machines.agents[row].labels.get(label)
             if keys[row] < NO_ROOM and value is not None:
                 best.setdefault(value, row)
@@ -415,8 +438,3 @@ class Placer:
             tiers[list(self.rows_of_sessions.get(name, ()))] = 2
         tiers[self.machines.rows_of(demand.avoid)] = 3
         return tiers
-
-
-def _narrower(one: Filter, other: Filter) -> Filter:
-    """Filters of one session differ in nothing but the memory of devices."""
-    return one if one.gpu_mem_bytes_min >= other.gpu_mem_bytes_min else other

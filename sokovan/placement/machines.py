@@ -275,6 +275,17 @@ class Machines:
         known = self._positions[row]
         return tuple((known[index], part) for index, part in devices if index in known)
 
+    def overdrawn(self) -> tuple[Ints, ...]:
+        """Return by how much more is held than there is (cpu, mem, shares); empty if nowhere."""
+        pairs = (
+            (self._cpu_held, self.cpu_total),
+            (self._mem_held, self.mem_total),
+            (self._shares_held, np.maximum(self.shares_total, 0)),
+        )
+        if not any((held > total).any() for held, total in pairs):
+            return ()
+        return tuple(np.maximum(held - total, 0) for held, total in pairs)
+
     def used(self) -> Mapping[str, int]:
         """Return what is held on all rows, by slot."""
         return {

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from sokovan.domain.cluster import Agent, ScalingGroup
 from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import SessionId, SessionWithKernels
+from sokovan.placement.backfill import Promise
 from sokovan.placement.machines import Machines
 from sokovan.placement.queue import Queue
 
@@ -42,6 +43,7 @@ class Snapshot:
         running: Those that are on agents, by id: whose they are, and when they should end.
         waiting_for_old: Sessions that may not be placed again until their leftovers are gone.
         now: Seconds since the epoch.
+        promises: What the last pass reserved for whom; the next one reserves nothing later.
         memory: What earlier passes over the same objects found; it adds nothing to the value.
     """
 
@@ -51,6 +53,7 @@ class Snapshot:
     running: Mapping[SessionId, SessionWithKernels]
     waiting_for_old: frozenset[SessionId]
     now: float
+    promises: Mapping[SessionId, Promise] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
