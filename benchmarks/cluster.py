@@ -217,7 +217,9 @@ def filled(cluster: Cluster, placed: Mapping[SessionId, Assignment], waiting: in
     running, holds = started(placed, sessions)
     left = [session for session in cluster.pending if session.session_id not in placed]
     assert len(left) >= waiting, "too few sessions are left; generate more"
-    return replace(cluster, holds=[*cluster.holds, *holds], running=running, pending=left[-waiting:])
+    return replace(
+        cluster, holds=[*cluster.holds, *holds], running=running, pending=left[-waiting:]
+    )
 
 
 def stuffed(cluster: Cluster) -> Cluster:
@@ -244,3 +246,14 @@ def free(snapshot: Snapshot, holds: Iterable[Hold]) -> None:
     """Release holds."""
     for hold in holds:
         snapshot.machines.drop_hold(hold)
+
+
+def start(placed: Mapping[SessionId, Assignment], snapshot: Snapshot) -> None:
+    """Do with a plan what the store does: its sessions wait no more, and hold what they got."""
+    running, holds = started(placed, snapshot.queue)
+    assert isinstance(snapshot.running, dict)
+    for session in running:
+        snapshot.queue.drop(session.session_id)
+        snapshot.running[session.session_id] = session
+    for hold in holds:
+        snapshot.machines.put_hold(hold)

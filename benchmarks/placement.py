@@ -85,6 +85,11 @@ CASES = {
         Shape(10_000, 450_000, capacity="real"),
         measure="standing",
     ),
+    "standing-easy": Case(
+        "the same, easy",
+        Shape(10_000, 450_000, capacity="real", backfill="easy", walltimes=True),
+        measure="standing",
+    ),
 }
 STANDING = {
     "first_pass_ms": ("the first pass over all", None),

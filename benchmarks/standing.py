@@ -4,6 +4,7 @@ import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.cluster import (
@@ -13,10 +14,11 @@ from benchmarks.cluster import (
     filled,
     free,
     judged,
-    started,
+    start,
     workload_of,
 )
 from benchmarks.ground import Stopwatch, mib_now
+from sokovan.domain.cluster import Backfill
 from sokovan.domain.sessions import SessionId
 from sokovan.placement.engine import Plan, place
 from sokovan.placement.explain import explain
@@ -35,7 +37,8 @@ def standing(shape: Shape, runs: int) -> Figures:
     """Fill the cluster, let ten sessions an agent wait, free agents one by one, and ask why."""
     workload = workload_of(shape)
     cluster = cluster_of(shape, workload)
-    plan = place(cluster.snapshot())
+    filling = replace(cluster, group=replace(cluster.group, backfill=Backfill.NONE))
+    plan = place(filling.snapshot())
     judgement = judged(workload, plan.placed)
     cluster = filled(cluster, plan.placed, waiting=10 * shape.agents)
     del workload, plan
@@ -72,7 +75,7 @@ def _after_changes(snapshot: Snapshot, cluster: Cluster) -> Figures:
         plan = freed.time(lambda: _freed(snapshot, holds))  # noqa: B023 - it is called at once
         _compare(plan, snapshot)
         placed += len(plan.placed)
-        _start(plan, snapshot)
+        start(plan.placed, snapshot)
         plan = after.time(lambda: place(snapshot))
         assert not plan.placed, "somebody was left out"
     assert placed, "nobody was placed on agents that were freed"
@@ -104,17 +107,6 @@ def _compare(plan: Plan, snapshot: Snapshot) -> None:
     assert plan.never_fits == other.never_fits
 
 
-def _start(plan: Plan, snapshot: Snapshot) -> None:
-    """Do what the store does with a plan."""
-    running, holds = started(plan.placed, snapshot.queue)
-    assert isinstance(snapshot.running, dict)
-    for session in running:
-        snapshot.queue.drop(session.session_id)
-        snapshot.running[session.session_id] = session
-    for hold in holds:
-        snapshot.machines.put_hold(hold)
-
-
 def _reasons(snapshot: Snapshot) -> Figures:
     """Ask why single sessions wait, then all."""
     ids = list(snapshot.queue)
@@ -143,5 +135,5 @@ def _suggest() -> Callable[[Snapshot, SessionId], Any] | None:
         from sokovan.placement import suggest  # type: ignore[attr-defined,unused-ignore]
     except ImportError:
         return None
-    found: Callable[[Snapshot, SessionId], Any] = suggest.suggest
+    found: Callable[[Snapshot, SessionId], Any] = suggest.suggestions
     return found
