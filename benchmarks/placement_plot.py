@@ -109,7 +109,7 @@ def placing() -> Curves:
 # --- drawing --------------------------------------------------------------------------------------
 
 WIDTH, HEIGHT = 420, 300
-LEFT, TOP, RIGHT, BOTTOM = 64, 40, 16, 96
+LEFT, TOP, RIGHT, BOTTOM = 64, 40, 40, 96
 COLOURS = ("#1b6ca8", "#c4501b", "#2f7d3b", "#7a3b8f")
 
 
