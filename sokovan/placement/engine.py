@@ -75,23 +75,23 @@ def place(snapshot: Snapshot) -> Plan:
 def run(snapshot: Snapshot) -> "Pass":
     """Return the pass over a snapshot; the last one, if nothing has changed since."""
     snapshot.queue.open_gates(snapshot.now)
-    value = (
-        snapshot.machines.version,
-        snapshot.queue.version,
-        snapshot.group,
-        snapshot.waiting_for_old,
-    )
     kept = snapshot.memory.get("pass")
-    if kept is not None and kept[0] is snapshot.machines and kept[1] == value:
+    if kept is not None and kept[0] is snapshot.machines and kept[1] == _value_of(snapshot):
         last: Pass = kept[2]
         return last
     done = Pass(snapshot, lasting=True)
     done.run()
-    snapshot.memory["pass"] = (snapshot.machines, value, done)
     if done.plan.placed:
         # What was taken may yet be refused by the store: those rows are to be looked at again.
         snapshot.machines.grow(done.placer.room.touched)
+    snapshot.memory["pass"] = (snapshot.machines, _value_of(snapshot), done)
     return done
+
+
+def _value_of(snapshot: Snapshot) -> tuple[object, ...]:
+    """What a pass depends on, in short, save the time."""
+    machines, queue = snapshot.machines, snapshot.queue
+    return machines.version, queue.version, snapshot.group, snapshot.waiting_for_old
 
 
 class Pass:
@@ -385,6 +385,7 @@ class Whereabouts(Mapping[str, "set[int]"]):
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
+        self._new: list[tuple[SessionWithKernels, Places]] = []
         self._rows: dict[str, set[int]] | None = None
 
     def __getitem__(self, name: str) -> "set[int]":
@@ -406,14 +407,15 @@ class Whereabouts(Mapping[str, "set[int]"]):
                     self._rows.setdefault(hold.session_id, set()).add(row)
                     if session is not None and session.name:
                         self._rows.setdefault(session.name, set()).add(row)
+        while self._new:
+            session, places = self._new.pop()
+            for name in {session.session_id, session.name} - {""}:
+                self._rows.setdefault(name, set()).update(taken.row for taken in places)
         return self._rows
 
     def put(self, session: SessionWithKernels, places: Places) -> None:
         """Take over where a session was just placed."""
-        if self._rows is None:
-            return
-        for name in {session.session_id, session.name} - {""}:
-            self._rows.setdefault(name, set()).update(taken.row for taken in places)
+        self._new.append((session, places))
 
 
 @dataclass(slots=True, eq=False)
