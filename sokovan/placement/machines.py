@@ -355,9 +355,10 @@ class Machines:
 
 
 def _placed_alike(one: Agent, other: Agent) -> bool:
-    """Whether two states of an agent are the same for placement."""
+    """Whether two states of an agent are the same for placement, and for what it says."""
     return (
         one.takes_kernels == other.takes_kernels
+        and one.drain_reason == other.drain_reason
         and one.status is other.status
         and one.capacity == other.capacity
         and one.labels == other.labels
