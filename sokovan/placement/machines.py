@@ -25,8 +25,13 @@ ABSENT = -1
 """The free shares of a device that an agent does not have."""
 
 
+_ARRAYS = ("cpu", "mem", "shares", "kernels", "gpu", "whole", "top")
+
+
 class Room:
     """What is free on each row: the amounts that one pass takes from.
+
+    With one more axis in front it is several rooms, see `Conservative`.
 
     Attributes:
         cpu: Milli-cores.
@@ -44,15 +49,15 @@ class Room:
     def __init__(self, cpu: Ints, mem: Ints, shares: Ints, kernels: Ints) -> None:
         self.cpu, self.mem, self.shares, self.kernels = cpu, mem, shares, kernels
         present = np.maximum(shares, 0)
-        self.gpu: Ints = present.sum(axis=1)
-        self.whole: Ints = (shares == DEVICE_SHARES).sum(axis=1)
-        self.top: Ints = present.max(axis=1, initial=0)
+        self.gpu: Ints = present.sum(axis=-1)
+        self.whole: Ints = (shares == DEVICE_SHARES).sum(axis=-1)
+        self.top: Ints = present.max(axis=-1, initial=0)
         self.touched: list[int] = []
 
     def copy(self) -> "Room":
         """Return an equal room that nothing has touched."""
         room = Room.__new__(Room)
-        for name in ("cpu", "mem", "shares", "kernels", "gpu", "whole", "top"):
+        for name in _ARRAYS:
             setattr(room, name, getattr(self, name).copy())
         room.touched = []
         return room
@@ -91,14 +96,38 @@ class Room:
             self.mem[row] += mem
         self.kernels[row] += kernels
 
-    def lower_to(self, row: int, now: "Room", later: "Room") -> None:
-        """Let a row have the smaller of what two rooms have of everything."""
-        self.cpu[row] = min(now.cpu.item(row), later.cpu.item(row))
-        self.mem[row] = min(now.mem.item(row), later.mem.item(row))
-        self.kernels[row] = max(now.kernels.item(row), later.kernels.item(row))
-        self.shares[row] = np.minimum(now.shares[row], later.shares[row])
+    def put_row(self, row: int, cpu: int, mem: int, shares: Ints, kernels: int) -> None:
+        """Let a row have exactly so much free, and so many kernels."""
+        self.cpu[row], self.mem[row], self.kernels[row] = cpu, mem, kernels
+        self.shares[row] = shares
         self._sum_up(row)
         self.touched.append(row)
+
+    def lower_to(self, row: int, now: "Room", later: "Room") -> None:
+        """Let a row have the smaller of what two rooms have of everything."""
+        self.put_row(
+            row,
+            min(now.cpu.item(row), later.cpu.item(row)),
+            min(now.mem.item(row), later.mem.item(row)),
+            np.minimum(now.shares[row], later.shares[row]),
+            max(now.kernels.item(row), later.kernels.item(row)),
+        )
+
+    def repeated(self, index: int) -> "Room":
+        """Return a room of one more axis with one of its rooms there twice in succession."""
+        room = Room.__new__(Room)
+        for name in _ARRAYS:
+            array = getattr(self, name)
+            setattr(room, name, np.insert(array, index, array[index], axis=0))
+        room.touched = []
+        return room
+
+    def sum_up(self, at: tuple[slice, int]) -> None:
+        """Bring the sums over devices in step, in a room of one more axis."""
+        present = np.maximum(self.shares[at], 0)
+        self.gpu[at] = present.sum(axis=-1)
+        self.whole[at] = (present == DEVICE_SHARES).sum(axis=-1)
+        self.top[at] = present.max(axis=-1, initial=0)
 
     def _sum_up(self, row: int) -> None:
         shares = self.shares[row].tolist()
