@@ -1,9 +1,10 @@
 """`conservative`: everybody who is blocked has a reservation, and nobody delays any of them."""
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sokovan.placement.backfill import MakePlacer, Slot
 from sokovan.placement.fit import Placer, Places, fitting
@@ -16,6 +17,9 @@ MOMENTS_MAX = 64
 ends of sessions that start now."""
 RESERVATIONS_MAX = 100
 """So many blocked sessions have a reservation; those behind them have none yet."""
+
+Rows = slice | NDArray[np.intp]
+EVERY = slice(None)
 
 
 class Conservative:
@@ -57,13 +61,17 @@ class Conservative:
         )
         self._limits: dict[float, Placer] = {}
         """By the last moment at which what they may take must be free."""
+        self._changed: list[int] = []
+        """The row of every change to `_then`, in order."""
+        self._seen: dict[float, int] = {}
+        """How many of these changes each of `_limits` has taken over."""
 
     # --- who may start now ------------------------------------------------------------------------
 
     def limited(self, ends_at: float) -> Placer:
         """Return the placer for a session that would start now and end then.
 
-        What it takes is taken from its own room only: `started` says so to all others.
+        What it takes is taken from its own room only, until `started` is told.
         """
         count = max(1, bisect_left(self._moments, ends_at))
         upto = self._moments[count - 1]
@@ -71,6 +79,11 @@ class Conservative:
         if placer is None:
             room = smaller(self._now.room, self._least(0, count))
             placer = self._limits[upto] = self._placer_of(room)
+        else:
+            rows = np.unique(self._changed[self._seen[upto] :]).astype(np.intp)
+            if len(rows):
+                placer.room.put_rows(rows, self._now.room, self._least(0, count, rows))
+        self._seen[upto] = len(self._changed)
         placer.cursor = self._now.cursor
         return placer
 
@@ -149,14 +162,14 @@ class Conservative:
 
     # --- moments ----------------------------------------------------------------------------------
 
-    def _least(self, first: int, last: int) -> Room:
+    def _least(self, first: int, last: int, rows: Rows = EVERY) -> Room:
         """Return a room of its own with the least that is free in a span of moments."""
-        then = self._then
+        then, span = self._then, slice(first, last)
         return Room(
-            then.cpu[first:last].min(axis=0),
-            then.mem[first:last].min(axis=0),
-            then.shares[first:last].min(axis=0),
-            then.kernels[first:last].max(axis=0),
+            then.cpu[span, rows].min(axis=0),
+            then.mem[span, rows].min(axis=0),
+            then.shares[span, rows].min(axis=0),
+            then.kernels[span, rows].max(axis=0),
         )
 
     def _span(self, slot: Slot) -> tuple[int, int]:
@@ -183,17 +196,4 @@ class Conservative:
                 then.shares[(*at, position)] += sign * part
         for row in rows if any(place.devices for place in places) else ():
             then.sum_up((slice(first, last), row))
-        for upto, placer in self._limits.items():
-            count = bisect_right(self._moments, upto)
-            if count <= first:
-                continue
-            now = self._now.room
-            for row in rows:
-                at = slice(count), row
-                placer.room.put_row(
-                    row,
-                    min(now.cpu.item(row), then.cpu[at].min()),
-                    min(now.mem.item(row), then.mem[at].min()),
-                    np.minimum(now.shares[row], then.shares[at].min(axis=0)),
-                    max(now.kernels.item(row), then.kernels[at].max()),
-                )
+        self._changed += rows

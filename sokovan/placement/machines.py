@@ -96,22 +96,23 @@ class Room:
             self.mem[row] += mem
         self.kernels[row] += kernels
 
-    def put_row(self, row: int, cpu: int, mem: int, shares: Ints, kernels: int) -> None:
-        """Let a row have exactly so much free, and so many kernels."""
-        self.cpu[row], self.mem[row], self.kernels[row] = cpu, mem, kernels
-        self.shares[row] = shares
-        self._sum_up(row)
-        self.touched.append(row)
+    def put_rows(self, rows: NDArray[np.intp], now: "Room", later: "Room") -> None:
+        """Let rows have the smaller of what is free `now` and `later`, where only they are."""
+        self.cpu[rows] = np.minimum(now.cpu[rows], later.cpu)
+        self.mem[rows] = np.minimum(now.mem[rows], later.mem)
+        self.kernels[rows] = np.maximum(now.kernels[rows], later.kernels)
+        self.shares[rows] = np.minimum(now.shares[rows], later.shares)
+        self.sum_up(rows)
+        self.touched += rows.tolist()
 
     def lower_to(self, row: int, now: "Room", later: "Room") -> None:
         """Let a row have the smaller of what two rooms have of everything."""
-        self.put_row(
-            row,
-            min(now.cpu.item(row), later.cpu.item(row)),
-            min(now.mem.item(row), later.mem.item(row)),
-            np.minimum(now.shares[row], later.shares[row]),
-            max(now.kernels.item(row), later.kernels.item(row)),
-        )
+        self.cpu[row] = min(now.cpu.item(row), later.cpu.item(row))
+        self.mem[row] = min(now.mem.item(row), later.mem.item(row))
+        self.kernels[row] = max(now.kernels.item(row), later.kernels.item(row))
+        self.shares[row] = np.minimum(now.shares[row], later.shares[row])
+        self._sum_up(row)
+        self.touched.append(row)
 
     def repeated(self, index: int) -> "Room":
         """Return a room of one more axis with one of its rooms there twice in succession."""
@@ -122,8 +123,8 @@ class Room:
         room.touched = []
         return room
 
-    def sum_up(self, at: tuple[slice, int]) -> None:
-        """Bring the sums over devices in step, in a room of one more axis."""
+    def sum_up(self, at: NDArray[np.intp] | tuple[slice, int]) -> None:
+        """Bring the sums over devices in step."""
         present = np.maximum(self.shares[at], 0)
         self.gpu[at] = present.sum(axis=-1)
         self.whole[at] = (present == DEVICE_SHARES).sum(axis=-1)
