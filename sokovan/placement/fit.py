@@ -51,9 +51,9 @@ def _devices_suffice(
     if devices is None:
         suffice = room.top >= need.part if need.part else room.whole >= need.whole
     elif need.part:
-        suffice = np.any(devices & (room.shares >= need.part), axis=1)
+        suffice = np.any(devices & (room.shares >= need.part), axis=-1)
     else:
-        suffice = np.count_nonzero(devices & (room.shares == DEVICE_SHARES), axis=1) >= need.whole
+        suffice = np.count_nonzero(devices & (room.shares == DEVICE_SHARES), axis=-1) >= need.whole
     return suffice
 
 

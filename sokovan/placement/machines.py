@@ -27,8 +27,13 @@ ABSENT = -1
 """The free shares of a device that an agent does not have."""
 
 
+_ARRAYS = ("cpu", "mem", "shares", "kernels", "gpu", "whole", "top", "stamp")
+
+
 class Room:
     """What is free on each row: the amounts that one pass takes from.
+
+    With one more axis in front it is several rooms, see `Conservative`.
 
     Attributes:
         cpu: Milli-cores.
@@ -47,16 +52,17 @@ class Room:
     def __init__(self, cpu: Ints, mem: Ints, shares: Ints, kernels: Ints) -> None:
         self.cpu, self.mem, self.shares, self.kernels = cpu, mem, shares, kernels
         present = np.maximum(shares, 0)
-        self.gpu: Ints = present.sum(axis=1)
-        self.whole: Ints = (shares == DEVICE_SHARES).sum(axis=1)
-        self.top: Ints = present.max(axis=1, initial=0)
+        self.gpu: Ints = present.sum(axis=-1)
+        self.whole: Ints = (shares == DEVICE_SHARES).sum(axis=-1)
+        self.top: Ints = present.max(axis=-1, initial=0)
         self.touched: list[int] = []
-        self.stamp: Ints = np.array([next(_stamps) for _ in range(len(cpu))], np.int64)
+        self.stamp: Ints = np.empty(cpu.shape, np.int64)
+        self._restamp(...)
 
     def copy(self) -> "Room":
         """Return an equal room that nothing has touched."""
         room = Room.__new__(Room)
-        for name in ("cpu", "mem", "shares", "kernels", "gpu", "whole", "top", "stamp"):
+        for name in _ARRAYS:
             setattr(room, name, getattr(self, name).copy())
         room.touched = []
         return room
@@ -88,6 +94,10 @@ class Room:
             self._sum_up(row)
         self._touch(row)
 
+    def _restamp(self, at: Any) -> None:
+        stamps = self.stamp[at]
+        self.stamp[at] = np.fromiter(_stamps, np.int64, stamps.size).reshape(stamps.shape)
+
     def _touch(self, row: int) -> None:
         self.touched.append(row)
         self.stamp[row] = next(_stamps)
@@ -99,6 +109,15 @@ class Room:
             self.mem[row] += mem
         self.kernels[row] += kernels
 
+    def put_rows(self, rows: NDArray[np.intp], now: "Room", later: "Room") -> None:
+        """Let rows have the smaller of what is free `now` and `later`, where only they are."""
+        self.cpu[rows] = np.minimum(now.cpu[rows], later.cpu)
+        self.mem[rows] = np.minimum(now.mem[rows], later.mem)
+        self.kernels[rows] = np.maximum(now.kernels[rows], later.kernels)
+        self.shares[rows] = np.minimum(now.shares[rows], later.shares)
+        self.sum_up(rows)
+        self.touched += rows.tolist()
+
     def lower_to(self, row: int, now: "Room", later: "Room") -> None:
         """Let a row have the smaller of what two rooms have of everything."""
         self.cpu[row] = min(now.cpu.item(row), later.cpu.item(row))
@@ -107,6 +126,23 @@ class Room:
         self.shares[row] = np.minimum(now.shares[row], later.shares[row])
         self._sum_up(row)
         self._touch(row)
+
+    def repeated(self, index: int) -> "Room":
+        """Return a room of one more axis with one of its rooms there twice in succession."""
+        room = Room.__new__(Room)
+        for name in _ARRAYS:
+            array = getattr(self, name)
+            setattr(room, name, np.insert(array, index, array[index], axis=0))
+        room.touched = []
+        return room
+
+    def sum_up(self, at: NDArray[np.intp] | tuple[slice, int]) -> None:
+        """Bring the sums over devices in step."""
+        present = np.maximum(self.shares[at], 0)
+        self.gpu[at] = present.sum(axis=-1)
+        self.whole[at] = (present == DEVICE_SHARES).sum(axis=-1)
+        self.top[at] = present.max(axis=-1, initial=0)
+        self._restamp(at)
 
     def _sum_up(self, row: int) -> None:
         shares = self.shares[row].tolist()
