@@ -91,16 +91,22 @@ class Grounds:
         self,
         group: ScalingGroup,
         agents: Iterable[Agent],
-        holds: Callable[[AgentId], Iterable[Hold]],
+        holds: Iterable[Hold],
     ) -> Ground:
-        """Return the ground of a group, built from all that is known if there is none yet."""
+        """Return the ground of a group, built from all that is known if there is none yet.
+
+        Args:
+            group: Its policy.
+            agents: Those of the group.
+            holds: All there are: an agent may come from another group.
+        """
         ground = self._of.get(group.name)
         if ground is None:
             ground = self._of[group.name] = Ground(group, self._sessions)
             for agent in agents:
                 ground.put_agent(self._seen_as(agent))
-                for hold in holds(agent.agent_id):
-                    ground.put_hold(hold)
+            for hold in holds:
+                ground.put_hold(hold)
             for session in self._sessions.values():
                 if session.scaling_group == group.name:
                     ground.put_session(session)

@@ -142,7 +142,8 @@ class Live:
 
     def snapshot(self, group: ScalingGroup, now: float) -> Snapshot:
         """Return what placement works on; the same object every time, brought up to date."""
-        ground = self._grounds.of(group, self.agents_of(group.name), self.holds_on)
+        holds = (hold for held in self._holds.values() for hold in held.values())
+        ground = self._grounds.of(group, self.agents_of(group.name), holds)
         old = frozenset(
             SessionId(hold.session_id)
             for hold in self.leftovers()
