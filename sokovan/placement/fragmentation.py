@@ -4,13 +4,14 @@ Pure functions over arrays. Rows are agents, columns of `shares` are their devic
 Units: cpu in milli-cores, memory in bytes, devices in shares of 1/1000.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sokovan.domain.quantities import DEVICE_SHARES
 
+EXPONENT_MAX = 500.0
 Int = NDArray[np.int64]
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -141,7 +142,7 @@ def published_fgd(
         ask: What is asked for.
         room: What is free on agents that have room for `ask`.
         allowed: Per agent and typical shape, whether the agent's devices are of an allowed model.
-        typical: The requests to keep room for; the weights sum up to 1.
+        typical: The requests to keep room for; their weights matter as parts of the sum.
         usable: Per agent and device, whether the request may take it; `None` allows all.
 
     Returns:
@@ -151,10 +152,12 @@ def published_fgd(
         Weng et al., "Beware of Fragmentation", USENIX ATC 2023: 100 times the sigmoid of the
         decrease of `spoiled` in devices, cut to an integer.
     """
+    typical = replace(typical, weight=typical.weight / typical.weight.sum())
     found = places(ask, room, usable)
     before = spoiled(room, allowed, typical)[found.agent]
     after = spoiled(found.after, allowed[found.agent], typical)
-    score = 100 / (1 + np.exp((after - before) / DEVICE_SHARES))
+    change = np.clip((after - before) / DEVICE_SHARES, -EXPONENT_MAX, EXPONENT_MAX)
+    score = 100 / (1 + np.exp(change))
     return _best(found, -score.astype(np.int64))
 
 
