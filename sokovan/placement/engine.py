@@ -17,7 +17,7 @@ The departures for speed, none of which changes a plan:
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import inf
@@ -28,20 +28,19 @@ from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import Assignment, SessionId, SessionWithKernels
 from sokovan.placement.admit import admission
 from sokovan.placement.backfill import (
-    RESERVATIONS_MAX,
     TRIED_MAX,
-    Profile,
-    Promise,
-    Reservation,
+    Easy,
     Slot,
     has_room_for,
     slot_of,
 )
 from sokovan.placement.binding import binding, never_fits
+from sokovan.placement.conservative import RESERVATIONS_MAX, Conservative
 from sokovan.placement.fit import Placer, Places, assignment_of
 from sokovan.placement.machines import Room
 from sokovan.placement.needs import Demand
 from sokovan.placement.order import ORDERS, Line, Shares
+from sokovan.placement.promises import Promise, Reservation
 from sokovan.placement.queue import Entry, Lane
 from sokovan.placement.rank import RANKINGS
 from sokovan.placement.releases import Releases, held_until, release_of, walltime_of
@@ -113,7 +112,7 @@ class Pass:
         self.machines = snapshot.machines
         self.room = self.machines.room()
         self._until = until
-        self._ranking = RANKINGS[self.group.ranking](self.machines)
+        self._ranking = RANKINGS[self.group.ranking](snapshot)
         self._lasting = lasting
         self._whereabouts = Whereabouts(snapshot)
         self.placer = Placer(
@@ -137,7 +136,7 @@ class Pass:
         """Earlier promises that `_profile` has, until their sessions have their turn."""
         self._reserved = 0
         """How many of `blocked` have been seen to."""
-        self._profile: Profile | None = None
+        self._profile: Easy | Conservative | None = None
         self._too_long: dict[Demand, float] = {}
         """From this walltime on, sessions of the demand were found to delay a reservation."""
         self.plan = Plan(self.placed, Waits(self), frozenset())
@@ -230,18 +229,24 @@ class Pass:
             places = self.placer.place(demand)
             return places or self._as_promised(session, demand, self.placer)
         ends_at = self.snapshot.now + walltime_of(session, self.group)
-        own = self._kept.get(session.session_id)
-        if own is not None:
-            profile.put_back(own)
+        own = self._put_back(session)
         placer = profile.limited(ends_at)
         places = placer.place(demand) or self._as_promised(session, demand, placer)
         if places is not None:
             profile.started(demand, places, ends_at)
-            for of_session in (self._kept, self.reservations, self.promises):
+            for of_session in (self.reservations, self.promises):
                 of_session.pop(session.session_id, None)
-        elif own is not None:
+        elif own is not None and isinstance(profile, Conservative):
             profile.take_out(own)
+            self._kept[session.session_id] = own
         return places
+
+    def _put_back(self, session: SessionWithKernels) -> Slot | None:
+        """Let a session have what is kept for it, and return that."""
+        own = self._kept.pop(session.session_id, None)
+        if own is not None and isinstance(self._profile, Conservative):
+            self._profile.put_back(own)
+        return own
 
     def _as_promised(
         self, session: SessionWithKernels, demand: Demand, placer: Placer
@@ -388,29 +393,19 @@ class Pass:
             self.promises[session.session_id] = Promise(demand, reservation)
 
     def _reserve_first(self, session: SessionWithKernels, demand: Demand) -> Slot | None:
-        walltime_s = walltime_of(session, self.group)
-        kept = slot_of(
-            self.snapshot.promises.get(session.session_id),
-            demand,
-            self.machines,
-            self.snapshot.now,
-            walltime_s,
-        )
-        profile = self._new_profile()
-        found = profile.reserve_first(demand, kept)
-        if found is None:
-            return None
-        self._profile = profile
-        starts_at, places = found
-        return Slot(demand, places, starts_at, starts_at + walltime_s)
+        now, walltime_s = self.snapshot.now, walltime_of(session, self.group)
+        promise = self.snapshot.promises.get(session.session_id)
+        kept = slot_of(promise, demand, self.machines, now, walltime_s)
+        profile = Easy(now, self.placer, self._releases(), self._placer_of)
+        slot = profile.reserve(demand, walltime_s, kept)
+        if slot is not None:
+            self._profile = profile
+        return slot
 
     def _reserve_next(self, session: SessionWithKernels, demand: Demand) -> Slot | None:
-        if self._profile is None:
-            self._profile = self._new_profile()
-            self._profile.spread_out()
-        own = self._kept.pop(session.session_id, None)
-        if own is not None:
-            self._profile.put_back(own)
+        if not isinstance(self._profile, Conservative):
+            self._profile = self._conservative()
+        own = self._put_back(session)
         return self._profile.reserve(demand, walltime_of(session, self.group), own)
 
     def _keep_promises(self) -> None:
@@ -421,8 +416,7 @@ class Pass:
         """
         snapshot, now = self.snapshot, self.snapshot.now
         made = [p.reservation for p in snapshot.promises.values() if p.reservation is not None]
-        profile = self._new_profile()
-        profile.spread_out(moment for r in made for moment in (r.starts_at, r.ends_at))
+        profile = self._conservative(moment for r in made for moment in (r.starts_at, r.ends_at))
         for *_, session_id, session in self.in_order():
             demand = self._demand_of(session)
             if self.never(demand) is not None or session_id in snapshot.waiting_for_old:
@@ -433,9 +427,8 @@ class Pass:
             if promise.reservation is not None:
                 walltime_s = walltime_of(session, self.group)
                 slot = slot_of(promise, demand, self.machines, now, walltime_s)
-                if slot is None or not profile.has_room_for(slot):
+                if slot is None or not profile.take_out(slot):
                     break
-                profile.take_out(slot)
                 self._kept[session_id] = slot
                 self.reservations[session_id] = replace(
                     promise.reservation, starts_at=slot.starts_at, ends_at=slot.ends_at
@@ -444,8 +437,9 @@ class Pass:
         if self._kept:
             self._profile = profile
 
-    def _new_profile(self) -> Profile:
-        return Profile(self.snapshot.now, self.placer, self._releases(), self._placer_of)
+    def _conservative(self, kept: Iterable[float] = ()) -> Conservative:
+        now = self.snapshot.now
+        return Conservative(now, self.placer, self._releases(), self._placer_of, kept)
 
     def _demand_of(self, session: SessionWithKernels) -> Demand:
         lane = self.snapshot.queue.lane_of(session.session_id)
@@ -474,6 +468,7 @@ class Whereabouts(Mapping[str, "set[int]"]):
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
+        self._new: list[tuple[SessionWithKernels, Places]] = []
         self._rows: dict[str, set[int]] | None = None
 
     def __getitem__(self, name: str) -> "set[int]":
@@ -495,14 +490,15 @@ class Whereabouts(Mapping[str, "set[int]"]):
                     self._rows.setdefault(hold.session_id, set()).add(row)
                     if session is not None and session.name:
                         self._rows.setdefault(session.name, set()).add(row)
+        while self._new:
+            session, places = self._new.pop()
+            for name in {session.session_id, session.name} - {""}:
+                self._rows.setdefault(name, set()).update(taken.row for taken in places)
         return self._rows
 
     def put(self, session: SessionWithKernels, places: Places) -> None:
         """Take over where a session was just placed."""
-        if self._rows is None:
-            return
-        for name in {session.session_id, session.name} - {""}:
-            self._rows.setdefault(name, set()).update(taken.row for taken in places)
+        self._new.append((session, places))
 
 
 @dataclass(slots=True, eq=False)
