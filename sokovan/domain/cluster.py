@@ -21,6 +21,8 @@ class AgentStatus(StrEnum):
 class AgentRanking(StrEnum):
     """Which of the agents that fit is taken."""
 
+    USEFUL = "useful"
+    """The one where the typical requests of the group lose least room."""
     FRAGMENTATION = "fragmentation"
     """The one that stays most useful for the typical requests of the group."""
 

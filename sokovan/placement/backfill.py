@@ -19,44 +19,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-from sokovan.domain.sessions import AgentId, Assignment, SessionId
+from sokovan.domain.sessions import AgentId
 from sokovan.placement.fit import Place, Placer, Places
 from sokovan.placement.machines import Machines, Room, smaller
 from sokovan.placement.needs import Demand
+from sokovan.placement.promises import Promise
 from sokovan.placement.releases import Releases
 
 TRIED_MAX = 16
 """Under `easy`, for so many blocked sessions in turn is a reservation sought; those that wait for
 something that no running session will release have none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """What a blocked session will use, and when.
-
-    Attributes:
-        starts_at: Seconds since the epoch; when all that it waits for should have ended.
-        ends_at: When it should end itself.
-        assignment: The agents and devices that it will use.
-    """
-
-    session_id: SessionId
-    starts_at: float
-    ends_at: float
-    assignment: Assignment
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """What a pass found for a blocked session, which later passes are to keep.
-
-    Attributes:
-        demand: What it was found for.
-        reservation: `None`: the session waits for something that nobody should release.
-    """
-
-    demand: Demand
-    reservation: Reservation | None
 
 
 @dataclass(frozen=True, slots=True)

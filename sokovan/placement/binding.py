@@ -17,7 +17,7 @@ from sokovan.placement.filters import refused_by
 from sokovan.placement.fit import Placer, fitting
 from sokovan.placement.machines import ABSENT, Ints, Machines, Room
 from sokovan.placement.needs import Demand, Need, total
-from sokovan.placement.rank import CONCENTRATED
+from sokovan.placement.ranking import CONCENTRATED
 
 AGENTS_NAMED_MAX = 20
 """How many agents a list in the facts names at most."""

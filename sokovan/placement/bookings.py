@@ -10,8 +10,6 @@ from sokovan.domain.sessions import SessionId, SessionWithKernels
 from sokovan.placement.backfill import (
     TRIED_MAX,
     Easy,
-    Promise,
-    Reservation,
     Slot,
     has_room_for,
     slot_of,
@@ -19,6 +17,7 @@ from sokovan.placement.backfill import (
 from sokovan.placement.conservative import RESERVATIONS_MAX, Conservative
 from sokovan.placement.fit import Placer, Places, assignment_of
 from sokovan.placement.needs import Demand
+from sokovan.placement.promises import Promise, Reservation
 from sokovan.placement.releases import Releases, release_of, walltime_of
 from sokovan.placement.snapshot import Snapshot
 

@@ -26,12 +26,12 @@ from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import Assignment, SessionId, SessionWithKernels
 from sokovan.placement.admit import admission
-from sokovan.placement.backfill import Reservation
 from sokovan.placement.binding import binding, never_fits
 from sokovan.placement.bookings import Bookings
 from sokovan.placement.fit import Placer, Places, assignment_of
 from sokovan.placement.needs import Demand
 from sokovan.placement.order import ORDERS, Line, Shares
+from sokovan.placement.promises import Reservation
 from sokovan.placement.queue import Entry, Lane
 from sokovan.placement.rank import RANKINGS
 from sokovan.placement.releases import held_until, walltime_of
@@ -104,7 +104,7 @@ class Pass:
         self.machines = snapshot.machines
         self.room = self.machines.room()
         self._until = until
-        self._ranking = RANKINGS[self.group.ranking](self.machines)
+        self._ranking = RANKINGS[self.group.ranking](snapshot)
         self._lasting = lasting
         self._whereabouts = Whereabouts(snapshot)
         self.placer = Placer(

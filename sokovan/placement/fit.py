@@ -13,7 +13,7 @@ from sokovan.domain.sessions import Assignment, KernelAssignment, SessionWithKer
 from sokovan.domain.where import ClusterMode
 from sokovan.placement.machines import Ints, Machines, Room
 from sokovan.placement.needs import Demand, Need, amounts_of, total
-from sokovan.placement.rank import CONCENTRATED, Ranking
+from sokovan.placement.ranking import CONCENTRATED, Ranking
 
 NO_ROOM = 2**62
 """The key of a row that a kernel does not fit on."""
@@ -93,7 +93,7 @@ def choose_devices(
     found = usable_devices(need, room, row, devices_for(need, machines))
     if not need.part:
         return tuple((position, DEVICE_SHARES) for position in found[: need.whole])
-    chosen = ranking.position(need.request, room, row, found)
+    chosen = ranking.position(need, room, row, found)
     if chosen is None:
         shares = room.shares[row].tolist()
         chosen = min(found, key=lambda position: (shares[position], position))
@@ -215,7 +215,7 @@ class Placer:
         if ranking.of is None:
             rows = np.flatnonzero(fits)
             keys: Ints = np.full(len(fits), NO_ROOM, np.int64)
-            keys[rows] = ranking.keys(need.request, room, rows)
+            keys[rows] = ranking.keys(need, room, rows)
         else:
             keys = np.where(fits, self._base_keys(with_devices=need.gpu > 0), NO_ROOM)
         return keys
@@ -355,10 +355,11 @@ class Placer:
             if keys is None:
                 return None
             fits &= keys < NO_ROOM
-        fits = fitting(Need(every, where), self.machines, self.room, fits)
+        as_one = Need(every, where)
+        fits = fitting(as_one, self.machines, self.room, fits)
         keys = np.full(len(fits), NO_ROOM, np.int64)
         rows = np.flatnonzero(fits)
-        keys[rows] = self.ranking.keys(every, self.room, rows)
+        keys[rows] = self.ranking.keys(as_one, self.room, rows)
         while (row := self._best_of_tiers(keys, tiers)) is not None:
             places = self._all_on(row, needs)
             if places is not None:

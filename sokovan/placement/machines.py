@@ -9,6 +9,7 @@ version need look only at the rows that have grown since.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,12 @@ from sokovan.domain.sessions import AgentId
 from sokovan.placement.filters import Eligible, Filter, eligible
 
 Ints = NDArray[np.int64]
+_stamps = count(1)
 ABSENT = -1
 """The free shares of a device that an agent does not have."""
 
 
-_ARRAYS = ("cpu", "mem", "shares", "kernels", "gpu", "whole", "top")
+_ARRAYS = ("cpu", "mem", "shares", "kernels", "gpu", "whole", "top", "stamp")
 
 
 class Room:
@@ -42,9 +44,10 @@ class Room:
         top: Free shares of the row's freest device.
         kernels: Kernels on the row.
         touched: The row of each change by this pass, in order; its length says when something was.
+        stamp: A number for the present state of each row; other states of any row have others.
     """
 
-    __slots__ = ("cpu", "gpu", "kernels", "mem", "shares", "top", "touched", "whole")
+    __slots__ = ("cpu", "gpu", "kernels", "mem", "shares", "stamp", "top", "touched", "whole")
 
     def __init__(self, cpu: Ints, mem: Ints, shares: Ints, kernels: Ints) -> None:
         self.cpu, self.mem, self.shares, self.kernels = cpu, mem, shares, kernels
@@ -53,6 +56,8 @@ class Room:
         self.whole: Ints = (shares == DEVICE_SHARES).sum(axis=-1)
         self.top: Ints = present.max(axis=-1, initial=0)
         self.touched: list[int] = []
+        self.stamp: Ints = np.empty(cpu.shape, np.int64)
+        self._restamp(...)
 
     def copy(self) -> "Room":
         """Return an equal room that nothing has touched."""
@@ -77,7 +82,7 @@ class Room:
                 self.gpu[row] -= DEVICE_SHARES * len(devices)
             else:
                 self._sum_up(row)
-        self.touched.append(row)
+        self._touch(row)
 
     def give_back(self, row: int, cpu: int, mem: int, devices: DeviceShares) -> None:
         """Undo `take`."""
@@ -87,7 +92,15 @@ class Room:
             for position, part in devices:
                 shares[position] += part
             self._sum_up(row)
+        self._touch(row)
+
+    def _restamp(self, at: Any) -> None:
+        stamps = self.stamp[at]
+        self.stamp[at] = np.fromiter(_stamps, np.int64, stamps.size).reshape(stamps.shape)
+
+    def _touch(self, row: int) -> None:
         self.touched.append(row)
+        self.stamp[row] = next(_stamps)
 
     def _change(self, row: int, cpu: int, mem: int, kernels: int) -> None:
         if cpu:
@@ -112,7 +125,7 @@ class Room:
         self.kernels[row] = max(now.kernels.item(row), later.kernels.item(row))
         self.shares[row] = np.minimum(now.shares[row], later.shares[row])
         self._sum_up(row)
-        self.touched.append(row)
+        self._touch(row)
 
     def repeated(self, index: int) -> "Room":
         """Return a room of one more axis with one of its rooms there twice in succession."""
@@ -129,6 +142,7 @@ class Room:
         self.gpu[at] = present.sum(axis=-1)
         self.whole[at] = (present == DEVICE_SHARES).sum(axis=-1)
         self.top[at] = present.max(axis=-1, initial=0)
+        self._restamp(at)
 
     def _sum_up(self, row: int) -> None:
         shares = self.shares[row].tolist()
@@ -166,27 +180,27 @@ class Machines:
         self.version = version
         self.statics = version
         """The version at which something other than holds last changed."""
-        count = len(self.agents)
+        size = len(self.agents)
         width = max((len(agent.capacity.devices) for agent in self.agents), default=0)
-        self.cpu_total: Ints = np.zeros(count, np.int64)
-        self.mem_total: Ints = np.zeros(count, np.int64)
-        self.shares_total: Ints = np.full((count, max(1, width)), ABSENT, np.int64)
+        self.cpu_total: Ints = np.zeros(size, np.int64)
+        self.mem_total: Ints = np.zeros(size, np.int64)
+        self.shares_total: Ints = np.full((size, max(1, width)), ABSENT, np.int64)
         self.device_mem: Ints = np.zeros_like(self.shares_total)
-        self.serving = np.zeros(count, bool)
-        self.grown: Ints = np.full(count, version, np.int64)
+        self.serving = np.zeros(size, bool)
+        self.grown: Ints = np.full(size, version, np.int64)
         self._grown_since: tuple[int, int, NDArray[np.intp]] | None = None
-        self._cpu_held: Ints = np.zeros(count, np.int64)
-        self._mem_held: Ints = np.zeros(count, np.int64)
+        self._cpu_held: Ints = np.zeros(size, np.int64)
+        self._mem_held: Ints = np.zeros(size, np.int64)
         self._shares_held: Ints = np.zeros_like(self.shares_total)
-        self._kernels: Ints = np.zeros(count, np.int64)
+        self._kernels: Ints = np.zeros(size, np.int64)
         self._positions: list[dict[int, int]] = [{} for _ in self.agents]
-        self._straight = [True] * count
+        self._straight = [True] * size
         """Whether each device of the row has its index for its position."""
         self.holds: dict[str, Hold] = {}
         self._eligible: dict[Filter, Eligible] = {}
         self._usable: dict[tuple[Filter, bool], NDArray[np.bool_] | None] = {}
         self._empty: Room | None = None
-        for row in range(count):
+        for row in range(size):
             self._describe(row)
         self.free = self._all_free()
 
@@ -373,12 +387,14 @@ class Machines:
         shares = np.maximum(total - self._shares_held[row], 0)
         free.shares[row] = np.where(total == ABSENT, ABSENT, shares)
         free._sum_up(row)  # noqa: SLF001 - they are made for each other
+        free.stamp[row] = next(_stamps)
 
 
 def _placed_alike(one: Agent, other: Agent) -> bool:
-    """Whether two states of an agent are the same for placement."""
+    """Whether two states of an agent are the same for placement, and for what it says."""
     return (
         one.takes_kernels == other.takes_kernels
+        and one.drain_reason == other.drain_reason
         and one.status is other.status
         and one.capacity == other.capacity
         and one.labels == other.labels

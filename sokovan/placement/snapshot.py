@@ -7,9 +7,10 @@ from typing import Any, Protocol
 from sokovan.domain.cluster import Agent, ScalingGroup
 from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import SessionId, SessionWithKernels
-from sokovan.placement.backfill import Promise
 from sokovan.placement.machines import Machines
+from sokovan.placement.promises import Promise
 from sokovan.placement.queue import Queue
+from sokovan.placement.typical import NOTHING, Usual
 
 
 class Known(Protocol):
@@ -44,6 +45,7 @@ class Snapshot:
         waiting_for_old: Sessions that may not be placed again until their leftovers are gone.
         now: Seconds since the epoch.
         promises: What the last pass reserved for whom; the next one reserves nothing later.
+        usual: What sessions usually ask for, as learned by an earlier pass.
         memory: What earlier passes over the same objects found; it adds nothing to the value.
     """
 
@@ -54,6 +56,7 @@ class Snapshot:
     waiting_for_old: frozenset[SessionId]
     now: float
     promises: Mapping[SessionId, Promise] = field(default_factory=dict)
+    usual: Usual = NOTHING
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 

@@ -1,13 +1,18 @@
 """Which requests are typical: learned from those that came, never from those to come."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
+from sokovan.placement.filters import Filter
 from sokovan.placement.fragmentation import Ask, Typical
 
-Shape = TypeVar("Shape", bound=Hashable)
+Shape = tuple[Ask, Filter]
+"""What is asked for, and of which devices."""
+Kind = TypeVar("Kind", bound=Hashable)
+RENEWED_FIRST, RENEWED_GROWTH = 16, 1.5
 
 COVERED = 0.95
 """The part of all requests that the typical ones make up."""
@@ -18,13 +23,13 @@ WEIGHT_SUM = 2**20
 
 
 def frequent(
-    counts: Mapping[Shape, int], *, covered: float = COVERED, shapes_max: int = SHAPES_MAX
-) -> list[Shape]:
+    counts: Mapping[Kind, int], *, covered: float = COVERED, shapes_max: int = SHAPES_MAX
+) -> list[Kind]:
     """Return the most frequent shapes, as many as make up `covered` of all that came.
 
     Of equally frequent ones, those that come first in `counts` are taken.
     """
-    needed, shapes = covered * sum(counts.values()), list[Shape]()
+    needed, shapes = covered * sum(counts.values()), list[Kind]()
     for shape in sorted(counts, key=lambda shape: -counts[shape])[:shapes_max]:
         if needed <= 0:
             break
@@ -71,3 +76,26 @@ def table(asks: Sequence[Ask], weights: Sequence[float]) -> Typical:
         np.array([ask.share for ask in asks], dtype=np.int64),
         np.array(weights, dtype=np.float64),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """The requests that are typical of a group.
+
+    Attributes:
+        made_from: So many sessions.
+        counts: How often each shape was asked for, the most frequent first.
+    """
+
+    made_from: int
+    counts: tuple[tuple[Shape, int], ...]
+
+    def is_due(self, sessions: int) -> bool:
+        """Say whether it is to be learned anew from so many sessions."""
+        if sessions < RENEWED_FIRST and self.made_from < RENEWED_FIRST:
+            return False
+        more = max(sessions, self.made_from) / max(1, min(sessions, self.made_from))
+        return more >= RENEWED_GROWTH
+
+
+NOTHING = Usual(0, ())

@@ -12,6 +12,7 @@ class Whereabouts(Mapping[str, "set[int]"]):
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
+        self._new: list[tuple[SessionWithKernels, Places]] = []
         self._rows: dict[str, set[int]] | None = None
 
     def __getitem__(self, name: str) -> "set[int]":
@@ -33,11 +34,12 @@ class Whereabouts(Mapping[str, "set[int]"]):
                     self._rows.setdefault(hold.session_id, set()).add(row)
                     if session is not None and session.name:
                         self._rows.setdefault(session.name, set()).add(row)
+        while self._new:
+            session, places = self._new.pop()
+            for name in {session.session_id, session.name} - {""}:
+                self._rows.setdefault(name, set()).update(taken.row for taken in places)
         return self._rows
 
     def put(self, session: SessionWithKernels, places: Places) -> None:
         """Take over where a session was just placed."""
-        if self._rows is None:
-            return
-        for name in {session.session_id, session.name} - {""}:
-            self._rows.setdefault(name, set()).update(taken.row for taken in places)
+        self._new.append((session, places))
