@@ -154,7 +154,8 @@ def published_fgd(
     found = places(ask, room, usable)
     before = spoiled(room, allowed, typical)[found.agent]
     after = spoiled(found.after, allowed[found.agent], typical)
-    score = 100 / (1 + np.exp((after - before) / DEVICE_SHARES))
+    scale = round(typical.weight.sum())  # 1, or what whole numbers as weights sum up to
+    score = 100 / (1 + np.exp((after - before) / (DEVICE_SHARES * scale)))
     return _best(found, -score.astype(np.int64))
 
 
