@@ -187,11 +187,13 @@ def worth(room: Room, allowed: Bool, typical: Typical) -> Int:
         large.sum(axis=1)[:, level] // typical.count,
         copies.sum(axis=1)[:, level],
     )
-    cpu, mem = np.maximum(room.cpu_milli, 0)[:, None], np.maximum(room.mem_bytes, 0)[:, None]
+    cpu, mem = room.cpu_milli[:, None], room.mem_bytes[:, None]
     hosts = (fitting > 0) & (cpu >= typical.cpu_milli) & (mem >= typical.mem_bytes)
     size = typical.count * typical.share
-    hosted = np.minimum(fitting * size, cpu * size // np.maximum(typical.cpu_milli, 1))
-    hosted = np.minimum(hosted, mem * size // np.maximum(typical.mem_bytes, 1))
+    hosted = fitting * size
+    for free, needed in ((cpu, typical.cpu_milli), (mem, typical.mem_bytes)):
+        pro_rata = np.maximum(free, 0) * size // np.maximum(needed, 1)
+        hosted = np.where(needed > 0, np.minimum(hosted, pro_rata), hosted)
     value = np.where(allowed, np.where(hosts, useful, 0) + hosted, 0)
     # Whole numbers below 2**53: the sum is exact in whatever order it is taken.
     return np.asarray((value.astype(np.float64) @ typical.weight).astype(np.int64))
