@@ -4,7 +4,7 @@ Pure functions over arrays. Rows are agents, columns of `shares` are their devic
 Units: cpu in milli-cores, memory in bytes, devices in shares of 1/1000.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,11 +152,11 @@ def published_fgd(
         Weng et al., "Beware of Fragmentation", USENIX ATC 2023: 100 times the sigmoid of the
         decrease of `spoiled` in devices, cut to an integer.
     """
-    typical = replace(typical, weight=typical.weight / typical.weight.sum())
     found = places(ask, room, usable)
     before = spoiled(room, allowed, typical)[found.agent]
     after = spoiled(found.after, allowed[found.agent], typical)
-    change = np.clip((after - before) / DEVICE_SHARES, -EXPONENT_MAX, EXPONENT_MAX)
+    scale = round(typical.weight.sum())  # 1, or what whole numbers as weights sum up to
+    change = np.clip((after - before) / (DEVICE_SHARES * scale), -EXPONENT_MAX, EXPONENT_MAX)
     score = 100 / (1 + np.exp(change))
     return _best(found, -score.astype(np.int64))
 
