@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from sokovan import __version__
-from sokovan.api.acceptance import check
+from sokovan.api.acceptance import check, check_feasible
 from sokovan.api.service import View
 from sokovan.clock import Clock
 from sokovan.domain.cluster import Agent
@@ -23,6 +23,7 @@ from sokovan.domain.errors import (
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import PRE_RUNNING, SessionStatus
 from sokovan.placement.explain import explain, sentence
+from sokovan.placement.machines import Machines
 from sokovan.scheduler.messages import OutputChunk
 from sokovan.scheduler.moves import Applied
 from sokovan.scheduler.ports import AgentGateway
@@ -102,8 +103,7 @@ class Operations:
     # --- requests -------------------------------------------------------------------------------
 
     async def submit(self, specs: Sequence[SessionSpec]) -> list[View]:
-        for spec in specs:
-            check(spec, self._repository.groups, self._repository.snapshot)
+        self._check(specs)
         ids, applied = await self._repository.submit(specs)
         self._tell(applied)
         by_id = dict(zip(ids, specs, strict=True))
@@ -111,6 +111,23 @@ class Operations:
         if len(made) < len(by_id):  # known before, or cancelled at once
             return await self._views(ids)
         return [self._view(made[session_id], by_id[session_id]) for session_id in ids]
+
+    def _check(self, specs: Sequence[SessionSpec]) -> None:
+        """Refuse what makes no sense; whether it fits is asked once for equal requests."""
+        machines = {
+            name: snapshot.machines
+            if (snapshot := self._repository.snapshot(name))
+            else Machines(())
+            for name in {spec.scaling_group for spec in specs}
+        }
+        feasible = set()
+        for spec in specs:
+            group = spec.scaling_group
+            check(spec, self._repository.groups, machines[group])
+            asked = group, spec.request, spec.kernel_count, spec.where
+            if not spec.allow_infeasible and asked not in feasible:
+                check_feasible(spec, machines[group])
+                feasible.add(asked)
 
     async def cancel(self, ref: str, *, owner: str, force: bool = False) -> View:
         session_id = await self._resolve(ref, owner)
@@ -274,20 +291,22 @@ class Operations:
 
     async def agents(self) -> list[View]:
         live = self._repository.live
-        return [
-            agent_view(agent, live.holds_on(agent.agent_id))
-            for agent in sorted(live.agents.values(), key=lambda a: (a.name, a.agent_id))
-        ]
+        by_name = sorted(live.agents.values(), key=lambda a: (a.name, a.agent_id))
+        return [self._agent_view(agent.agent_id) for agent in by_name]
 
     async def set_drained(self, agent: str, *, drained: bool, reason: str = "") -> View:
         agent_id = self._agent(agent).agent_id
         self._tell(await self._repository.set_drained(agent_id, drained=drained, reason=reason))
-        live = self._repository.live
-        return agent_view(live.agents[agent_id], live.holds_on(agent_id))
+        return self._agent_view(agent_id)
+
+    async def set_labels(self, agent: str, changes: Mapping[str, str | None]) -> View:
+        agent_id = self._agent(agent).agent_id
+        self._tell(await self._repository.set_labels(agent_id, changes))
+        return self._agent_view(agent_id)
 
     async def remove_agent(self, agent: str, *, force: bool = False) -> View:
         found = self._agent(agent)
-        view = agent_view(found, self._repository.live.holds_on(found.agent_id))
+        view = self._agent_view(found.agent_id)
         self._tell(await self._repository.remove_agent(found.agent_id, force=force))
         return view
 
@@ -304,6 +323,10 @@ class Operations:
             ids = ", ".join(f"{agent.agent_id} ({agent.status})" for agent in named)
             raise AmbiguousIdError(f"{ref!r} could be {ids}; name it by its id")
         return named[0]
+
+    def _agent_view(self, agent_id: AgentId) -> View:
+        live = self._repository.live
+        return agent_view(live.agents[agent_id], live.holds_on(agent_id))
 
     async def _resolve(self, ref: str, owner: str) -> SessionId:
         if ref in self._repository.live.sessions:

@@ -16,8 +16,8 @@ from sokovan.domain.where import ClusterMode
 from sokovan.placement.filters import refused_by
 from sokovan.placement.fit import Placer, fitting
 from sokovan.placement.machines import ABSENT, Ints, Machines, Room
-from sokovan.placement.needs import Demand, Need
-from sokovan.placement.rank import CONCENTRATED
+from sokovan.placement.needs import Demand, Need, total
+from sokovan.placement.ranking import CONCENTRATED
 
 AGENTS_NAMED_MAX = 20
 """How many agents a list in the facts names at most."""
@@ -245,7 +245,7 @@ def never_fits(demand: Demand, machines: Machines) -> Wait | None:
     for need in dict.fromkeys(demand.needs):
         if not fitting(need, machines, empty, machines.eligible(need.filter).rows).any():
             return _never_alone(Looks(need, machines, empty))
-    if len(demand.needs) == 1:
+    if len(demand.needs) == 1 or _fits_on_one(demand, machines):
         return None
     if _whole_cluster(machines, empty.copy()).place(demand) is not None:
         return None
@@ -273,6 +273,22 @@ def never_fits(demand: Demand, machines: Machines) -> Wait | None:
             "agents": len(machines.agents),
         },
     )
+
+
+def _fits_on_one(demand: Demand, machines: Machines) -> bool:
+    """Whether one empty agent could take all kernels, so that there is no need to try.
+
+    Said only where amounts add up: of kernels that want whole devices or none, of one filter.
+    """
+    filters = {need.filter for need in demand.needs}
+    is_tied = demand.where.same or demand.where.kernels_per_agent_max is not None
+    if is_tied or len(filters) > 1 or any(need.part for need in demand.needs):
+        return False
+    if machines.kernels_max is not None and machines.kernels_max < len(demand.needs):
+        return False
+    every = Need(total([need.request for need in demand.needs]), filters.pop())
+    rows = machines.eligible(every.filter).rows
+    return bool(fitting(every, machines, machines.empty(), rows).any())
 
 
 def _any_short(looks: Looks) -> bool:

@@ -26,24 +26,17 @@ from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import Assignment, SessionId, SessionWithKernels
 from sokovan.placement.admit import admission
-from sokovan.placement.backfill import (
-    RESERVATIONS_MAX,
-    Profile,
-    Release,
-    Releases,
-    Reservation,
-    held_until,
-    release_of,
-    walltime_of,
-)
 from sokovan.placement.binding import binding, never_fits
+from sokovan.placement.bookings import Bookings
 from sokovan.placement.fit import Placer, Places, assignment_of
-from sokovan.placement.machines import Room
 from sokovan.placement.needs import Demand
 from sokovan.placement.order import ORDERS, Line, Shares
+from sokovan.placement.promises import Reservation
 from sokovan.placement.queue import Entry, Lane
 from sokovan.placement.rank import RANKINGS
+from sokovan.placement.releases import held_until, walltime_of
 from sokovan.placement.snapshot import Snapshot
+from sokovan.placement.whereabouts import Whereabouts
 
 
 class Verdict(Enum):
@@ -75,23 +68,23 @@ def place(snapshot: Snapshot) -> Plan:
 def run(snapshot: Snapshot) -> "Pass":
     """Return the pass over a snapshot; the last one, if nothing has changed since."""
     snapshot.queue.open_gates(snapshot.now)
-    kept = snapshot.memory.get("pass")
-    if kept is not None and kept[0] is snapshot.machines and kept[1] == _value_of(snapshot):
-        last: Pass = kept[2]
-        return last
+    kept: tuple[object, Pass] | None = snapshot.memory.get("pass")
+    if kept is not None and kept[0] == _version_of(snapshot) and snapshot.now < kept[1].stale_at:
+        return kept[1]
     done = Pass(snapshot, lasting=True)
     done.run()
+    snapshot.promises = done.bookings.promises
     if done.plan.placed:
         # What was taken may yet be refused by the store: those rows are to be looked at again.
-        snapshot.machines.grow(done.placer.room.touched)
-    snapshot.memory["pass"] = (snapshot.machines, _value_of(snapshot), done)
+        snapshot.machines.grow(set(done.room.touched))
+    snapshot.memory["pass"] = (_version_of(snapshot), done)
     return done
 
 
-def _value_of(snapshot: Snapshot) -> tuple[object, ...]:
-    """What a pass depends on, in short, save the time."""
+def _version_of(snapshot: Snapshot) -> tuple[object, ...]:
+    """What changes whenever something does that may change the next plan."""
     machines, queue = snapshot.machines, snapshot.queue
-    return machines.version, queue.version, snapshot.group, snapshot.waiting_for_old
+    return id(machines), machines.version, queue.version, snapshot.group, snapshot.waiting_for_old
 
 
 class Pass:
@@ -111,7 +104,7 @@ class Pass:
         self.machines = snapshot.machines
         self.room = self.machines.room()
         self._until = until
-        self._ranking = RANKINGS[self.group.ranking](self.machines)
+        self._ranking = RANKINGS[self.group.ranking](snapshot)
         self._lasting = lasting
         self._whereabouts = Whereabouts(snapshot)
         self.placer = Placer(
@@ -124,13 +117,7 @@ class Pass:
         )
         self.placed: dict[SessionId, Assignment] = {}
         self.verdicts: dict[Demand, Verdict] = {}
-        self.blocked: list[SessionWithKernels] = []
-        """Those that found no room, in order, as far as they may get a reservation."""
-        self.reservations: dict[SessionId, Reservation] = {}
-        self._reserved = 0
-        """How many of `blocked` have been seen to."""
-        self._profile: Profile | None = None
-        self._started: list[tuple[SessionWithKernels, Demand, Places]] = []
+        self.bookings = Bookings(snapshot, self.placer, self._held)
         self._too_long: dict[Demand, float] = {}
         """From this walltime on, sessions of the demand were found to delay a reservation."""
         self.plan = Plan(self.placed, Waits(self), frozenset())
@@ -142,6 +129,7 @@ class Pass:
         if order.by_owner:
             self._count_shares(shares)
         never: list[Lane] = []
+        self.bookings.keep(self._able_in_order())
         lines = list(self._lines(never))
         for line in order.walk(lines, shares):
             assert line.head is not None
@@ -202,9 +190,32 @@ class Pass:
         session = self.snapshot.running.get(SessionId(hold.session_id))
         return held_until(hold, session, self.group, now)
 
+    def _held(self) -> Iterator[tuple[Hold, float]]:
+        for hold in [*self.machines.holds.values(), *self.new_holds()]:
+            yield hold, self.until(hold)
+
+    def _able_in_order(self) -> Iterator[tuple[SessionWithKernels, Demand]]:
+        """Yield those that could be placed if there were room, in order."""
+        for *_, session_id, session in self.in_order():
+            lane = self.snapshot.queue.lane_of(session_id)
+            assert lane is not None
+            waits = session_id in self.snapshot.waiting_for_old
+            if not waits and self.never(lane.demand) is None:
+                yield session, lane.demand
+
+    @property
+    def stale_at(self) -> float:
+        """When something should have ended that the plan counts on: time for another look."""
+        return self.bookings.stale_at
+
+    @property
+    def reservations(self) -> Mapping[SessionId, Reservation]:
+        """What is reserved for whom; for all that have a reservation after `reserve_all`."""
+        return self.bookings.reservations
+
     def reserve_all(self) -> None:
         """Work out the reservations that nobody needed to know of so far, for people to see."""
-        self._reserve()
+        self.bookings.reserve()
 
     # --- one session ------------------------------------------------------------------------------
 
@@ -212,26 +223,18 @@ class Pass:
         """Place one session, if it has room and delays no reservation."""
         if self.group.backfill in _PLAIN:
             return self.placer.place(demand)
-        ends_at = self.snapshot.now + walltime_of(session, self.group)
-        if self.blocked:
-            if not self._has_some_room(demand):
-                return None
-            self._reserve()
-        placer = self._profile.limited(ends_at) if self._profile else self.placer
-        places = placer.place(demand)
-        if places is not None:
-            if self._profile:
-                self._profile.started(demand, places, ends_at)
-            self._started.append((session, demand, places))
-        return places
+        if self.bookings.blocked and not self._has_some_room(demand):
+            return None
+        return self.bookings.place(session, demand)
 
     def _try(self, line: Line, session: SessionWithKernels) -> Places | None:
         demand = line.demand
-        if self._is_refused_already(demand):
-            return None
-        too_long_s = self._too_long.get(demand) if self._too_long else None
-        if too_long_s is not None and walltime_of(session, self.group) >= too_long_s:
-            return None
+        if not (self.snapshot.promises and self.bookings.is_due(session, demand)):
+            if self._is_refused_already(demand):
+                return None
+            too_long_s = self._too_long.get(demand) if self._too_long else None
+            if too_long_s is not None and walltime_of(session, self.group) >= too_long_s:
+                return None
         places = self.place_now(session, demand)
         if places is None:
             if self._has_some_room(demand) and self.reservations and self.fits(demand):
@@ -272,14 +275,12 @@ class Pass:
         """Say whether the pass ends here; else go on in the lane, or be done with it."""
         policy, demand = self.group.backfill, line.demand
         room_is_reserved = self.verdicts.get(demand) is Verdict.RESERVED
+        may_have_reservation = self.bookings.block(session)
         if policy is Backfill.STRICT:
-            self.blocked.append(session)
             return True
-        if policy is Backfill.CONSERVATIVE and len(self.blocked) < RESERVATIONS_MAX:
-            self.blocked.append(session)
+        if may_have_reservation and policy is Backfill.CONSERVATIVE:
             line.next()
-        elif policy is Backfill.EASY and not self._reserved:
-            self.blocked.append(session)
+        elif may_have_reservation:
             line.close()
         elif room_is_reserved:
             line.next()
@@ -319,103 +320,9 @@ class Pass:
         last = self.group.last_agent_id
         return bisect_right(self.machines.agents, last or "", key=lambda a: a.agent_id) - 1
 
-    # --- reservations -----------------------------------------------------------------------------
 
-    def _reserve(self) -> None:
-        """Reserve for those blocked since the last time; under `easy`, for the first possible."""
-        easy = self.group.backfill is Backfill.EASY
-        while self._reserved < len(self.blocked) and not (easy and self.reservations):
-            if easy and self._reserved >= TRIED_MAX:
-                return
-            session = self.blocked[self._reserved]
-            self._reserved += 1
-            demand = self._demand_of(session)
-            if self._profile is None:
-                self._profile = Profile(
-                    self.snapshot.now, self.placer, self._releases(), self._placer_of
-                )
-            walltime_s = walltime_of(session, self.group)
-            if self.group.backfill is Backfill.EASY:
-                found = self._profile.reserve_first(demand, walltime_s)
-            else:
-                found = self._profile.reserve(demand, walltime_s)
-            if found is not None:
-                starts_at, places = found
-                self.reservations[session.session_id] = Reservation(
-                    session.session_id,
-                    starts_at,
-                    starts_at + walltime_s,
-                    assignment_of(session, places, self.machines),
-                )
-
-    def _demand_of(self, session: SessionWithKernels) -> Demand:
-        lane = self.snapshot.queue.lane_of(session.session_id)
-        assert lane is not None
-        return lane.demand
-
-    def _releases(self) -> Releases:
-        snapshot, machines, now = self.snapshot, self.machines, self.snapshot.now
-        releases = []
-        for hold in machines.holds.values():
-            session = snapshot.running.get(SessionId(hold.session_id))
-            release = release_of(hold, machines, session, self.group, now)
-            if release is not None:
-                releases.append(release)
-        for session, demand, places in self._started:
-            at = now + walltime_of(session, self.group)
-            for need, taken in zip(demand.needs, places, strict=True):
-                releases.append(Release(at, taken.row, need.cpu, need.mem, taken.devices))
-        return Releases(releases)
-
-    def _placer_of(self, room: Room) -> Placer:
-        return Placer(
-            self.machines, room, self._ranking, self.placer.cursor, self.placer.rows_of_sessions
-        )
-
-
-TRIED_MAX = 16
-"""Under `easy`, for so many blocked sessions in turn is a reservation sought; those that wait for
-something that no running session will release have none."""
 _PLAIN = (Backfill.NONE, Backfill.STRICT)
 """Without reservations."""
-
-
-class Whereabouts(Mapping[str, "set[int]"]):
-    """The rows on which kernels of sessions are, by the sessions' names and ids."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._new: list[tuple[SessionWithKernels, Places]] = []
-        self._rows: dict[str, set[int]] | None = None
-
-    def __getitem__(self, name: str) -> "set[int]":
-        return self._known()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._known())
-
-    def __len__(self) -> int:
-        return len(self._known())
-
-    def _known(self) -> dict[str, "set[int]"]:
-        if self._rows is None:
-            self._rows = {}
-            machines = self._snapshot.machines
-            for hold in machines.holds.values():
-                session = self._snapshot.running.get(SessionId(hold.session_id))
-                for row in machines.rows_of([hold.agent_id]):
-                    self._rows.setdefault(hold.session_id, set()).add(row)
-                    if session is not None and session.name:
-                        self._rows.setdefault(session.name, set()).add(row)
-        while self._new:
-            session, places = self._new.pop()
-            for name in {session.session_id, session.name} - {""}:
-                self._rows.setdefault(name, set()).update(taken.row for taken in places)
-        return self._rows
-
-    def put(self, session: SessionWithKernels, places: Places) -> None:
-        """Take over where a session was just placed."""
-        self._new.append((session, places))
 
 
 @dataclass(slots=True, eq=False)
@@ -454,7 +361,7 @@ class Waits(Mapping[SessionId, Wait]):
             return wait
         if verdict is Verdict.NO_ROOM or (verdict is Verdict.RESERVED and not done.fits(demand)):
             return binding(demand, done.placer, done.machines)
-        first = done.blocked[0]
+        first = done.bookings.blocked[0]
         if verdict is Verdict.BEHIND:
             return Wait(
                 WaitReason.BEHIND_ANOTHER, {"session_id": first.session_id, "name": first.name}

@@ -90,22 +90,22 @@ class Grounds:
     def of(
         self,
         group: ScalingGroup,
-        agents: Iterable[Agent],
-        holds: Iterable[Hold],
+        agents_of: Callable[[str], Iterable[Agent]],
+        holds: Callable[[], Iterable[Hold]],
     ) -> Ground:
         """Return the ground of a group, built from all that is known if there is none yet.
 
         Args:
             group: Its policy.
-            agents: Those of the group.
+            agents_of: Those of a group.
             holds: All there are: an agent may come from another group.
         """
         ground = self._of.get(group.name)
         if ground is None:
             ground = self._of[group.name] = Ground(group, self._sessions)
-            for agent in agents:
+            for agent in agents_of(group.name):
                 ground.put_agent(self._seen_as(agent))
-            for hold in holds:
+            for hold in holds():
                 ground.put_hold(hold)
             for session in self._sessions.values():
                 if session.scaling_group == group.name:
