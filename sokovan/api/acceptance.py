@@ -13,8 +13,8 @@ from sokovan.domain.errors import (
 from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.sessions import SESSION_PRIORITY_MAX, SESSION_PRIORITY_MIN, SessionSpec
 from sokovan.placement.binding import never_fits
-from sokovan.placement.explain import sentence
 from sokovan.placement.needs import Demand
+from sokovan.placement.sentences import sentence
 from sokovan.placement.snapshot import Snapshot
 from sokovan.scheduler.stages import LIMITED
 

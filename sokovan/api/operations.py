@@ -22,7 +22,8 @@ from sokovan.domain.errors import (
 )
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import PRE_RUNNING, SessionStatus
-from sokovan.placement.explain import explain, sentence
+from sokovan.placement.explain import explain
+from sokovan.placement.sentences import sentence
 from sokovan.scheduler.messages import OutputChunk
 from sokovan.scheduler.moves import Applied
 from sokovan.scheduler.ports import AgentGateway

@@ -9,15 +9,15 @@ Source of the idea: Lifka, "The ANL/IBM SP Scheduling System", 1995 (EASY); Mu'a
 "Utilization, Predictability, Workloads, and User Runtime Estimates", 2001 (conservative).
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.resources import DeviceShares, Hold
-from sokovan.domain.sessions import AgentId, Assignment, SessionId, SessionWithKernels
+from sokovan.domain.sessions import Assignment, SessionId, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
 from sokovan.placement.fit import Placer, Places
 from sokovan.placement.machines import Machines, Room, smaller
@@ -67,62 +67,73 @@ def held_until(
     return expected_end(session, group, now)
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Amounts of a row that should be free again at a moment."""
-
-    at: float
-    row: int
-    cpu: int
-    mem: int
-    devices: DeviceShares
-    """Positions and shares."""
+Release = tuple[float, int, int, int, DeviceShares]
+"""When, on which row, milli-cores, bytes, positions and shares that should be free again."""
 
 
-def release_of(
-    hold: Hold,
+def releases_of(
     machines: Machines,
-    session: SessionWithKernels | None,
+    sessions: Mapping[SessionId, SessionWithKernels],
     group: ScalingGroup,
     now: float,
-) -> Release | None:
-    """Say what a hold should release, and when; `None` when its agent is not there."""
-    row = machines.row_of.get(AgentId(hold.agent_id))
-    if row is None:
-        return None
-    at = held_until(hold, session, group, now)
-    devices = machines.positions_of(row, hold.devices)
-    return Release(at, row, hold.cpu_milli, hold.mem_bytes, devices)
+) -> "Releases":
+    """Say what all that is held should release, and when."""
+    found: list[Release] = []
+    for hold in machines.holds.values():
+        row = machines.row_of.get(hold.agent_id)  # type: ignore[call-overload]
+        if row is not None:
+            at = held_until(hold, sessions.get(hold.session_id), group, now)  # type: ignore[call-overload]
+            devices = machines.positions_of(row, hold.devices) if hold.devices else ()
+            found.append((at, row, hold.cpu_milli, hold.mem_bytes, devices))
+    return Releases(found)
 
 
 class Releases:
     """Releases in order of time, as arrays."""
 
     def __init__(self, releases: Iterable[Release]) -> None:
-        ordered = sorted(releases, key=lambda release: (release.at, release.row))
-        self.times = [release.at for release in ordered]
-        self.moments = sorted(set(self.times))
-        self._rows = np.array([release.row for release in ordered], np.intp)
-        self._cpu = np.array([release.cpu for release in ordered], np.int64)
-        self._mem = np.array([release.mem for release in ordered], np.int64)
-        parts = [
-            (n, release.row, position, part)
-            for n, release in enumerate(ordered)
-            for position, part in release.devices
-        ]
-        self._parts = np.array(parts, np.int64).reshape(-1, 4)
+        at, rows, cpu, mem, devices = tuple(zip(*releases, strict=True)) or ((),) * 5
+        self._times = np.array(at, np.float64)
+        self._amounts = np.array([rows, cpu, mem], np.int64)
+        self._count = np.array([len(of_one) for of_one in devices], np.int64)
+        self._parts = np.array([pair for of_one in devices for pair in of_one], np.int64)
+        self._parts = self._parts.reshape(-1, 2)
+        self._sort()
+
+    def plus(self, releases: Iterable[Release]) -> "Releases":
+        """Return these and some more."""
+        both, more = Releases(()), Releases(releases)
+        both._times = np.concatenate([self._times, more._times])
+        both._amounts = np.concatenate([self._amounts, more._amounts], axis=1)
+        both._count = np.concatenate([self._count, more._count])
+        both._parts = np.concatenate([self._parts, more._parts])
+        both._sort()
+        return both
+
+    def _sort(self) -> None:
+        order = np.argsort(self._times, kind="stable")
+        whose = np.repeat(np.arange(len(order)), self._count)
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        self._times, self._amounts = self._times[order], self._amounts[:, order]
+        self._count, self._parts = (
+            self._count[order],
+            self._parts[np.argsort(place[whose], kind="stable")],
+        )
+        self.moments: list[float] = np.unique(self._times).tolist()
 
     def until(self, at: float, room: Room) -> Room:
         """Return `room` with all that should be released by then."""
-        count = bisect_right(self.times, at)
-        rows = self._rows[:count]
+        count = int(np.searchsorted(self._times, at, side="right"))
+        rows, amounts = self._amounts[0, :count], self._amounts[:, :count]
         cpu, mem, shares = room.cpu.copy(), room.mem.copy(), room.shares.copy()
         kernels = room.kernels.copy()
-        np.add.at(cpu, rows, self._cpu[:count])
-        np.add.at(mem, rows, self._mem[:count])
+        np.add.at(cpu, rows, amounts[1])
+        np.add.at(mem, rows, amounts[2])
         np.add.at(kernels, rows, -1)
-        parts = self._parts[: np.searchsorted(self._parts[:, 0], count)]
-        np.add.at(shares, (parts[:, 1], parts[:, 2]), parts[:, 3])
+        held = self._count[:count]
+        parts = self._parts[: held.sum()]
+        np.add.at(shares, (np.repeat(rows, held), parts[:, 0]), parts[:, 1])
         return Room(cpu, mem, shares, kernels)
 
 
@@ -209,11 +220,13 @@ class Profile:
         self._rooms.append(room)
         return moments[low], places
 
-    def reserve(self, demand: Demand, walltime_s: float) -> tuple[float, Places] | None:
+    def reserve(
+        self, demand: Demand, walltime_s: float, not_before: float = 0.0
+    ) -> tuple[float, Places] | None:
         """Reserve for a blocked session at the first moment from which it has room to its end."""
         if len(self._moments) == 1:
             self._spread_out()
-        for index in range(1, len(self._moments)):
+        for index in range(max(1, bisect_left(self._moments, not_before)), len(self._moments)):
             starts_at = self._moments[index]
             last = bisect_left(self._moments, starts_at + walltime_s)
             room = self._rooms[index]

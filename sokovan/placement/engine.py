@@ -29,11 +29,10 @@ from sokovan.placement.admit import admission
 from sokovan.placement.backfill import (
     RESERVATIONS_MAX,
     Profile,
-    Release,
     Releases,
     Reservation,
     held_until,
-    release_of,
+    releases_of,
     walltime_of,
 )
 from sokovan.placement.binding import binding, never_fits
@@ -99,18 +98,27 @@ class Pass:
 
     Args:
         snapshot: What is known.
-        until: Stop when it is this session's turn, with everything as it is then.
+        until: Stop when it is this session's turn, with everything as it is then. It need not be in
+            the queue; if it is, it is taken for what is said here.
         lasting: What is found may be remembered for later passes.
+        like: A pass at this very moment, which knows already when holds should be released.
     """
 
     def __init__(
-        self, snapshot: Snapshot, until: SessionId | None = None, *, lasting: bool = False
+        self,
+        snapshot: Snapshot,
+        until: SessionWithKernels | None = None,
+        *,
+        lasting: bool = False,
+        like: "Pass | None" = None,
     ) -> None:
         self.snapshot = snapshot
         self.group = snapshot.group
         self.machines = snapshot.machines
         self.room = self.machines.room()
         self._until = until
+        self.turn_came = False
+        """Whether nobody closed the pass before the session that it was to go to."""
         self._ranking = RANKINGS[self.group.ranking](self.machines)
         self._lasting = lasting
         self._whereabouts = Whereabouts(snapshot)
@@ -132,24 +140,33 @@ class Pass:
         self._reserved = 0
         """How many of `blocked` have been seen to."""
         self._profile: Profile | None = None
+        self._held: Releases | None = like._held if like else None  # noqa: SLF001
         self._started: list[tuple[SessionWithKernels, Demand, Places]] = []
         self._too_long: dict[Demand, float] = {}
         """From this walltime on, sessions of the demand were found to delay a reservation."""
+        self.shares = Shares({"cpu": 0, "mem": 0, "gpu": 0})
+        """What each owner holds, where the order asks for it."""
         self.plan = Plan(self.placed, Waits(self), frozenset())
 
     def run(self) -> None:
         """Go through the queue once."""
-        shares = Shares(self.machines.totals())
+        shares = self.shares = Shares(self.machines.totals())
         order = ORDERS[self.group.order]
         if order.by_owner:
             self._count_shares(shares)
         never: list[Lane] = []
         lines = list(self._lines(never))
-        for line in order.walk(lines, shares):
+        until = self._until
+        last = Line(self.snapshot.queue.lane_for(until)) if until else None
+        for line in order.walk(lines if last is None else [*lines, last], shares):
             assert line.head is not None
             session = line.head[3]
-            if session.session_id == self._until:
+            if line is last:
+                self.turn_came = True
                 return
+            if until and session.session_id == until.session_id:
+                line.next()
+                continue
             if session.session_id in self.snapshot.waiting_for_old:
                 wait = admission(session, self.snapshot)
                 if wait is not None:
@@ -207,6 +224,11 @@ class Pass:
         session = self.snapshot.running.get(SessionId(hold.session_id))
         return held_until(hold, session, self.group, now)
 
+    @property
+    def reserves(self) -> bool:
+        """Whether sessions that find no room may have a reservation in this group."""
+        return self.group.backfill not in _PLAIN
+
     def reserve_all(self) -> None:
         """Work out the reservations that nobody needed to know of so far, for people to see."""
         self._reserve()
@@ -215,20 +237,35 @@ class Pass:
 
     def place_now(self, session: SessionWithKernels, demand: Demand) -> Places | None:
         """Place one session, if it has room and delays no reservation."""
+        placer = self._placer_for(session, demand)
+        places = placer.place(demand) if placer else None
+        if places is not None:
+            if self._profile:
+                ends_at = self.snapshot.now + walltime_of(session, self.group)
+                self._profile.started(demand, places, ends_at)
+            self._started.append((session, demand, places))
+        return places
+
+    def would_start(self, session: SessionWithKernels) -> Places | None:
+        """Say where a session would go, were it the next one; nothing is taken."""
+        demand = self.snapshot.queue.demand_of(session)
+        if demand.problem is not None or self._is_refused_already(demand):
+            return None
+        placer = self._placer_for(session, demand)
+        places = _tried(placer, demand) if placer else None
+        return None if places is None or self.never(demand) is not None else places
+
+    def _placer_for(self, session: SessionWithKernels, demand: Demand) -> Placer | None:
+        """Return who places a session that is to delay no reservation; `None`: it has no room."""
         if self.group.backfill in _PLAIN:
-            return self.placer.place(demand)
-        ends_at = self.snapshot.now + walltime_of(session, self.group)
+            return self.placer
         if self.blocked:
             if not self._has_some_room(demand):
                 return None
             self._reserve()
-        placer = self._profile.limited(ends_at) if self._profile else self.placer
-        places = placer.place(demand)
-        if places is not None:
-            if self._profile:
-                self._profile.started(demand, places, ends_at)
-            self._started.append((session, demand, places))
-        return places
+        if self._profile is None:
+            return self.placer
+        return self._profile.limited(self.snapshot.now + walltime_of(session, self.group))
 
     def _try(self, line: Line, session: SessionWithKernels) -> Places | None:
         demand = line.demand
@@ -250,12 +287,7 @@ class Pass:
 
     def _fits(self, demand: Demand) -> bool:
         """Whether it would fit now, were nothing reserved."""
-        cursor = self.placer.cursor
-        places = self.placer.place(demand)
-        if places is not None:
-            self.placer.give_back(demand.needs, places)
-            self.placer.cursor = cursor
-        return places is not None
+        return _tried(self.placer, demand) is not None
 
     def _is_refused_already(self, demand: Demand) -> bool:
         if self.verdicts.get(demand) is Verdict.NO_ROOM:
@@ -334,48 +366,71 @@ class Pass:
                 return
             session = self.blocked[self._reserved]
             self._reserved += 1
-            demand = self._demand_of(session)
-            if self._profile is None:
-                self._profile = Profile(
-                    self.snapshot.now, self.placer, self._releases(), self._placer_of
-                )
-            walltime_s = walltime_of(session, self.group)
-            if self.group.backfill is Backfill.EASY:
-                found = self._profile.reserve_first(demand, walltime_s)
-            else:
-                found = self._profile.reserve(demand, walltime_s)
-            if found is not None:
-                starts_at, places = found
-                self.reservations[session.session_id] = Reservation(
-                    session.session_id,
-                    starts_at,
-                    starts_at + walltime_s,
-                    assignment_of(session, places, self.machines),
-                )
+            self._reserve_for(session, first=easy)
 
-    def _demand_of(self, session: SessionWithKernels) -> Demand:
-        lane = self.snapshot.queue.lane_of(session.session_id)
-        assert lane is not None
-        return lane.demand
+    def reserve_next(
+        self, session: SessionWithKernels, not_before: float = 0.0
+    ) -> Reservation | None:
+        """Reserve for one more session, behind all that have a reservation, to see when it is."""
+        self.reserve_all()
+        return self._reserve_for(session, not_before)
+
+    def _reserve_for(
+        self, session: SessionWithKernels, not_before: float = 0.0, *, first: bool = False
+    ) -> Reservation | None:
+        demand = self.snapshot.queue.demand_of(session)
+        if self._profile is None:
+            self._profile = Profile(
+                self.snapshot.now, self.placer, self._releases(), self._placer_of
+            )
+        walltime_s = walltime_of(session, self.group)
+        if first:
+            found = self._profile.reserve_first(demand, walltime_s)
+        else:
+            found = self._profile.reserve(demand, walltime_s, not_before)
+        if found is None:
+            return None
+        starts_at, places = found
+        kept = self.reservations[session.session_id] = Reservation(
+            session.session_id,
+            starts_at,
+            starts_at + walltime_s,
+            assignment_of(session, places, self.machines),
+        )
+        return kept
 
     def _releases(self) -> Releases:
-        snapshot, machines, now = self.snapshot, self.machines, self.snapshot.now
-        releases = []
-        for hold in machines.holds.values():
-            session = snapshot.running.get(SessionId(hold.session_id))
-            release = release_of(hold, machines, session, self.group, now)
-            if release is not None:
-                releases.append(release)
-        for session, demand, places in self._started:
-            at = now + walltime_of(session, self.group)
-            for need, taken in zip(demand.needs, places, strict=True):
-                releases.append(Release(at, taken.row, need.cpu, need.mem, taken.devices))
-        return Releases(releases)
+        now = self.snapshot.now
+        if self._held is None:
+            self._held = releases_of(self.machines, self.snapshot.running, self.group, now)
+        if not self._started:
+            return self._held
+        return self._held.plus(
+            (
+                now + walltime_of(session, self.group),
+                taken.row,
+                need.cpu,
+                need.mem,
+                taken.devices,
+            )
+            for session, demand, places in self._started
+            for need, taken in zip(demand.needs, places, strict=True)
+        )
 
     def _placer_of(self, room: Room) -> Placer:
         return Placer(
             self.machines, room, self._ranking, self.placer.cursor, self.placer.rows_of_sessions
         )
+
+
+def _tried(placer: Placer, demand: Demand) -> Places | None:
+    """Place a demand and take nothing."""
+    cursor = placer.cursor
+    places = placer.place(demand)
+    if places is not None:
+        placer.give_back(demand.needs, places)
+        placer.cursor = cursor
+    return places
 
 
 TRIED_MAX = 16

@@ -149,7 +149,7 @@ class Placer:
         serving_only: bool = True,
     ) -> None:
         self.machines, self.room, self.ranking, self.cursor = machines, room, ranking, cursor
-        self.rows_of_sessions = rows_of_sessions or {}
+        self.rows_of_sessions = {} if rows_of_sessions is None else rows_of_sessions
         self._lasting, self._serving_only = lasting, serving_only
         self._base: dict[bool, Ints] = {}
         self._usable: dict[Need, NDArray[np.bool_] | None] = {}
