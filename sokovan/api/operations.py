@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from sokovan import __version__
 from sokovan.api.acceptance import check
+from sokovan.api.outlook import Outlook
 from sokovan.api.service import View
 from sokovan.clock import Clock
 from sokovan.domain.cluster import Agent
@@ -22,7 +23,6 @@ from sokovan.domain.errors import (
 )
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import PRE_RUNNING, SessionStatus
-from sokovan.placement.explain import explain
 from sokovan.placement.sentences import sentence
 from sokovan.scheduler.messages import OutputChunk
 from sokovan.scheduler.moves import Applied
@@ -40,6 +40,7 @@ from sokovan.store.queries import (
     stamp,
 )
 from sokovan.store.repository import SqlRepository
+from sokovan.store.submissions import rehearse
 
 STREAMS = ("stdout", "stderr")
 RECHECK_S = 30.0
@@ -97,6 +98,7 @@ class Operations:
         self._clock = clock
         self._tell = tell
         self._notices = notices
+        self._outlook = Outlook(repository)
         self._started_at = clock.now()
         self.address = ""
 
@@ -112,6 +114,13 @@ class Operations:
         if len(made) < len(by_id):  # known before, or cancelled at once
             return await self._views(ids)
         return [self._view(made[session_id], by_id[session_id]) for session_id in ids]
+
+    async def dry_run(self, specs: Sequence[SessionSpec], *, suggest: bool = False) -> list[View]:
+        accepted = [self._outlook.accepts(spec) for spec in specs]
+        now = self._clock.now()
+        made, failed = await self._database.read(lambda tx: rehearse(tx, specs, now))
+        views = self._outlook.dry_run(made, failed, suggest=suggest)
+        return [view | {"accepted": is_in} for view, is_in in zip(views, accepted, strict=True)]
 
     async def cancel(self, ref: str, *, owner: str, force: bool = False) -> View:
         session_id = await self._resolve(ref, owner)
@@ -172,20 +181,24 @@ class Operations:
         session_id = await self._resolve(ref, owner)
         return await self._database.read(lambda tx: history_of(tx, session_id))
 
-    async def why(self, ref: str, *, owner: str) -> View:
+    async def why(self, ref: str, *, owner: str, suggest: bool = False) -> View:
         session_id = await self._resolve(ref, owner)
         (view,) = await self._views([session_id])
-        if view["status"] != SessionStatus.PENDING:
-            code = view["reason"] or view["status"]
-            lines = await self._database.read(lambda tx: history_of(tx, session_id))
-            return {"session": view, "sentence": _standing(view, lines), "code": code, "facts": {}}
-        snapshot = self._repository.snapshot(view["scaling_group"])
-        if snapshot is None or not snapshot.queue.has_come(session_id):
-            return {"session": view, **{k: view["wait"][k] for k in ("sentence", "code", "facts")}}
-        told = explain(snapshot, session_id)
-        del told["session_id"]
-        words = {"sentence": told.pop("sentence"), "code": told.pop("code")}
-        return {"session": view, **words, "facts": told.pop("facts") | told}
+        session = self._repository.live.sessions.get(session_id)
+        if view["status"] == SessionStatus.PENDING:
+            told = {k: view["wait"][k] for k in ("sentence", "code", "facts")}
+            if session is not None and session.status is SessionStatus.PENDING:
+                told = self._outlook.why(session, suggest=suggest)
+            return {"session": view, "suggestions": None, **told}
+        code = view["reason"] or view["status"]
+        lines = await self._database.read(lambda tx: history_of(tx, session_id))
+        words = {"sentence": _standing(view, lines), "code": code}
+        return {"session": view, **words, "facts": {}, "suggestions": None}
+
+    async def eta(self, ref: str, *, owner: str) -> View:
+        session_id = await self._resolve(ref, owner)
+        (view,) = await self._views([session_id])
+        return {"session": view, **self._outlook.eta(await self._session(session_id))}
 
     async def wait(self, ref: str, *, owner: str, timeout_s: float) -> View:
         session_id = await self._resolve(ref, owner)

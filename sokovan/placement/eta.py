@@ -6,7 +6,7 @@ from typing import Any
 from sokovan.domain.cluster import Backfill
 from sokovan.domain.quantities import format_duration
 from sokovan.domain.reasons import Wait, WaitReason
-from sokovan.domain.sessions import SessionId, SessionWithKernels
+from sokovan.domain.sessions import Assignment, SessionId, SessionWithKernels
 from sokovan.placement.backfill import RESERVATIONS_MAX, Reservation
 from sokovan.placement.engine import TRIED_MAX, Pass, run
 from sokovan.placement.looks import label
@@ -78,19 +78,24 @@ def reservation(done: Pass, session_id: SessionId, wait: Wait | None) -> dict[st
 
 def told(kept: Reservation, done: Pass) -> dict[str, Any]:
     """Tell when and where a session is to start. JSON-able."""
-    agents = done.machines.agents
     return {
         "starts_at": kept.starts_at,
         "ends_at": kept.ends_at,
-        "agents": [
-            {
-                "agent_id": one.agent_id,
-                "agent": label(agents[done.machines.row_of[one.agent_id]]),
-                "devices": [list(pair) for pair in one.devices],
-            }
-            for one in kept.assignment
-        ],
+        "agents": on_agents(kept.assignment, done),
     }
+
+
+def on_agents(assignment: Assignment, done: Pass) -> list[dict[str, Any]]:
+    """Tell where each kernel goes. JSON-able."""
+    agents, row_of = done.machines.agents, done.machines.row_of
+    return [
+        {
+            "agent_id": one.agent_id,
+            "agent": label(agents[row_of[one.agent_id]]),
+            "devices": [list(pair) for pair in one.devices],
+        }
+        for one in assignment
+    ]
 
 
 def _reserved(done: Pass, session_id: SessionId) -> Reservation | None:
