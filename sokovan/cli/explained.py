@@ -41,21 +41,24 @@ def dry_run_lines(answer: View, now: float) -> Iterator[str]:
             yield f"  kernel {index} on {one['agent']}{f', devices {devices}' if devices else ''}"
         return
     if not answer["accepted"]:
-        yield "would be refused, without --allow-infeasible"
-    cancelled = answer["code"] == EndReason.DEPENDENCY_FAILED
-    yield answer["sentence"] if cancelled else f"would wait: it {answer['sentence']}"
+        yield f"would be refused, unless --allow-infeasible is said: it {answer['sentence']}"
+    elif answer["code"] == EndReason.DEPENDENCY_FAILED:
+        yield answer["sentence"]
+    else:
+        yield f"would wait: it {answer['sentence']}"
     yield from _details(answer, now)
-    if answer["eta"]:
+    if answer["eta"] and answer["code"] != WaitReason.NEVER_FITS:
         yield f"  start: {answer['eta']['sentence']}"
 
 
 def _details(answer: View, now: float) -> Iterator[str]:
     facts = answer["facts"]
-    if facts.get("examined") is False:
-        yield f"  not examined in the last pass, because {facts['not_examined_because']}"
     if facts.get("position") is not None:
+        if facts.get("examined") is False:
+            yield f"  not examined in the last pass, because {facts['not_examined_because']}"
         yield f"  place {facts['position']} of {facts['queue_length']} in the queue{_ahead(facts)}"
-        yield f"  {_reservation(facts, now)}"
+        if "reservation" in facts and answer["code"] != WaitReason.NEVER_FITS:
+            yield f"  {_reservation(facts, now)}"
     yield from _agents(facts)
     for reason, count in facts.get("drained_for", {}).items():
         who = "1 agent is" if count == 1 else f"{count} agents are"
@@ -65,10 +68,11 @@ def _details(answer: View, now: float) -> Iterator[str]:
         yield "  what it waits for is held by:"
         yield from (f"    {_holder(holder, now)}" for holder in holders[:HOLDERS_SHOWN_MAX])
         yield from _more(facts.get("holders_total", len(holders)), HOLDERS_SHOWN_MAX)
-    if answer["suggestions"]:
+    suggestions = answer.get("suggestions")
+    if suggestions:
         yield "  to start it now, any one of these is enough:"
-        yield from (f"    {_suggestion(one)}" for one in answer["suggestions"])
-    elif answer["suggestions"] is not None and facts.get("position") is not None:
+        yield from (f"    {_suggestion(one)}" for one in suggestions)
+    elif suggestions is not None and facts.get("position") is not None:
         yield "  no single change would start it now"
 
 

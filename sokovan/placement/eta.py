@@ -38,7 +38,7 @@ def eta(snapshot: Snapshot, session_id: SessionId, done: Pass | None = None) -> 
     if session is None:
         return unknown("it has not been looked at yet")
     if wait is None:
-        return unknown("it is about to start") | {"starts_at": now}
+        return unknown("") | {"starts_at": now, "sentence": "is about to start"}
     if wait.code is WaitReason.BEGIN_TIME_NOT_REACHED:
         return unknown(f"it {sentence(wait, now=now)}") | {"not_before": session.begin_at}
     if wait.code is WaitReason.NEVER_FITS or snapshot.queue.lane_of(session_id) is None:

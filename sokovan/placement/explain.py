@@ -85,7 +85,7 @@ def _examined(done: Pass, session_id: SessionId, wait: Wait) -> dict[str, Any]:
     elif wait.code is WaitReason.NOT_EXAMINED_YET and session_id not in done.placed:
         because = "it came in after the pass began"
     elif session_id in done.snapshot.queue.aside or session_id in done.waits:
-        because = f"it {sentence(wait, now=done.snapshot.now)}"
+        because = "it may not be placed yet, whatever is free"
     else:
         return {"examined": True, "not_examined_because": None}
     return {"examined": False, "not_examined_because": because}

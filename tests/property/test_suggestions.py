@@ -183,20 +183,24 @@ def applied(session: SessionWithKernels, one: Mapping[str, Any]) -> SessionWithK
         return replace(session, kernels=session.kernels[:to])
     if dimension == "priority":
         return replace(session, priority=to)
-    where = session.where
-    if one["change"].startswith("leave out --constraint"):
+    return replace(session, where=elsewhere(session.where, one))
+
+
+def elsewhere(where: Where, one: Mapping[str, Any]) -> Where:
+    change, to = one["change"], one["to"]
+    if "--constraint" in change:
         kept = tuple(c for c in where.constraints if str(c) not in one["from"])
-        return replace(session, where=replace(where, constraints=kept))
-    if "--agent" in one["change"]:
-        return replace(session, where=replace(where, agents=tuple(to or ())))
-    if "--exclude" in one["change"]:
-        return replace(session, where=replace(where, exclude=tuple(to or ())))
-    if "--mode" in one["change"]:
-        return replace(session, where=replace(where, mode=ClusterMode(to)))
-    if "--kernels-per-agent" in one["change"]:
-        return replace(session, where=replace(where, kernels_per_agent_max=to))
-    assert "--same" in one["change"]
-    return replace(session, where=replace(where, same=""))
+        return replace(where, constraints=kept)
+    if "--agent" in change:
+        return replace(where, agents=tuple(to or ()))
+    if "--exclude" in change:
+        return replace(where, exclude=tuple(to or ()))
+    if "--mode" in change:
+        return replace(where, mode=ClusterMode(to))
+    if "--kernels-per-agent" in change:
+        return replace(where, kernels_per_agent_max=to)
+    assert "--same" in change
+    return replace(where, same="")
 
 
 def with_amount(session: SessionWithKernels, field: str, amount: int) -> SessionWithKernels:

@@ -148,7 +148,7 @@ def test_why_names_the_numbers():
         },
     }
 
-    assert list(why_lines(answer)) == [
+    assert list(why_lines(answer, NOW)) == [
         "abcdefgh: waits for 4G of memory",
         "  place 3 of 9 in the queue; before it: 2 by higher priority",
         "  agents:",
@@ -169,7 +169,7 @@ def test_why_counts_the_drained_agents():
             "drained_for": agents,
         }  # fmt: skip
         return list(
-            why_lines({"session": SESSION, "sentence": "waits", "code": "", "facts": facts})
+            why_lines({"session": SESSION, "sentence": "waits", "code": "", "facts": facts}, NOW)
         )
 
     assert drained(**{"new disk": 1})[2:] == [
@@ -224,7 +224,7 @@ def test_agents_say_that_they_are_drained_where_one_is():
 def test_why_without_facts_is_one_line():
     answer = {"session": SESSION, "sentence": "it runs on local", "code": "RUNNING", "facts": {}}
 
-    assert list(why_lines(answer)) == ["abcdefgh: it runs on local"]
+    assert list(why_lines(answer, NOW)) == ["abcdefgh: it runs on local"]
 
 
 def test_a_terminal_is_told_nothing_by_a_name():
