@@ -161,14 +161,14 @@ def _shorter(turn: Turn, session: SessionWithKernels) -> Iterator[Change]:
     most = int(asked) - (asked == int(asked))
     best = largest(1, most, lambda s: turn.starts(replace(session, walltime_s=float(s))))
     if best is not None:
-        time = exact_duration(best)
+        in_time = exact_duration(best if best < 120 else (best - 30) // 60 * 60)  # to type it
         than = format_duration(asked)
         if session.walltime_s is None:
-            than = f"nothing, which counts as {format_duration(asked)}"
+            than = f"no time, which counts as {format_duration(asked)}"
         yield (
             session.walltime_s,
             float(best),
-            f"say that it runs for at most {time} instead of {than} (--time {time})",
+            f"have it end within {exact_duration(best)} instead of {than} (--time {in_time})",
             replace(session, walltime_s=float(best)),
         )
 

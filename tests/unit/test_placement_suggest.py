@@ -106,9 +106,8 @@ def test_whoever_ends_before_a_reservation_may_start():
     assert place(snapshot).waits["me"].code == "RESERVED_FOR_ANOTHER"
 
     assert found(snapshot, "walltime") == (None, 600.0, True)
-    assert (
-        "say that it runs for at most 10m instead of nothing, which counts as 1d00h (--time 10m)"
-        in said(snapshot)
+    assert "have it end within 10m instead of no time, which counts as 1d00h (--time 9m)" in said(
+        snapshot
     )
     assert "have priority 11 instead of 10 (--priority 11)" in said(snapshot)
 
