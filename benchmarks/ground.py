@@ -1,6 +1,7 @@
 """What the benchmarks stand on: a server of their own, the machine's bare speed, a report."""
 
 import contextlib
+import gc
 import json
 import os
 import platform
@@ -11,16 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
 from sokovan.client import Client
 
 READY_S_MAX = 30.0
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -134,6 +136,36 @@ def spawn_rate(commands: Sequence[Sequence[str]], at_once: int) -> float:
     for _ in range(running):
         os.wait()
     return len(commands) / (time.perf_counter() - begun)
+
+
+def mib_now() -> int:
+    """Return how much memory this process has now."""
+    return round(psutil.Process().memory_info().rss / 2**20)
+
+
+class Stopwatch:
+    """Wall and CPU seconds of the same thing, done several times."""
+
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+
+    def time(self, what: Callable[[], T]) -> T:
+        """Do something, and note how long it took."""
+        gc.collect()
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = what()
+        self.cpu.append(time.process_time() - cpu)
+        self.wall.append(time.perf_counter() - wall)
+        return result
+
+    def ms(self) -> dict[str, Any]:
+        """Return the medians and the slowest, in milliseconds."""
+        return {
+            "wall": round(statistics.median(self.wall) * 1000, 2),
+            "cpu": round(statistics.median(self.cpu) * 1000, 2),
+            "wall_max": round(max(self.wall) * 1000, 2),
+        }
 
 
 def quantile(values: Sequence[float], share: float) -> float:

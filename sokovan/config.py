@@ -13,8 +13,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
-from sokovan.domain.cluster import AgentRanking, QueueOrder, ScalingGroup
+from sokovan.domain.cluster import AgentRanking, Backfill, QueueOrder, ScalingGroup
 from sokovan.domain.errors import ConfigError, HomeError, InvalidRequestError
+from sokovan.domain.labels import check_labels
 from sokovan.domain.quantities import parse_milli, parse_size
 from sokovan.domain.sessions import Limit
 
@@ -22,11 +23,12 @@ SECONDS_MAX = 1e9
 COUNT_MAX = 2**53
 PORT_MAX = 65535
 NOT_LESS: Mapping[str, float] = {
+    "agent_kernels_max": 0,  # before kernels_max, which it ends with
     **dict.fromkeys(("hint_cycle_s", "full_cycle_s", "refresh_cycle_s", "heartbeat_s"), 0.01),
     **dict.fromkeys(("agent_silence_s", "agent_call_timeout_s", "cut_off_stop_s"), 0.01),
     **dict.fromkeys(("submit_sessions_max", "page_sessions_max", "kernels_max"), 1),
     **dict.fromkeys(("attempts_max", "body_bytes_max"), 1),
-    "phase_s_max": 0.01,
+    **dict.fromkeys(("phase_s_max", "walltime_default_s"), 0.01),
 }
 """With less than this, nothing would get done, or nothing else."""
 SYNCHRONOUS = ("FULL", "NORMAL")
@@ -101,6 +103,8 @@ class AgentConfig:
     output_bytes_max: int = 1024**3
     """How much of each stream of a kernel is kept, in bytes: beyond it, the middle is dropped; 0
     keeps everything."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What constraints may name, such as `{rack = "r1"}`; see `sokovan agents label`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +112,24 @@ class GroupConfig:
     """Policy of one scaling group."""
 
     order: str = "fifo"
-    """Who is looked at first among equal priorities: `fifo`."""
+    """Who is looked at first among equal priorities: `fifo`, `lifo`, or `drf`, which is the owner
+    with the smallest dominant share."""
     ranking: str = "concentrated"
-    """Which agent is taken: `concentrated`, `dispersed` or `round_robin`."""
+    """Which agent is taken: `concentrated`, `dispersed`, `round_robin` or `fragmentation`."""
+    backfill: str = "easy"
+    """What those behind one that does not fit may do: `none`, `strict`, `easy`, `conservative`."""
+    walltime_default_s: float = 86_400.0
+    """How long a session is expected to run that names no walltime; it may run longer."""
+    ageing_s: float = 3_600.0
+    """Waiting for so long raises the effective priority by 1; 0 means never."""
     pending_timeout_s: float = 0.0
     """How long a session may stay PENDING unless it says otherwise; 0 means for ever."""
     requeues_max: int = 5
     """How often a session goes back to PENDING before it is given up."""
     kernels_max: int = 64
     """Most kernels one session may have."""
+    agent_kernels_max: int = 0
+    """Most kernels on one agent; 0 means any number."""
     agent_grace_s: float = 300.0
     """How long after it is LOST an agent's kernels count as gone."""
     limits: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -126,12 +139,15 @@ class GroupConfig:
         """Return the scaling group that this describes.
 
         Raises:
-            ConfigError: An order or a ranking that does not exist.
+            ConfigError: An order, a ranking or a backfill that does not exist.
         """
         return ScalingGroup(
             name=name,
             order=_choice(QueueOrder, self.order, f"groups.{name}.order"),
             ranking=_choice(AgentRanking, self.ranking, f"groups.{name}.ranking"),
+            backfill=_choice(Backfill, self.backfill, f"groups.{name}.backfill"),
+            walltime_default_s=self.walltime_default_s,
+            ageing_s=self.ageing_s,
             limits={
                 stage: _limit(limit, f"groups.{name}.limits.{stage}")
                 for stage, limit in self.limits.items()
@@ -139,6 +155,7 @@ class GroupConfig:
             pending_timeout_s=self.pending_timeout_s or None,
             requeues_max=self.requeues_max,
             kernels_max=self.kernels_max,
+            agent_kernels_max=self.agent_kernels_max or None,
             agent_grace_s=self.agent_grace_s,
         )
 
@@ -304,6 +321,7 @@ def _check_agent(agent: AgentConfig) -> None:
             parse_milli(agent.cpu, field="cpu")
         if agent.mem:
             parse_size(agent.mem, field="mem")
+        check_labels(agent.labels, field="labels")
     except InvalidRequestError as error:
         raise ConfigError(f"agents: {agent.name!r}: {error.message}") from None
     if not re.fullmatch(r"auto|none|\d{1,4}(,\d{1,4})*", agent.gpus, re.ASCII):
@@ -356,7 +374,7 @@ def _choice(kind: Any, text: str, path: str) -> Any:
         return kind(text)
     except ValueError:
         known = ", ".join(kind)
-        raise ConfigError(f"{path}: {text!r} does not exist; choose one of {known}") from None
+        raise ConfigError(f"{path}: {_brief(text)} does not exist; choose one of {known}") from None
 
 
 def _dotted(path: str, name: str) -> str:

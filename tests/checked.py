@@ -30,6 +30,7 @@ CHANGES = (
     "set_agent_status",
     "set_drained",
     "set_held",
+    "set_labels",
     "submit",
 )
 

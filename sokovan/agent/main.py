@@ -27,7 +27,8 @@ from sokovan.agent.server import Server
 from sokovan.agent.timers import Timers
 from sokovan.clock import SystemClock, boot_id
 from sokovan.config import AgentConfig
-from sokovan.domain.errors import SokovanError
+from sokovan.domain.errors import InvalidRequestError, SokovanError
+from sokovan.domain.labels import check_labels
 from sokovan.domain.resources import Capacity
 from sokovan.domain.sessions import AgentId
 from sokovan.scheduler.messages import AgentHello
@@ -53,9 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(argv)
     directory = Path(options.dir).absolute()
-    config = AgentConfig(
-        **{field.name: getattr(options, field.name) for field in dataclasses.fields(AgentConfig)}
-    )
+    config = _config_of(options)
     os.umask(0o077)
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 (names are all that is wanted)
         with contextlib.suppress(OSError):  # what it was listed with is closed by now
@@ -153,6 +152,7 @@ def describe(agent_id: AgentId, config: AgentConfig, capacity: Capacity) -> Agen
         boot_id=boot_id(),
         scaling_group=config.scaling_group,
         address=machine.nodename,
+        labels=config.labels,
     )
 
 
@@ -192,6 +192,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--mem", default=default.mem, help="memory it offers, such as 8G; all by default")
     add("--gpus", default=default.gpus, help="auto, none, or device indexes such as 0,1")
     add("--cgroups", default=default.cgroups, choices=("auto", "off"), help="use control groups")
+    add(
+        "--label",
+        dest="labels",
+        type=_label,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what constraints may name; repeatable",
+    )
     add("--heartbeat-s", type=float, default=default.heartbeat_s, help="seconds between heartbeats")
     add(
         "--cut-off-stop-s",
@@ -212,3 +221,18 @@ def _parser() -> argparse.ArgumentParser:
         help="bytes of each stream to keep: beyond them its middle is dropped; 0 keeps all",
     )
     return parser
+
+
+def _config_of(options: argparse.Namespace) -> AgentConfig:
+    said = {field.name: getattr(options, field.name) for field in dataclasses.fields(AgentConfig)}
+    return AgentConfig(**said | {"labels": dict(options.labels)})
+
+
+def _label(text: str) -> tuple[str, str]:
+    """Read NAME=VALUE."""
+    name, _, value = text.partition("=")
+    try:
+        check_labels({name: value}, field="label")
+    except InvalidRequestError as error:
+        raise argparse.ArgumentTypeError(error.message) from None
+    return name, value

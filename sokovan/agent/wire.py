@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from sokovan.domain.errors import InvalidRequestError
+from sokovan.domain.labels import check_labels
 from sokovan.domain.resources import Capacity, Device, Request
 from sokovan.domain.sessions import AgentId, KernelId, SessionId
 from sokovan.scheduler.messages import (
@@ -238,6 +240,7 @@ def encode_hello(hello: AgentHello) -> dict[str, Any]:
         "boot_id": hello.boot_id,
         "scaling_group": hello.scaling_group,
         "address": hello.address,
+        "labels": dict(hello.labels),
     }
 
 
@@ -256,7 +259,17 @@ def decode_hello(data: Mapping[str, Any]) -> AgentHello:
         boot_id=_text(field_of(data, "boot_id", str, "")),
         scaling_group=_text(field_of(data, "scaling_group", str, "default")),
         address=_text(field_of(data, "address", str, "")),
+        labels=_labels(field_of(data, "labels", dict, {})),
     )
+
+
+def _labels(data: Mapping[str, Any]) -> dict[str, str]:
+    labels = {name: _checked("labels", value, str) for name, value in data.items()}
+    try:
+        check_labels(labels, field="labels")
+    except InvalidRequestError as error:
+        raise WireError(error.message) from None
+    return labels
 
 
 def _capacity(data: Mapping[str, Any]) -> Capacity:

@@ -2,41 +2,69 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from sokovan.domain.cluster import ScalingGroup
+from sokovan.domain.cluster import Agent, ScalingGroup
 from sokovan.domain.errors import (
     InfeasibleRequestError,
     InvalidRequestError,
     UnknownGroupError,
 )
+from sokovan.domain.labels import check_label_name
 from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.sessions import SESSION_PRIORITY_MAX, SESSION_PRIORITY_MIN, SessionSpec
+from sokovan.domain.where import Where, contradiction
 from sokovan.placement.binding import never_fits
+from sokovan.placement.machines import Machines
 from sokovan.placement.needs import Demand
 from sokovan.placement.sentences import sentence
-from sokovan.placement.snapshot import Snapshot
 from sokovan.scheduler.stages import LIMITED
 
+NAMED_MAX = 10
+"""How many agents a refusal names."""
 _ENV_NAME = re.compile(r"[^=\0]+")
 DEPENDENCIES_MAX = 1000
 
 
-def check(
-    spec: SessionSpec,
+def check_all(
+    specs: Sequence[SessionSpec],
     groups: Mapping[str, ScalingGroup],
-    snapshot_of: Callable[[str], Snapshot | None],
-) -> None:
+    machines_of: Callable[[str], Machines],
+) -> list[InfeasibleRequestError | None]:
+    """Refuse submissions that make no sense; say of each what refuses it that could never fit.
+
+    Args:
+        specs: What was submitted together.
+        groups: The scaling groups by name.
+        machines_of: The agents of a group.
+
+    Raises:
+        UnknownGroupError: There is no such group.
+        InvalidRequestError: Anything else.
+    """
+    machines = {name: machines_of(name) for name in {spec.scaling_group for spec in specs}}
+    known: dict[tuple[object, ...], InfeasibleRequestError | None] = {}
+    found: list[InfeasibleRequestError | None] = []
+    for spec in specs:
+        group = spec.scaling_group
+        check(spec, groups, machines[group])
+        asked = group, spec.request, spec.kernel_count, spec.where
+        if not spec.allow_infeasible and asked not in known:
+            known[asked] = infeasible(spec, machines[group])
+        found.append(None if spec.allow_infeasible else known[asked])
+    return found
+
+
+def check(spec: SessionSpec, groups: Mapping[str, ScalingGroup], machines: Machines) -> None:
     """Refuse a submission that makes no sense.
 
     Args:
         spec: What was submitted.
         groups: The scaling groups by name.
-        snapshot_of: What is known of a group, by its name.
+        machines: The agents of the group of `spec`.
 
     Raises:
         UnknownGroupError: There is no such group.
-        InfeasibleRequestError: No agent of the group could ever fit it.
         InvalidRequestError: Anything else.
     """
     group = groups.get(spec.scaling_group)
@@ -49,16 +77,19 @@ def check(
     _check_command(spec)
     _check_numbers(spec, group)
     _check_limits(spec)
-    snapshot = snapshot_of(spec.scaling_group)
-    if spec.allow_infeasible or snapshot is None:
-        return
-    wait = never_fits(Demand([spec.request] * spec.kernel_count, spec.where), snapshot.machines)
-    if wait is not None:
-        raise InfeasibleRequestError(
-            f"{sentence(wait)}; ask for less, or submit with allow_infeasible (--allow-infeasible)"
-            " to wait for an agent that can",
-            field="request",
-        )
+    _check_where(spec, machines.agents)
+
+
+def infeasible(spec: SessionSpec, machines: Machines) -> InfeasibleRequestError | None:
+    """Return what refuses a submission that could not run even if all agents were empty."""
+    wait = never_fits(Demand([spec.request] * spec.kernel_count, spec.where), machines)
+    if wait is None:
+        return None
+    return InfeasibleRequestError(
+        f"{sentence(wait)}; ask for less, or submit with allow_infeasible (--allow-infeasible)"
+        " to wait for an agent that can",
+        field="request",
+    )
 
 
 def _check_command(spec: SessionSpec) -> None:
@@ -129,6 +160,40 @@ def _check_limits(spec: SessionSpec) -> None:
             "limits",
             f"{name}: attempts_max must be at least 1 and phase_s_max above 0",
         )
+
+
+def _check_where(spec: SessionSpec, agents: Sequence[Agent]) -> None:
+    where = spec.where
+    name, _, problem = (contradiction(where) or "").partition(": ")
+    _require(not problem, f"where.{'constraints' if name == 'constraint' else name}", problem)
+    most = where.kernels_per_agent_max
+    _require(most is None or most >= 1, "where.kernels_per_agent_max", "must be 1 or more")
+    if where.same:
+        check_label_name(where.same, field="where.same")
+    for constraint in where.constraints:
+        _require(
+            not constraint.is_of_devices or spec.request.gpu_shares > 0,
+            "where.constraints",
+            f"{str(constraint)[:80]} is a condition on the GPU asked for; ask for one (--gpu 1)",
+        )
+    if not spec.allow_infeasible and agents:
+        _check_agents(where, spec.scaling_group, agents)
+
+
+def _check_agents(where: Where, scaling_group: str, agents: Sequence[Agent]) -> None:
+    """Refuse names that no agent of the group has: most likely they are misspelt."""
+    known = {name for agent in agents for name in (agent.name, agent.agent_id)}
+    names = sorted({agent.name or agent.agent_id for agent in agents})
+    some = ", ".join(names[:NAMED_MAX]) + " …" * (len(names) > NAMED_MAX)
+    for field in ("agents", "prefer", "exclude"):
+        for name in getattr(where, field):
+            _require(
+                name in known,
+                f"where.{field}",
+                f"the group {scaling_group} has no agent {name!r}; it has {some}; name one of them,"
+                " or submit with allow_infeasible (--allow-infeasible) to have it count when it"
+                " comes",
+            )
 
 
 def _require(holds: bool, field: str, message: str) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from sokovan.domain.cluster import AgentStatus
 from sokovan.domain.sessions import DependencyKind, KernelRole
 from sokovan.domain.statuses import KernelStatus, SessionResult, SessionStatus
+from sokovan.domain.where import ClusterMode
 
 Stamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """RFC 3339 in UTC."""
@@ -52,6 +53,20 @@ class Waiting(BaseModel):
     since: Stamp
 
 
+class Where(BaseModel):
+    """Where a session's kernels may go; what is not said is left out."""
+
+    mode: ClusterMode | None = None
+    kernels_per_agent_max: int | None = None
+    same: str | None = None
+    constraints: list[str] | None = None
+    agents: list[str] | None = None
+    prefer: list[str] | None = None
+    exclude: list[str] | None = None
+    spread_with: list[str] | None = None
+    pack_with: list[str] | None = None
+
+
 class Session(BaseModel):
     """A session as it is now."""
 
@@ -86,6 +101,7 @@ class Session(BaseModel):
     retries: int
     retry_of: str | None
     depends_on: list[Dependency]
+    where: Where | None
     wait: Waiting | None
 
 
@@ -240,6 +256,7 @@ class Agent(BaseModel):
     last_seen_at: Stamp
     drained_since: Stamp | None
     drain_reason: str | None
+    labels: dict[str, str]
     capacity: Amounts
     held: Amounts
     free: Amounts

@@ -21,7 +21,7 @@ from starlette.responses import Response, StreamingResponse
 from sokovan import __version__
 from sokovan.api import contract
 from sokovan.api.guard import Guard
-from sokovan.api.models import Cursor, read_cancel, read_drain, read_submission
+from sokovan.api.models import Cursor, read_cancel, read_drain, read_labels, read_submission
 from sokovan.api.problems import ServerStoppingError, invalid, problem_response
 from sokovan.api.service import Service
 from sokovan.config import ApiConfig
@@ -243,6 +243,11 @@ class Api:
         """Give an agent new kernels again."""
         return _json(await self._service.set_drained(agent_id, drained=False))
 
+    async def label(self, request: Request, agent_id: str) -> Response:
+        """Set labels of an agent, and take those away that are null; its settings lose to this."""
+        labels = read_labels(await _read(request, SMALL_BODY_BYTES_MAX))
+        return _json(await self._service.set_labels(agent_id, labels))
+
     async def remove(self, agent_id: str, force: bool = False) -> Response:
         """Forget an agent that is GONE, with `force` also the kernels that may still run there."""
         return _json(await self._service.remove_agent(agent_id, force=force))
@@ -304,6 +309,7 @@ def _routes(api: Api) -> APIRouter:
         ("GET", "/agents", "agents"),
         ("POST", "/agents/{agent_id}/drain", "drain"),
         ("POST", "/agents/{agent_id}/undrain", "undrain"),
+        ("POST", "/agents/{agent_id}/label", "label"),
         ("DELETE", "/agents/{agent_id}", "remove"),
         ("GET", "/status", "status"),
         ("POST", "/shutdown", "stop"),

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from sokovan.api import answers
-from sokovan.api.models import CancelBody, DrainBody, SessionBody, SessionsBody
+from sokovan.api.models import CancelBody, DrainBody, LabelBody, SessionBody, SessionsBody
 from sokovan.api.problems import MEDIA_TYPE
 from sokovan.api.service import SESSION_FIELDS
 
@@ -35,6 +35,7 @@ _ANSWERS: Mapping[str, Kinds] = {
     "agents": (answers.Agents,),
     "drain": (answers.Agent,),
     "undrain": (answers.Agent,),
+    "label": (answers.Agent,),
     "remove": (answers.Agent,),
     "status": (answers.Status,),
     "stop": (answers.Stopping,),
@@ -44,11 +45,12 @@ _BODIES: Mapping[str, Kinds] = {
     "dry_run": (SessionBody, SessionsBody),
     "cancel": (CancelBody,),
     "drain": (DrainBody,),
+    "label": (LabelBody,),
 }
 _OF_ONE_SESSION = frozenset(
     {"session", "history", "why", "eta", "wait", "output", "cancel", "hold", "release"}
 )
-_OF_ONE_AGENT = frozenset({"drain", "undrain", "remove"})
+_OF_ONE_AGENT = frozenset({"drain", "undrain", "label", "remove"})
 
 
 def operation(name: str) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def operation(name: str) -> dict[str, Any]:
     extra: dict[str, Any] = {"security": [{"token": []}]}
     if name in _BODIES:
         extra["requestBody"] = {
-            "required": name in {"submit", "dry_run"},
+            "required": name in {"submit", "dry_run", "label"},
             "content": {"application/json": {"schema": _any_of(_BODIES[name])}},
         }
     return {

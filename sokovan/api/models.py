@@ -17,6 +17,7 @@ from pydantic_core import from_json
 
 from sokovan.api.problems import invalid
 from sokovan.domain.errors import InvalidRequestError
+from sokovan.domain.labels import LABELS_MAX, check_label_name, check_labels
 from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.resources import Request
 from sokovan.domain.sessions import (
@@ -27,6 +28,8 @@ from sokovan.domain.sessions import (
     SessionId,
     SessionSpec,
 )
+from sokovan.domain.where import ANYWHERE, Where, parse_constraint
+from sokovan.domain.where_fields import where_of
 
 STRING_BYTES_MAX = 128 * 1024 - 1
 """Longest word of a command, or `NAME=value`: Linux starts no program with a longer one."""
@@ -39,6 +42,9 @@ SECONDS_MAX = 1e9
 COUNT_MAX = 100_000
 EPOCH_MAX = 253_402_300_799.0
 """The last second of the year 9999: what is later cannot be written as RFC 3339."""
+CONSTRAINT_LENGTH_MAX = 1000
+WISHES_MAX = 100
+"""Most constraints, agents or sessions in one list of where a session may go."""
 CURSOR = "[0-9]{1,18}"
 """A session's number; a longer one would be more than a database can count."""
 
@@ -118,6 +124,41 @@ class LimitBody(Body):
     phase_s_max: Annotated[float, Field(ge=0, le=SECONDS_MAX)] | None = None
 
 
+Names = Annotated[list[Name], Field(max_length=WISHES_MAX)]
+Condition = Annotated[str, Field(min_length=1, max_length=CONSTRAINT_LENGTH_MAX)]
+
+
+class WhereBody(Body):
+    """Where a session's kernels may go; what is left out says nothing."""
+
+    mode: Literal["multi-node", "single-node"] = "multi-node"
+    kernels_per_agent_max: Annotated[int, Field(ge=1, le=COUNT_MAX)] | None = None
+    same: Annotated[str, Field(max_length=NAME_LENGTH_MAX)] = ""
+    constraints: Annotated[list[Condition], Field(max_length=WISHES_MAX)] = Field(
+        default_factory=list
+    )
+    agents: Names = Field(default_factory=list)
+    prefer: Names = Field(default_factory=list)
+    exclude: Names = Field(default_factory=list)
+    spread_with: Names = Field(default_factory=list)
+    pack_with: Names = Field(default_factory=list)
+
+    def value(self, place: str) -> Where:
+        """Return what was said as a value.
+
+        Raises:
+            InvalidRequestError: A constraint that is not understood.
+        """
+        for n, text in enumerate(self.constraints):
+            try:
+                parse_constraint(text)
+            except InvalidRequestError as error:
+                field = f"{place}where.constraints[{n}]"
+                said = error.message.removeprefix("constraint: ")
+                raise InvalidRequestError(f"{field}: {said}", field=field) from None
+        return where_of(self.model_dump())
+
+
 class SessionBody(Body):
     """A session to run, in base units: milli-cores, bytes, shares of 1/1000 device, seconds."""
 
@@ -144,6 +185,7 @@ class SessionBody(Body):
     depends_on: Annotated[list[DependencyBody], Field(max_length=1000)] = Field(
         default_factory=list
     )
+    where: WhereBody | None = None
     limits: Annotated[dict[str, LimitBody], Field(max_length=100)] = Field(default_factory=dict)
     allow_infeasible: bool = False
     creation_id: Name | None = None
@@ -156,8 +198,8 @@ class SessionBody(Body):
             place: What to write before a field's name in an error: `sessions[3].`, or nothing.
 
         Raises:
-            InvalidRequestError: A program larger than Linux starts, or an amount or time that is
-                none.
+            InvalidRequestError: A program larger than Linux starts, or an amount, a time or a
+                constraint that is none.
         """
         program = sum(len(word.encode()) + 9 for word in self.command) + sum(
             len(name.encode()) + len(value.encode()) + 10 for name, value in self.env.items()
@@ -201,6 +243,7 @@ class SessionBody(Body):
                 Dependency(SessionId(item.session_id), DependencyKind(item.kind))
                 for item in self.depends_on
             ),
+            where=ANYWHERE if self.where is None else self.where.value(place),
             limits={
                 stage: Limit(attempts_max=limit.attempts_max, phase_s_max=limit.phase_s_max)
                 for stage, limit in self.limits.items()
@@ -221,6 +264,12 @@ class CancelBody(Body):
 
     force: bool = False
     """Kill its kernels at once, without the grace."""
+
+
+class LabelBody(Body):
+    """What an administrator says of an agent; null takes a label away."""
+
+    labels: Annotated[dict[str, str | None], Field(min_length=1, max_length=LABELS_MAX)]
 
 
 class DrainBody(Body):
@@ -269,6 +318,19 @@ def read_drain(body: bytes) -> DrainBody:
         InvalidRequestError: The body is malformed.
     """
     return _checked(DrainBody, read_json(body)) if body else DrainBody()
+
+
+def read_labels(body: bytes) -> dict[str, str | None]:
+    """Read how an agent's labels are to change.
+
+    Raises:
+        InvalidRequestError: The body is malformed, or a label is none.
+    """
+    labels = _checked(LabelBody, read_json(body)).labels
+    for name in labels:
+        check_label_name(name, field="labels")
+    check_labels({n: value for n, value in labels.items() if value is not None}, field="labels")
+    return labels
 
 
 def read_json(body: bytes) -> Any:

@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from sokovan import __version__
-from sokovan.api.acceptance import check
+from sokovan.api.acceptance import check_all
 from sokovan.api.outlook import Outlook
 from sokovan.api.service import View
 from sokovan.clock import Clock
@@ -18,11 +18,13 @@ from sokovan.domain.errors import (
     AgentNotFoundError,
     AmbiguousIdError,
     IllegalStateError,
+    InfeasibleRequestError,
     InvalidRequestError,
     OutputUnavailableError,
 )
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import PRE_RUNNING, SessionStatus
+from sokovan.placement.machines import Machines
 from sokovan.placement.sentences import sentence
 from sokovan.scheduler.messages import OutputChunk
 from sokovan.scheduler.moves import Applied
@@ -105,8 +107,9 @@ class Operations:
     # --- requests -------------------------------------------------------------------------------
 
     async def submit(self, specs: Sequence[SessionSpec]) -> list[View]:
-        for spec in specs:
-            check(spec, self._repository.groups, self._repository.snapshot)
+        for error in self._check(specs):
+            if error is not None:
+                raise error
         ids, applied = await self._repository.submit(specs)
         self._tell(applied)
         by_id = dict(zip(ids, specs, strict=True))
@@ -116,11 +119,20 @@ class Operations:
         return [self._view(made[session_id], by_id[session_id]) for session_id in ids]
 
     async def dry_run(self, specs: Sequence[SessionSpec], *, suggest: bool = False) -> list[View]:
-        accepted = [self._outlook.accepts(spec) for spec in specs]
+        refused = self._check(specs)
         now = self._clock.now()
         made, failed = await self._database.read(lambda tx: rehearse(tx, specs, now))
         views = self._outlook.dry_run(made, failed, suggest=suggest)
-        return [view | {"accepted": is_in} for view, is_in in zip(views, accepted, strict=True)]
+        return [
+            view | {"accepted": error is None} for view, error in zip(views, refused, strict=True)
+        ]
+
+    def _check(self, specs: Sequence[SessionSpec]) -> list[InfeasibleRequestError | None]:
+        def machines_of(name: str) -> Machines:
+            snapshot = self._repository.snapshot(name)
+            return snapshot.machines if snapshot else Machines(())
+
+        return check_all(specs, self._repository.groups, machines_of)
 
     async def cancel(self, ref: str, *, owner: str, force: bool = False) -> View:
         session_id = await self._resolve(ref, owner)
@@ -288,20 +300,22 @@ class Operations:
 
     async def agents(self) -> list[View]:
         live = self._repository.live
-        return [
-            agent_view(agent, live.holds_on(agent.agent_id))
-            for agent in sorted(live.agents.values(), key=lambda a: (a.name, a.agent_id))
-        ]
+        by_name = sorted(live.agents.values(), key=lambda a: (a.name, a.agent_id))
+        return [self._agent_view(agent.agent_id) for agent in by_name]
 
     async def set_drained(self, agent: str, *, drained: bool, reason: str = "") -> View:
         agent_id = self._agent(agent).agent_id
         self._tell(await self._repository.set_drained(agent_id, drained=drained, reason=reason))
-        live = self._repository.live
-        return agent_view(live.agents[agent_id], live.holds_on(agent_id))
+        return self._agent_view(agent_id)
+
+    async def set_labels(self, agent: str, changes: Mapping[str, str | None]) -> View:
+        agent_id = self._agent(agent).agent_id
+        self._tell(await self._repository.set_labels(agent_id, changes))
+        return self._agent_view(agent_id)
 
     async def remove_agent(self, agent: str, *, force: bool = False) -> View:
         found = self._agent(agent)
-        view = agent_view(found, self._repository.live.holds_on(found.agent_id))
+        view = self._agent_view(found.agent_id)
         self._tell(await self._repository.remove_agent(found.agent_id, force=force))
         return view
 
@@ -318,6 +332,10 @@ class Operations:
             ids = ", ".join(f"{agent.agent_id} ({agent.status})" for agent in named)
             raise AmbiguousIdError(f"{ref!r} could be {ids}; name it by its id")
         return named[0]
+
+    def _agent_view(self, agent_id: AgentId) -> View:
+        live = self._repository.live
+        return agent_view(live.agents[agent_id], live.holds_on(agent_id))
 
     async def _resolve(self, ref: str, owner: str) -> SessionId:
         if ref in self._repository.live.sessions:

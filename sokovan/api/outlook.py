@@ -4,17 +4,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sokovan.api.acceptance import check
 from sokovan.api.service import View
-from sokovan.domain.errors import InfeasibleRequestError
 from sokovan.domain.reasons import EndReason
-from sokovan.domain.sessions import Assignment, SessionId, SessionSpec, SessionWithKernels
+from sokovan.domain.sessions import Assignment, SessionId, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
 from sokovan.placement.admit import admission
-from sokovan.placement.backfill import walltime_of
 from sokovan.placement.engine import Pass
 from sokovan.placement.eta import eta, on_agents, unknown
 from sokovan.placement.explain import explain
+from sokovan.placement.releases import walltime_of
 from sokovan.placement.sentences import sentence
 from sokovan.placement.snapshot import Snapshot
 from sokovan.placement.suggest import suggestions
@@ -91,18 +89,6 @@ class Outlook:
         return _stamped(told)
 
     # --- ones that might be submitted -------------------------------------------------------------
-
-    def accepts(self, spec: SessionSpec) -> bool:
-        """Say whether a submission would be accepted: no, if nothing could ever fit it.
-
-        Raises:
-            InvalidRequestError: It makes no sense.
-        """
-        try:
-            check(spec, self._repository.groups, self._repository.snapshot)
-        except InfeasibleRequestError:
-            return False
-        return True
 
     def dry_run(
         self,

@@ -123,6 +123,13 @@ class Service(Protocol):
         """
         ...
 
+    async def set_labels(self, agent: str, changes: Mapping[str, str | None]) -> View:
+        """Change what an administrator says of an agent; `None` takes a label away.
+
+        `agent` is an id, or a name that only one has.
+        """
+        ...
+
     async def remove_agent(self, agent: str, *, force: bool = False) -> View:
         """Forget an agent that is GONE, with `force` its leftovers too; return what it was."""
         ...
@@ -161,6 +168,8 @@ SESSION_FIELDS: Mapping[str, str] = {
     "retries": "how many new sessions may follow a failure by exit code",
     "retry_of": "session id or null",
     "depends_on": "list of {session_id, kind}, those not met yet",
+    "where": "where its kernels may go, what is said of it: mode, kernels_per_agent_max, same, "
+    "constraints, agents, prefer, exclude, spread_with, pack_with; null when they may go anywhere",
     "wait": "while it waits: {code, sentence, facts, since}; otherwise null",
 }
 """The stable fields of a session, for the reference."""

@@ -1,4 +1,4 @@
-"""Commands about the agents: `agents`, and `agents drain undrain remove`."""
+"""Commands about the agents: `agents`, and `agents drain undrain label remove`."""
 
 import sys
 from typing import Annotated
@@ -78,6 +78,42 @@ def undrain(ctx: typer.Context, agent: Agent, json: Json = False, home: Home = N
         print_json(found)
     else:
         print(plain(f"{found['name']} takes new sessions; it is {found['status']}"))
+    return 0
+
+
+@app.command()
+def label(
+    ctx: typer.Context,
+    agent: Agent,
+    labels: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME=VALUE...",
+            help="Labels to set; NAME- takes one away.",
+            show_default=False,
+        ),
+    ],
+    json: Json = False,
+    home: Home = None,
+) -> int:
+    """Say what constraints may name of an agent; this wins over its settings, and stays."""
+    from sokovan.cli.describe import labels_text
+    from sokovan.cli.exits import UsageError
+    from sokovan.cli.parsing import parse_labels
+    from sokovan.cli.text import plain, print_json
+    from sokovan.domain.errors import InvalidRequestError
+
+    call = call_of(ctx, home, json)
+    try:
+        changes = parse_labels(labels)
+    except InvalidRequestError as error:
+        raise UsageError(error.message, field=error.field) from None
+    with call.client() as client:
+        found = client.label(agent, changes)
+    if call.json:
+        print_json(found)
+    else:
+        print(plain(f"{found['name']} has {labels_text(found) or 'no labels'}"))
     return 0
 
 

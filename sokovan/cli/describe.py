@@ -127,8 +127,27 @@ def _special(session: View) -> Iterator[Row]:
         yield "retries left", str(session["retries"])
     if session.get("retry_of"):
         yield "retry of", session["retry_of"]
+    yield from where_lines(session.get("where") or {})
     for dependency in session.get("depends_on", ()):
         yield "depends on", f"{dependency['session_id']} ({dependency['kind']})"
+
+
+def where_lines(where: View) -> Iterator[Row]:
+    """Yield what a session says of where it may go, in the words of the options."""
+    most = where.get("kernels_per_agent_max")
+    for name, value in (
+        ("mode", where.get("mode")),
+        ("constraint", where.get("constraints")),
+        ("agent", where.get("agents")),
+        ("prefer", where.get("prefer")),
+        ("exclude", where.get("exclude")),
+        ("kernels per agent", f"at most {most}" if most else None),
+        ("same", where.get("same")),
+        ("spread with", where.get("spread_with")),
+        ("pack with", where.get("pack_with")),
+    ):
+        if value:
+            yield name, value if isinstance(value, str) else ", ".join(value)
 
 
 def kernel_sentence(kernel: View) -> str:
@@ -170,15 +189,25 @@ def history_row(item: View) -> Row:
 
 
 def agent_rows(agents: Sequence[View]) -> tuple[Sequence[str], list[Row]]:
-    """Return what `sokovan agents` prints; a column for drained ones only where there are any."""
-    rows = [agent_row(agent) for agent in agents]
-    if not any(agent["drained_since"] for agent in agents):
-        return AGENT_HEADERS, rows
-    said = [
-        Cell(agent["drain_reason"] or "yes", "yellow") if agent["drained_since"] else Cell("-")
-        for agent in agents
-    ]
-    return (*AGENT_HEADERS, "DRAINED"), [(*row, cell) for row, cell in zip(rows, said, strict=True)]
+    """Return what `sokovan agents` prints; labels and drains only where there are any."""
+    headers: Sequence[str] = AGENT_HEADERS
+    rows: list[Row] = [agent_row(agent) for agent in agents]
+    if any(agent.get("labels") for agent in agents):
+        headers = (*headers, "LABELS")
+        rows = [(*row, labels_text(agent) or "-") for row, agent in zip(rows, agents, strict=True)]
+    if any(agent["drained_since"] for agent in agents):
+        headers = (*headers, "DRAINED")
+        rows = [(*row, _drained_cell(agent)) for row, agent in zip(rows, agents, strict=True)]
+    return headers, rows
+
+
+def _drained_cell(agent: View) -> Cell:
+    return Cell(agent["drain_reason"] or "yes", "yellow") if agent["drained_since"] else Cell("-")
+
+
+def labels_text(agent: View) -> str:
+    """Write an agent's labels: `rack=r1,zone=north`."""
+    return ",".join(f"{name}={value}" for name, value in sorted(agent.get("labels", {}).items()))
 
 
 def agent_row(agent: View) -> Row:

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, time, timedelta
+from typing import Any, cast
 
-from sokovan.client.fields import LimitFields
+from sokovan.client.fields import LimitFields, WhereFields
 from sokovan.domain.errors import InvalidRequestError
 from sokovan.domain.quantities import parse_duration
 from sokovan.domain.sessions import DependencyKind
+from sokovan.domain.where import ClusterMode, parse_constraint
 
 KINDS = ", ".join(DependencyKind)
 
@@ -99,6 +101,59 @@ def parse_dependencies(texts: Iterable[str]) -> Sequence[tuple[DependencyKind, s
             )
         found.append((DependencyKind(kind) if colon else DependencyKind.AFTER_OK, ref))
     return found
+
+
+def parse_where(
+    *, mode: str | None, constraints: Iterable[str], arch: str | None, **said: Any
+) -> WhereFields:
+    """Read what is said of where a session may go; what is not said is left out.
+
+    Args:
+        mode: `single-node` or `multi-node`.
+        constraints: Such as `rack=r1`.
+        arch: The value of one on the attribute `architecture`, alternatives separated by `|`.
+        said: Other fields, which are passed on.
+
+    Raises:
+        InvalidRequestError: A mode that does not exist, or a constraint that is not understood.
+    """
+    if mode is not None and mode not in set(ClusterMode):
+        raise InvalidRequestError(
+            f"mode: {mode!r} does not exist; choose one of {', '.join(ClusterMode)}", field="mode"
+        )
+    read = [str(parse_constraint(text)) for text in constraints]
+    if arch is not None:
+        try:
+            read.append(str(parse_constraint(f"architecture={arch}")))
+        except InvalidRequestError:
+            raise InvalidRequestError(
+                f"arch: {arch!r} is no architecture; write such as x86_64, or x86_64|aarch64",
+                field="arch",
+            ) from None
+    given = {"mode": mode, "constraints": read, **said}
+    return cast("WhereFields", {name: value for name, value in given.items() if value})
+
+
+def parse_labels(words: Iterable[str]) -> dict[str, str | None]:
+    """Read `NAME=VALUE`, and `NAME-`, which takes a label away.
+
+    Raises:
+        InvalidRequestError: One is neither, or a label is named twice.
+    """
+    labels: dict[str, str | None] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            if not word.endswith("-"):
+                raise InvalidRequestError(
+                    f"{word!r} is no label; write NAME=VALUE, or NAME- to take one away",
+                    field="labels",
+                )
+            name = word[:-1]
+        if name in labels:
+            raise InvalidRequestError(f"{name!r} is named twice; name it once", field="labels")
+        labels[name] = value if equals else None
+    return labels
 
 
 def _next_time_of_day(wanted: time, now: datetime) -> datetime:

@@ -23,10 +23,15 @@ Command = Annotated[
 ]
 """The session's own command."""
 OF_SESSION = "Options of the session"
+WHERE = "Where it may go"
 
 
 def _option(*names: str, **settings: Any) -> Any:
     return typer.Option(*names, rich_help_panel=OF_SESSION, show_default=False, **settings)
+
+
+def _where(*names: str, **settings: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=WHERE, show_default=False, **settings)
 
 
 Text = str | None
@@ -87,6 +92,63 @@ def session_options(
         list[str] | None,
         _option("--limit", metavar="STAGE=DURATION", help="Most time a phase of a stage may take."),
     ] = None,
+    constraint: Annotated[
+        list[str] | None,
+        _where(
+            "--constraint",
+            "-C",
+            metavar="EXPR",
+            help="Only where this is so: rack=r1, gpu_model!=T4, mem_gpu>=40G; repeatable.",
+        ),
+    ] = None,
+    arch: Annotated[
+        Text, _where("--arch", metavar="NAME", help="Only on this architecture: x86_64.")
+    ] = None,
+    agent: Annotated[
+        list[str] | None,
+        _where("--agent", metavar="NAME", help="Only on this agent; repeatable: or on that one."),
+    ] = None,
+    prefer: Annotated[
+        list[str] | None,
+        _where("--prefer", metavar="NAME", help="On this agent while it has room; repeatable."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        _where("--exclude", metavar="NAME", help="Never on this agent; repeatable."),
+    ] = None,
+    mode: Annotated[
+        Text,
+        _where(
+            "--mode",
+            metavar="MODE",
+            help="single-node: all kernels on one agent; multi-node, the default: on any.",
+        ),
+    ] = None,
+    kernels_per_agent: Annotated[
+        int | None,
+        _where("--kernels-per-agent", metavar="N", min=1, help="At most N kernels on one agent."),
+    ] = None,
+    same: Annotated[
+        Text,
+        _where("--same", metavar="LABEL", help="All kernels where this label has one value: rack."),
+    ] = None,
+    spread_with: Annotated[
+        list[str] | None,
+        _where(
+            "--spread-with",
+            metavar="SESSION",
+            help="Away from kernels of this session, by name or id, while it is possible;"
+            " repeatable.",
+        ),
+    ] = None,
+    pack_with: Annotated[
+        list[str] | None,
+        _where(
+            "--pack-with",
+            metavar="SESSION",
+            help="Beside kernels of this session, by name or id, while there is room; repeatable.",
+        ),
+    ] = None,
     allow_infeasible: Annotated[
         bool, _option("--allow-infeasible", help="Take it even if no agent of today could fit it.")
     ] = False,
@@ -99,7 +161,7 @@ def session_options(
     Raises:
         InvalidRequestError: One of them cannot be read.
     """
-    from sokovan.cli.parsing import parse_begin, parse_env, parse_limits
+    from sokovan.cli.parsing import parse_begin, parse_env, parse_limits, parse_where
     from sokovan.client.fields import captured
 
     session = captured()
@@ -116,6 +178,19 @@ def session_options(
         "gpu_shares": parse_milli(gpu or "0", field="gpu"),
         "gpu_mem_bytes_min": parse_size(gpu_mem or "0", field="gpu-mem"),
     }
+    if where := parse_where(
+        mode=mode,
+        constraints=constraint or (),
+        arch=arch,
+        kernels_per_agent_max=kernels_per_agent,
+        same=same,
+        agents=agent,
+        prefer=prefer,
+        exclude=exclude,
+        spread_with=spread_with,
+        pack_with=pack_with,
+    ):
+        session["where"] = where
     if cwd is not None:
         session["cwd"] = _directory(cwd)
     if walltime is not None:
@@ -248,6 +323,10 @@ def _submit(
         session["depends_on"] = [
             {"session_id": client.get(ref)["id"], "kind": kind.value} for kind, ref in dependencies
         ]
+    where = session.get("where") or {}
+    for key in ("spread_with", "pack_with"):
+        if key in where:
+            where[key] = [_named(client, ref) for ref in where[key]]
     if held:
         session["held"] = True
     for variable in sorted(os.environ.keys() - session["env"].keys()):
@@ -255,6 +334,24 @@ def _submit(
     if dry_run:
         return client.dry_run(command, suggest=True, **session)
     return client.submit(command, **session)
+
+
+def _named(client: "Client", ref: str) -> str:
+    """Return a session's name, or the whole id where an id was begun, or @ was typed.
+
+    A name need not be anybody's yet: the first of several sessions may name them all.
+    """
+    from sokovan.domain.errors import SessionNotFoundError
+
+    if not ref.startswith("@") and client.list(live_only=False, name=ref, limit=1):
+        return ref
+    try:
+        found: str = client.get(ref)["id"]
+    except SessionNotFoundError:
+        if ref.startswith("@"):
+            raise
+        return ref
+    return found
 
 
 def _directory(text: str) -> str:

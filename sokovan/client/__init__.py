@@ -33,6 +33,7 @@ from sokovan.client.fields import (
     SessionOptions,
     View,
     Views,
+    WhereFields,
     captured,
     is_utf8,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "SessionOptions",
     "View",
     "Views",
+    "WhereFields",
     "captured",
     "error_from",
     "home_of",
@@ -300,6 +302,10 @@ class Client:
     def undrain(self, agent: str) -> View:
         """Give an agent new kernels again."""
         return self._ask("POST", _agent_path(agent, "undrain"))
+
+    def label(self, agent: str, labels: Mapping[str, str | None]) -> View:
+        """Set labels of an agent, whatever its settings say; `None` takes one away."""
+        return self._ask("POST", _agent_path(agent, "label"), body={"labels": dict(labels)})
 
     def remove_agent(self, agent: str, *, force: bool = False) -> View:
         """Forget an agent that is GONE, and return what it was.

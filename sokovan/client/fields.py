@@ -28,6 +28,25 @@ class LimitFields(TypedDict, total=False):
     phase_s_max: float | None
 
 
+class WhereFields(TypedDict, total=False):
+    """Where a session's kernels may go; `docs/guides/choosing-where.md` explains it."""
+
+    mode: str
+    """`multi-node` (the default) or `single-node`."""
+    kernels_per_agent_max: int | None
+    same: str
+    """A label of which all its agents have one value."""
+    constraints: Sequence[str]
+    """Such as `rack=r1|r2` or `mem_gpu>=40G`; all must be met."""
+    agents: Sequence[str]
+    """Only these, by name or id."""
+    prefer: Sequence[str]
+    exclude: Sequence[str]
+    spread_with: Sequence[str]
+    """Sessions by name or id."""
+    pack_with: Sequence[str]
+
+
 class SessionOptions(TypedDict, total=False):
     """What may be said of a session beside its command; what is left out has the API's default."""
 
@@ -59,6 +78,7 @@ class SessionOptions(TypedDict, total=False):
     grace_s: float
     depends_on: Sequence[DependencyFields]
     """`#0` as a session id names the first session of the same submission."""
+    where: WhereFields | None
     limits: Mapping[str, LimitFields]
     allow_infeasible: bool
     creation_id: str

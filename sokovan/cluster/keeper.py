@@ -239,7 +239,8 @@ def arguments(directory: Path, config: AgentConfig) -> list[str]:
         "--output-keep-days": config.output_keep_days,
         "--output-bytes-max": config.output_bytes_max,
     }
-    return [f"{option}={value}" for option, value in options.items()]
+    labels = [f"--label={name}={value}" for name, value in config.labels.items()]
+    return [*(f"{option}={value}" for option, value in options.items()), *labels]
 
 
 def _ended(pid: int) -> int | None:

@@ -21,6 +21,8 @@ class AgentStatus(StrEnum):
 class AgentRanking(StrEnum):
     """Which of the agents that fit is taken."""
 
+    USEFUL = "useful"
+    """The one where the typical requests of the group lose least room."""
     FRAGMENTATION = "fragmentation"
     """The one that stays most useful for the typical requests of the group."""
 
@@ -78,7 +80,7 @@ class Agent:
     drain_reason: str = ""
     """What that somebody said."""
     labels: Mapping[str, str] = field(default_factory=dict)
-    """What an administrator says of it, for constraints: `sokovan agents label`."""
+    """What constraints may name: an administrator's word, and else that of its settings."""
 
     @property
     def is_drained(self) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NewType
+from typing import NamedTuple, NewType
 
 from sokovan.domain.resources import DeviceShares, Request
 from sokovan.domain.statuses import KernelStatus, SessionResult, SessionStatus
@@ -161,8 +161,7 @@ class SessionWithKernels:
         return tuple(dict.fromkeys(k.agent_id for k in self.kernels if k.agent_id is not None))
 
 
-@dataclass(frozen=True, slots=True)
-class KernelAssignment:
+class KernelAssignment(NamedTuple):
     """Where one kernel goes."""
 
     kernel_id: KernelId

@@ -32,6 +32,8 @@ AGENT_ATTRIBUTES = ("agent", "architecture", "cpu", "mem", "gpus")
 """What every agent has besides its labels: name, machine, cores, bytes, number of devices."""
 SIZES = ("mem", "mem_gpu")
 """Attributes written like 40G."""
+NUMBERS = ("cpu", "gpus", *SIZES)
+"""Attributes that are numbers on every agent or device."""
 ATTRIBUTE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}", re.ASCII)
 """How the name of an attribute or a label looks."""
 LABEL_VALUE = re.compile(r"[A-Za-z0-9_./:-][A-Za-z0-9_./: -]{0,126}", re.ASCII)
@@ -109,7 +111,7 @@ def parse_constraint(text: str) -> Constraint:
                 f"constraint: {text[:80]!r} compares with several numbers; name one"
             )
         _ = constraint.number
-    elif attribute in {"cpu", "mem", "gpus", "mem_gpu"}:
+    elif attribute in NUMBERS:
         for value in values:
             number_of(attribute, value)
     return constraint
@@ -161,7 +163,7 @@ def contradiction(where: Where) -> str | None:
     both = sorted(set(where.spread_with) & set(where.pack_with))
     if both:
         return f"spread_with: {both[0]!r} is also in pack_with; drop one of them"
-    for attribute in {c.attribute for c in where.constraints}:
+    for attribute in sorted({c.attribute for c in where.constraints}):
         problem = _clash([c for c in where.constraints if c.attribute == attribute])
         if problem:
             return f"constraint: {problem}"
@@ -171,15 +173,24 @@ def contradiction(where: Where) -> str | None:
 def _clash(of_one: list[Constraint]) -> str | None:
     """Constraints on one attribute that no value meets."""
     shown = " and ".join(str(c) for c in of_one)
-    allowed: set[str] | None = None
+    shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
+    allowed: set[str | int] | None = None
     for c in of_one:
         if c.comparison is Comparison.IS:
-            allowed = set(c.values) if allowed is None else allowed & set(c.values)
-    refused = {v for c in of_one if c.comparison is Comparison.IS_NOT for v in c.values}
-    if allowed is not None and not allowed - refused:
+            allowed = _meant(c) if allowed is None else allowed & _meant(c)
+    refused = {v for c in of_one if c.comparison is Comparison.IS_NOT for v in _meant(c)}
+    # A model such as NVIDIA H100 has several names: it may be each of two texts.
+    if of_one[0].attribute != "gpu_model" and allowed is not None and not allowed - refused:
         return f"{shown} cannot both be met; drop one of them"
     least = [c.number for c in of_one if c.comparison is Comparison.AT_LEAST]
     most = [c.number for c in of_one if c.comparison is Comparison.AT_MOST]
     if least and most and max(least) > min(most):
         return f"{shown} cannot both be met; drop one of them"
     return None
+
+
+def _meant(constraint: Constraint) -> set[str | int]:
+    """Return the alternatives as they are compared: 2 and 2.0 are the same number of cores."""
+    if constraint.attribute in NUMBERS:
+        return {number_of(constraint.attribute, text) for text in constraint.values}
+    return set(constraint.values)

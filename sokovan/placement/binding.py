@@ -12,8 +12,8 @@ from sokovan.domain.where import ClusterMode
 from sokovan.placement.fit import Placer, fitting
 from sokovan.placement.looks import AGENTS_NAMED_MAX, CODES, Looks, label, out_of_service
 from sokovan.placement.machines import Machines, Room
-from sokovan.placement.needs import Demand
-from sokovan.placement.rank import CONCENTRATED
+from sokovan.placement.needs import Demand, Need, total
+from sokovan.placement.ranking import CONCENTRATED
 
 
 def binding(demand: Demand, placer: Placer, machines: Machines) -> Wait:
@@ -28,10 +28,10 @@ def binding(demand: Demand, placer: Placer, machines: Machines) -> Wait:
         return Wait(WaitReason.NO_AGENTS)
     room = placer.room.copy()
     places, lacking = placer.beside(room).partly(demand)
-    if lacking is None:
+    looks = Looks(lacking, machines, room) if lacking else None
+    if looks is None or not looks.refusing.any():
         # Kernel by kernel they would fit: on one agent, or in one domain, they do not.
         return Wait(WaitReason.NOT_ALL_KERNELS_FIT, {"kernels": len(demand.needs), **_form(demand)})
-    looks = Looks(lacking, machines, room)
     if len(demand.needs) == 1:
         return _short(looks)
     missed = _missed(demand, machines)
@@ -62,7 +62,7 @@ def never_fits(demand: Demand, machines: Machines) -> Wait | None:
     for need in dict.fromkeys(demand.needs):
         if not fitting(need, machines, empty, machines.eligible(need.filter).rows).any():
             return _never_alone(Looks(need, machines, empty))
-    if len(demand.needs) == 1:
+    if len(demand.needs) == 1 or _fits_on_one(demand, machines):
         return None
     if _whole_cluster(machines, empty.copy()).place(demand) is not None:
         return None
@@ -90,6 +90,22 @@ def never_fits(demand: Demand, machines: Machines) -> Wait | None:
             "agents": len(machines.agents),
         },
     )
+
+
+def _fits_on_one(demand: Demand, machines: Machines) -> bool:
+    """Whether one empty agent could take all kernels, so that there is no need to try.
+
+    Said only where amounts add up: of kernels that want whole devices or none, of one filter.
+    """
+    filters = {need.filter for need in demand.needs}
+    is_tied = demand.where.same or demand.where.kernels_per_agent_max is not None
+    if is_tied or len(filters) > 1 or any(need.part for need in demand.needs):
+        return False
+    if machines.kernels_max is not None and machines.kernels_max < len(demand.needs):
+        return False
+    every = Need(total([need.request for need in demand.needs]), filters.pop())
+    rows = machines.eligible(every.filter).rows
+    return bool(fitting(every, machines, machines.empty(), rows).any())
 
 
 def _any_short(looks: Looks) -> bool:
@@ -177,7 +193,7 @@ def _missed(demand: Demand, machines: Machines) -> NDArray[np.bool_]:
 
 def _short(looks: Looks) -> Wait:
     """Some agent could take it when empty; the one that comes closest names the reason."""
-    serving = looks.able & looks.serving
+    serving = looks.refusing & looks.serving
     if not serving.any():
         return _out_of_service(looks, looks.able & ~looks.serving)
     row = looks.closest(serving, looks.distance)

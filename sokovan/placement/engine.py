@@ -17,9 +17,10 @@ The departures for speed, none of which changes a plan:
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from math import inf
 
 from sokovan.domain.cluster import Backfill
 from sokovan.domain.reasons import Wait, WaitReason
@@ -27,21 +28,22 @@ from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import Assignment, SessionId, SessionWithKernels
 from sokovan.placement.admit import admission
 from sokovan.placement.backfill import (
-    RESERVATIONS_MAX,
-    Profile,
-    Releases,
-    Reservation,
-    held_until,
-    releases_of,
-    walltime_of,
+    TRIED_MAX,
+    Easy,
+    Slot,
+    has_room_for,
+    slot_of,
 )
 from sokovan.placement.binding import binding, never_fits
+from sokovan.placement.conservative import RESERVATIONS_MAX, Conservative
 from sokovan.placement.fit import Placer, Places, assignment_of
 from sokovan.placement.machines import Room
 from sokovan.placement.needs import Demand
 from sokovan.placement.order import ORDERS, Line, Shares
+from sokovan.placement.promises import Promise, Reservation
 from sokovan.placement.queue import Entry, Lane
 from sokovan.placement.rank import RANKINGS
+from sokovan.placement.releases import Release, Releases, held_until, release_of, walltime_of
 from sokovan.placement.snapshot import Snapshot
 
 
@@ -74,23 +76,23 @@ def place(snapshot: Snapshot) -> Plan:
 def run(snapshot: Snapshot) -> "Pass":
     """Return the pass over a snapshot; the last one, if nothing has changed since."""
     snapshot.queue.open_gates(snapshot.now)
-    value = (
-        snapshot.machines.version,
-        snapshot.queue.version,
-        snapshot.group,
-        snapshot.waiting_for_old,
-    )
-    kept = snapshot.memory.get("pass")
-    if kept is not None and kept[0] is snapshot.machines and kept[1] == value:
-        last: Pass = kept[2]
-        return last
+    kept: tuple[object, Pass] | None = snapshot.memory.get("pass")
+    if kept is not None and kept[0] == _version_of(snapshot) and snapshot.now < kept[1].stale_at:
+        return kept[1]
     done = Pass(snapshot, lasting=True)
     done.run()
-    snapshot.memory["pass"] = (snapshot.machines, value, done)
+    snapshot.promises = done.promises
     if done.plan.placed:
         # What was taken may yet be refused by the store: those rows are to be looked at again.
-        snapshot.machines.grow(done.placer.room.touched)
+        snapshot.machines.grow(set(done.room.touched))
+    snapshot.memory["pass"] = (_version_of(snapshot), done)
     return done
+
+
+def _version_of(snapshot: Snapshot) -> tuple[object, ...]:
+    """What changes whenever something does that may change the next plan."""
+    machines, queue = snapshot.machines, snapshot.queue
+    return id(machines), machines.version, queue.version, snapshot.group, snapshot.waiting_for_old
 
 
 class Pass:
@@ -99,7 +101,7 @@ class Pass:
     Args:
         snapshot: What is known.
         until: Stop when it is this session's turn, with everything as it is then. It need not be in
-            the queue; if it is, it is taken for what is said here.
+            the queue; if it is, it is taken for what is said here, and nothing is promised to it.
         lasting: What is found may be remembered for later passes.
         like: A pass at this very moment, which knows already when holds should be released.
     """
@@ -119,7 +121,7 @@ class Pass:
         self._until = until
         self.turn_came = False
         """Whether nobody closed the pass before the session that it was to go to."""
-        self._ranking = RANKINGS[self.group.ranking](self.machines)
+        self._ranking = RANKINGS[self.group.ranking](snapshot)
         self._lasting = lasting
         self._whereabouts = Whereabouts(snapshot)
         self.placer = Placer(
@@ -132,16 +134,20 @@ class Pass:
         )
         self.placed: dict[SessionId, Assignment] = {}
         self.verdicts: dict[Demand, Verdict] = {}
-        self.waits: dict[SessionId, Wait] = {}
-        """Of single sessions, where it is not their demand that says why."""
         self.blocked: list[SessionWithKernels] = []
         """Those that found no room, in order, as far as they may get a reservation."""
         self.reservations: dict[SessionId, Reservation] = {}
+        self.promises: dict[SessionId, Promise] = {}
+        """The same for later passes to keep, with those for whom nothing can be reserved."""
+        self.stale_at = inf
+        """When something should have ended that this pass counts on: time for another look."""
+        self._kept: dict[SessionId, Slot] = {}
+        """Earlier promises that `_profile` has, until their sessions have their turn."""
         self._reserved = 0
         """How many of `blocked` have been seen to."""
-        self._profile: Profile | None = None
+        self._profile: Easy | Conservative | None = None
         self._held: Releases | None = like._held if like else None  # noqa: SLF001
-        self._started: list[tuple[SessionWithKernels, Demand, Places]] = []
+        """What should be released of what was held before this pass."""
         self._too_long: dict[Demand, float] = {}
         """From this walltime on, sessions of the demand were found to delay a reservation."""
         self.shares = Shares({"cpu": 0, "mem": 0, "gpu": 0})
@@ -155,24 +161,20 @@ class Pass:
         if order.by_owner:
             self._count_shares(shares)
         never: list[Lane] = []
-        lines = list(self._lines(never))
-        until = self._until
-        last = Line(self.snapshot.queue.lane_for(until)) if until else None
-        for line in order.walk(lines if last is None else [*lines, last], shares):
+        if self.group.backfill is Backfill.CONSERVATIVE and self.snapshot.promises:
+            self._keep_promises()
+        for line in order.walk([*self._lines(never), *self._last_lines()], shares):
             assert line.head is not None
             session = line.head[3]
-            if line is last:
+            if session is self._until:
                 self.turn_came = True
                 return
-            if until and session.session_id == until.session_id:
+            if self._is_replaced(session):
                 line.next()
                 continue
             if session.session_id in self.snapshot.waiting_for_old:
-                wait = admission(session, self.snapshot)
-                if wait is not None:
-                    self.waits[session.session_id] = wait
-                    line.next()
-                    continue
+                line.next()
+                continue
             places = self._try(line, session)
             if places is None:
                 if self._after_refusal(line, session):
@@ -183,8 +185,8 @@ class Pass:
             if order.by_owner:
                 shares.add(session.owner, line.demand.requests)
             line.next()
-        ids = (entry[2] for lane in never for entry in lane.entries)
-        self.plan = Plan(self.placed, Waits(self), frozenset(ids))
+        ids = frozenset(entry[2] for lane in never for entry in lane.entries)
+        self.plan = Plan(self.placed, Waits(self), ids - self.snapshot.waiting_for_old)
 
     def in_order(self) -> Iterator[Entry]:
         """Yield everybody who is lined up, in the order in which a pass that places none goes."""
@@ -192,9 +194,11 @@ class Pass:
         order = ORDERS[self.group.order]
         if order.by_owner:
             self._count_shares(shares)
-        for line in order.walk([Line(lane) for lane in self.snapshot.queue.lanes()], shares):
+        lines = [Line(lane) for lane in self.snapshot.queue.lanes()]
+        for line in order.walk([*lines, *self._last_lines()], shares):
             assert line.head is not None
-            yield line.head
+            if not self._is_replaced(line.head[3]):
+                yield line.head
             if line.head[2] in self.placed:
                 shares.add(line.head[3].owner, line.demand.requests)
             line.next()
@@ -233,17 +237,39 @@ class Pass:
         """Work out the reservations that nobody needed to know of so far, for people to see."""
         self._reserve()
 
+    def reserve_next(
+        self, session: SessionWithKernels, not_before: float = 0.0
+    ) -> Reservation | None:
+        """Reserve for one more session, behind all that have a reservation, to see when it is."""
+        self.reserve_all()
+        demand = self.snapshot.queue.demand_of(session)
+        return self._take_over(session, self._reserve_next(session, demand, not_before))
+
     # --- one session ------------------------------------------------------------------------------
 
     def place_now(self, session: SessionWithKernels, demand: Demand) -> Places | None:
         """Place one session, if it has room and delays no reservation."""
-        placer = self._placer_for(session, demand)
-        places = placer.place(demand) if placer else None
+        if self.group.backfill in _PLAIN:
+            return self.placer.place(demand)
+        if self.blocked:
+            if not self._has_some_room(demand):
+                return None
+            self._reserve()
+        profile = self._profile
+        if profile is None:
+            places = self.placer.place(demand)
+            return places or self._as_promised(session, demand, self.placer)
+        ends_at = self.snapshot.now + walltime_of(session, self.group)
+        own = self._put_back(session)
+        placer = profile.limited(ends_at)
+        places = placer.place(demand) or self._as_promised(session, demand, placer)
         if places is not None:
-            if self._profile:
-                ends_at = self.snapshot.now + walltime_of(session, self.group)
-                self._profile.started(demand, places, ends_at)
-            self._started.append((session, demand, places))
+            profile.started(demand, places, ends_at)
+            for of_session in (self.reservations, self.promises):
+                of_session.pop(session.session_id, None)
+        elif own is not None and isinstance(profile, Conservative):
+            profile.take_out(own)
+            self._kept[session.session_id] = own
         return places
 
     def would_start(self, session: SessionWithKernels) -> Places | None:
@@ -251,32 +277,57 @@ class Pass:
         demand = self.snapshot.queue.demand_of(session)
         if demand.problem is not None or self._is_refused_already(demand):
             return None
-        placer = self._placer_for(session, demand)
-        places = _tried(placer, demand) if placer else None
-        return None if places is None or self.never(demand) is not None else places
-
-    def _placer_for(self, session: SessionWithKernels, demand: Demand) -> Placer | None:
-        """Return who places a session that is to delay no reservation; `None`: it has no room."""
-        if self.group.backfill in _PLAIN:
-            return self.placer
-        if self.blocked:
+        if self.reserves and self.blocked:
             if not self._has_some_room(demand):
                 return None
             self._reserve()
-        if self._profile is None:
-            return self.placer
-        return self._profile.limited(self.snapshot.now + walltime_of(session, self.group))
+        placer = self.placer
+        if self._profile is not None:
+            placer = self._profile.limited(self.snapshot.now + walltime_of(session, self.group))
+        places = _tried(placer, demand)
+        return None if places is None or self.never(demand) is not None else places
+
+    def _put_back(self, session: SessionWithKernels) -> Slot | None:
+        """Let a session have what is kept for it, and return that."""
+        own = self._kept.pop(session.session_id, None)
+        if own is not None and isinstance(self._profile, Conservative):
+            self._profile.put_back(own)
+        return own
+
+    def _as_promised(
+        self, session: SessionWithKernels, demand: Demand, placer: Placer
+    ) -> Places | None:
+        """Take the places reserved for now, where looking anew has not found room for all kernels.
+
+        Each kernel goes where it is best for itself, which may leave no room for another one.
+        """
+        slot = self._due(session, demand)
+        if slot is None or not has_room_for(slot, placer.room, self.machines.kernels_max):
+            return None
+        for need, place in zip(demand.needs, slot.places, strict=True):
+            placer.room.take(place.row, need.cpu, need.mem, place.devices)
+        return slot.places
+
+    def _due(self, session: SessionWithKernels, demand: Demand) -> Slot | None:
+        """Return what was reserved for a session from now on."""
+        promise = self.snapshot.promises.get(session.session_id)
+        if promise is None:
+            return None
+        now, walltime_s = self.snapshot.now, walltime_of(session, self.group)
+        slot = slot_of(promise, demand, self.machines, now, walltime_s)
+        return slot if slot is not None and slot.starts_at == now else None
 
     def _try(self, line: Line, session: SessionWithKernels) -> Places | None:
         demand = line.demand
-        if self._is_refused_already(demand):
-            return None
-        too_long_s = self._too_long.get(demand) if self._too_long else None
-        if too_long_s is not None and walltime_of(session, self.group) >= too_long_s:
-            return None
+        if not (self.snapshot.promises and self._due(session, demand)):
+            if self._is_refused_already(demand):
+                return None
+            too_long_s = self._too_long.get(demand) if self._too_long else None
+            if too_long_s is not None and walltime_of(session, self.group) >= too_long_s:
+                return None
         places = self.place_now(session, demand)
         if places is None:
-            if self._has_some_room(demand) and self.reservations and self._fits(demand):
+            if self._has_some_room(demand) and self.reservations and self.fits(demand):
                 self.verdicts[demand] = Verdict.RESERVED
                 self._too_long[demand] = walltime_of(session, self.group)
             else:
@@ -285,8 +336,8 @@ class Pass:
                     demand.refused_at = self.machines.version
         return places
 
-    def _fits(self, demand: Demand) -> bool:
-        """Whether it would fit now, were nothing reserved."""
+    def fits(self, demand: Demand) -> bool:
+        """Say whether it would fit now, were nothing reserved."""
         return _tried(self.placer, demand) is not None
 
     def _is_refused_already(self, demand: Demand) -> bool:
@@ -315,8 +366,11 @@ class Pass:
         if policy is Backfill.CONSERVATIVE and len(self.blocked) < RESERVATIONS_MAX:
             self.blocked.append(session)
             line.next()
-        elif policy is Backfill.EASY and not self._reserved:
+        elif policy is Backfill.EASY and not self.reservations and len(self.blocked) < TRIED_MAX:
             self.blocked.append(session)
+            promise = self.snapshot.promises.get(session.session_id)
+            if promise is not None:
+                self.promises[session.session_id] = promise
             line.close()
         elif room_is_reserved:
             line.next()
@@ -335,6 +389,15 @@ class Pass:
                 lane.demand
             ):
                 yield Line(lane)
+
+    def _last_lines(self) -> list[Line]:
+        """The line of the session that the pass is to go to, if any."""
+        return [Line(self.snapshot.queue.lane_for(self._until))] if self._until else []
+
+    def _is_replaced(self, session: SessionWithKernels) -> bool:
+        """Whether it stands in the queue as what the pass does not take it for."""
+        until = self._until
+        return until is not None and session.session_id == until.session_id and session is not until
 
     def never(self, demand: Demand) -> Wait | None:
         """Say why a demand can never be met, or `None`; found once while the agents stay alike."""
@@ -362,60 +425,100 @@ class Pass:
         """Reserve for those blocked since the last time; under `easy`, for the first possible."""
         easy = self.group.backfill is Backfill.EASY
         while self._reserved < len(self.blocked) and not (easy and self.reservations):
-            if easy and self._reserved >= TRIED_MAX:
-                return
             session = self.blocked[self._reserved]
             self._reserved += 1
-            self._reserve_for(session, first=easy)
-
-    def reserve_next(
-        self, session: SessionWithKernels, not_before: float = 0.0
-    ) -> Reservation | None:
-        """Reserve for one more session, behind all that have a reservation, to see when it is."""
-        self.reserve_all()
-        return self._reserve_for(session, not_before)
-
-    def _reserve_for(
-        self, session: SessionWithKernels, not_before: float = 0.0, *, first: bool = False
-    ) -> Reservation | None:
-        demand = self.snapshot.queue.demand_of(session)
-        if self._profile is None:
-            self._profile = Profile(
-                self.snapshot.now, self.placer, self._releases(), self._placer_of
+            demand = self._demand_of(session)
+            slot = (
+                self._reserve_first(session, demand)
+                if easy
+                else self._reserve_next(session, demand)
             )
-        walltime_s = walltime_of(session, self.group)
-        if first:
-            found = self._profile.reserve_first(demand, walltime_s)
-        else:
-            found = self._profile.reserve(demand, walltime_s, not_before)
-        if found is None:
+            reservation = self._take_over(session, slot)
+            self.promises[session.session_id] = Promise(demand, reservation)
+
+    def _take_over(self, session: SessionWithKernels, slot: Slot | None) -> Reservation | None:
+        if slot is None:
             return None
-        starts_at, places = found
-        kept = self.reservations[session.session_id] = Reservation(
+        walltime_s = walltime_of(session, self.group)
+        made = self.reservations[session.session_id] = Reservation(
             session.session_id,
-            starts_at,
-            starts_at + walltime_s,
-            assignment_of(session, places, self.machines),
+            slot.starts_at,
+            slot.starts_at + walltime_s,
+            assignment_of(session, slot.places, self.machines),
         )
-        return kept
+        return made
+
+    def _reserve_first(self, session: SessionWithKernels, demand: Demand) -> Slot | None:
+        now, walltime_s = self.snapshot.now, walltime_of(session, self.group)
+        promise = self.snapshot.promises.get(session.session_id)
+        kept = slot_of(promise, demand, self.machines, now, walltime_s)
+        profile = Easy(now, self.placer, self._releases(), self._placer_of)
+        slot = profile.reserve(demand, walltime_s, kept)
+        if slot is not None:
+            self._profile = profile
+        return slot
+
+    def _reserve_next(
+        self, session: SessionWithKernels, demand: Demand, not_before: float = 0.0
+    ) -> Slot | None:
+        if not isinstance(self._profile, Conservative):
+            self._profile = self._conservative()
+        own = self._put_back(session)
+        return self._profile.reserve(demand, walltime_of(session, self.group), own, not_before)
+
+    def _keep_promises(self) -> None:
+        """Reserve what was promised, in order, up to the first session that had no turn yet.
+
+        It may need what those behind it have, so they are planned anew. The same holds for the
+        first that cannot have what it was promised.
+        """
+        snapshot, now = self.snapshot, self.snapshot.now
+        made = [p.reservation for p in snapshot.promises.values() if p.reservation is not None]
+        profile = self._conservative(moment for r in made for moment in (r.starts_at, r.ends_at))
+        for *_, session_id, session in self.in_order():
+            if session is self._until:
+                break
+            demand = self._demand_of(session)
+            if self.never(demand) is not None or session_id in snapshot.waiting_for_old:
+                continue
+            promise = snapshot.promises.get(session_id)
+            if promise is None:
+                break
+            if promise.reservation is not None:
+                walltime_s = walltime_of(session, self.group)
+                slot = slot_of(promise, demand, self.machines, now, walltime_s)
+                if slot is None or not profile.take_out(slot):
+                    break
+                self._kept[session_id] = slot
+                self.reservations[session_id] = replace(
+                    promise.reservation, starts_at=slot.starts_at, ends_at=slot.ends_at
+                )
+            self.promises[session_id] = promise
+        if self._kept:
+            self._profile = profile
+
+    def _conservative(self, kept: Iterable[float] = ()) -> Conservative:
+        now = self.snapshot.now
+        return Conservative(now, self.placer, self._releases(), self._placer_of, kept)
+
+    def _demand_of(self, session: SessionWithKernels) -> Demand:
+        lane = self.snapshot.queue.lane_of(session.session_id)
+        assert lane is not None
+        return lane.demand
 
     def _releases(self) -> Releases:
-        now = self.snapshot.now
         if self._held is None:
-            self._held = releases_of(self.machines, self.snapshot.running, self.group, now)
-        if not self._started:
-            return self._held
-        return self._held.plus(
-            (
-                now + walltime_of(session, self.group),
-                taken.row,
-                need.cpu,
-                need.mem,
-                taken.devices,
-            )
-            for session, demand, places in self._started
-            for need, taken in zip(demand.needs, places, strict=True)
-        )
+            held = self._released_by(self.machines.holds.values())
+            self._held = Releases(held, self.machines)
+        found = self._held.plus(self._released_by(self.new_holds()))
+        self.stale_at = found.next_after(self.snapshot.now)
+        return found
+
+    def _released_by(self, holds: Iterable[Hold]) -> Iterator[Release]:
+        for hold in holds:
+            release = release_of(hold, self.machines, self.until(hold))
+            if release is not None:
+                yield release
 
     def _placer_of(self, room: Room) -> Placer:
         return Placer(
@@ -433,9 +536,6 @@ def _tried(placer: Placer, demand: Demand) -> Places | None:
     return places
 
 
-TRIED_MAX = 16
-"""Under `easy`, for so many blocked sessions in turn is a reservation sought; those that wait for
-something that no running session will release have none."""
 _PLAIN = (Backfill.NONE, Backfill.STRICT)
 """Without reservations."""
 
@@ -445,6 +545,7 @@ class Whereabouts(Mapping[str, "set[int]"]):
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
+        self._new: list[tuple[SessionWithKernels, Places]] = []
         self._rows: dict[str, set[int]] | None = None
 
     def __getitem__(self, name: str) -> "set[int]":
@@ -466,17 +567,18 @@ class Whereabouts(Mapping[str, "set[int]"]):
                     self._rows.setdefault(hold.session_id, set()).add(row)
                     if session is not None and session.name:
                         self._rows.setdefault(session.name, set()).add(row)
+        while self._new:
+            session, places = self._new.pop()
+            for name in {session.session_id, session.name} - {""}:
+                self._rows.setdefault(name, set()).update(taken.row for taken in places)
         return self._rows
 
     def put(self, session: SessionWithKernels, places: Places) -> None:
         """Take over where a session was just placed."""
-        if self._rows is None:
-            return
-        for name in {session.session_id, session.name} - {""}:
-            self._rows.setdefault(name, set()).update(taken.row for taken in places)
+        self._new.append((session, places))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Waits(Mapping[SessionId, Wait]):
     """Why each session waits that a pass did not place, worked out when asked for."""
 
@@ -488,10 +590,8 @@ class Waits(Mapping[SessionId, Wait]):
         if session_id in done.placed:
             raise KeyError(session_id)
         session = queue[session_id]
-        if session_id in done.waits:
-            return done.waits[session_id]
         lane = queue.lane_of(session_id)
-        if lane is None:
+        if lane is None or session_id in done.snapshot.waiting_for_old:
             wait = admission(session, done.snapshot)
             return wait or Wait(WaitReason.WAITING_FOR_RETRY, {"retry_at": queue.until(session_id)})
         wait = self._of_demand.get(lane.demand)
@@ -512,7 +612,7 @@ class Waits(Mapping[SessionId, Wait]):
             wait = done.never(demand)
             assert wait is not None
             return wait
-        if verdict is Verdict.NO_ROOM:
+        if verdict is Verdict.NO_ROOM or (verdict is Verdict.RESERVED and not done.fits(demand)):
             return binding(demand, done.placer, done.machines)
         first = done.blocked[0]
         if verdict is Verdict.BEHIND:

@@ -7,9 +7,11 @@ from sokovan.domain.cluster import Backfill
 from sokovan.domain.quantities import format_duration
 from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.sessions import Assignment, SessionId, SessionWithKernels
-from sokovan.placement.backfill import RESERVATIONS_MAX, Reservation
-from sokovan.placement.engine import TRIED_MAX, Pass, run
+from sokovan.placement.backfill import TRIED_MAX
+from sokovan.placement.conservative import RESERVATIONS_MAX
+from sokovan.placement.engine import Pass, run
 from sokovan.placement.looks import label
+from sokovan.placement.promises import Reservation
 from sokovan.placement.sentences import sentence
 from sokovan.placement.snapshot import Snapshot
 
@@ -116,7 +118,8 @@ def _why_none(done: Pass, session_id: SessionId, wait: Wait | None) -> str:
         return "it need not wait"
     if wait.code is WaitReason.NEVER_FITS:
         return "it can never start here"
-    if done.snapshot.queue.lane_of(session_id) is None or session_id in done.waits:
+    queue, old = done.snapshot.queue, done.snapshot.waiting_for_old
+    if queue.lane_of(session_id) is None or session_id in old:
         return "it may not be placed yet"
     if done.group.backfill is Backfill.NONE:
         return "nothing is reserved in this group: whoever fits starts"
@@ -137,7 +140,8 @@ def _estimate(snapshot: Snapshot, session: SessionWithKernels, done: Pass) -> di
         return unknown(f"more than {AHEAD_MAX} sessions that wait are ahead of it")
     strict = done.group.backfill is Backfill.STRICT
     policy = done.group.backfill if strict else Backfill.CONSERVATIVE
-    plan = Pass(replace(snapshot, group=replace(done.group, backfill=policy), memory={}), session)
+    apart = snapshot.apart(group=replace(done.group, backfill=policy), promises={})
+    plan = Pass(apart, session)
     plan.run()
     plan.reserve_all()
     not_before = snapshot.now

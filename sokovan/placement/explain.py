@@ -12,7 +12,7 @@ import numpy as np
 from sokovan.domain.cluster import QueueOrder
 from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.sessions import SessionId
-from sokovan.placement.engine import Pass, Verdict, run
+from sokovan.placement.engine import Pass, run
 from sokovan.placement.eta import reservation
 from sokovan.placement.kinds import KINDS_NAMED_MAX, agents_told, kinds_of, kinds_told
 from sokovan.placement.looks import AGENTS_NAMED_MAX, REASONS, Looks, label
@@ -61,7 +61,7 @@ def explain(snapshot: Snapshot, session_id: SessionId, done: Pass | None = None)
         "agents": agents_told(looks, rows[:AGENTS_NAMED_MAX]) if looks else [],
         "agents_total": len(rows),
         "refused_by": looks.counted() if looks else {},
-        **_kinds(done, session_id, looks),
+        **_kinds(done, session_id, looks, wait),
         "drained_for": _drained_for(done, looks),
         "holders": holders[:HOLDERS_NAMED_MAX],
         "holders_total": len(holders),
@@ -84,7 +84,7 @@ def _examined(done: Pass, session_id: SessionId, wait: Wait) -> dict[str, Any]:
         )
     elif wait.code is WaitReason.NOT_EXAMINED_YET and session_id not in done.placed:
         because = "it came in after the pass began"
-    elif session_id in done.snapshot.queue.aside or session_id in done.waits:
+    elif session_id in {*done.snapshot.queue.aside, *done.snapshot.waiting_for_old}:
         because = "it may not be placed yet, whatever is free"
     else:
         return {"examined": True, "not_examined_because": None}
@@ -196,10 +196,10 @@ def _closest_first(looks: Looks | None) -> list[int]:
     return rows
 
 
-def _kinds(done: Pass, session_id: SessionId, looks: Looks | None) -> dict[str, Any]:
+def _kinds(done: Pass, session_id: SessionId, looks: Looks | None, wait: Wait) -> dict[str, Any]:
     """The agents by kind; those that have room are refused where that is reserved for another."""
     lane = done.snapshot.queue.lane_of(session_id)
-    is_reserved = lane is not None and done.verdicts.get(lane.demand) is Verdict.RESERVED
+    is_reserved = wait.code is WaitReason.RESERVED_FOR_ANOTHER
     if looks is None and is_reserved and lane is not None:
         looks = Looks(lane.demand.needs[0], done.machines, done.placer.room)
     if looks is None or not done.machines.agents:

@@ -28,6 +28,11 @@ class Filter:
     gpu_mem_bytes_min: int = 0
 
 
+def minds_devices(where: Filter) -> bool:
+    """Say whether a filter lets some devices of an agent through and others not."""
+    return bool(where.gpu_mem_bytes_min) or any(c.is_of_devices for c in where.constraints)
+
+
 def filter_of(request: Request, where: Where) -> Filter:
     """Return the filter of one kernel; equal for equal demands."""
     least = request.gpu_mem_bytes_min if request.gpu_shares else 0
@@ -62,7 +67,7 @@ def eligible(where: Filter, agents: Sequence[Agent], width: int) -> Eligible:
     refusals = [refused_by(where, agent) for agent in agents]
     refused = np.array([-1 if r is None else REFUSALS.index(r[0]) for r in refusals], np.int8)
     rows = refused < 0
-    if not where.gpu_mem_bytes_min and not any(c.is_of_devices for c in where.constraints):
+    if not minds_devices(where):
         return Eligible(rows, None, refused)
     devices = np.zeros((len(agents), max(1, width)), bool)
     for row, agent in enumerate(agents):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,9 @@ from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.resources import DeviceShares
 from sokovan.domain.sessions import Assignment, KernelAssignment, SessionWithKernels
 from sokovan.domain.where import ClusterMode
-from sokovan.placement.filters import Filter
 from sokovan.placement.machines import Ints, Machines, Room
 from sokovan.placement.needs import Demand, Need, amounts_of, total
-from sokovan.placement.rank import Ranking
+from sokovan.placement.ranking import CONCENTRATED, Ranking
 
 NO_ROOM = 2**62
 """The key of a row that a kernel does not fit on."""
@@ -32,12 +31,17 @@ def fitting(
     if need.mem:
         fits &= room.mem >= need.mem
     if need.gpu:
-        fits &= _devices_suffice(need, room, machines.eligible(need.filter).devices)
+        fits &= _devices_suffice(need, room, devices_for(need, machines))
     if machines.kernels_max is not None:
         fits &= room.kernels < machines.kernels_max
     if rows is not None:
         fits &= rows
     return fits
+
+
+def devices_for(need: Need, machines: Machines) -> NDArray[np.bool_] | None:
+    """Return which devices a kernel may use, by row and position; `None`: all."""
+    return machines.eligible(need.filter).devices if need.minds_devices else None
 
 
 def _devices_suffice(
@@ -47,9 +51,9 @@ def _devices_suffice(
     if devices is None:
         suffice = room.top >= need.part if need.part else room.whole >= need.whole
     elif need.part:
-        suffice = np.any(devices & (room.shares >= need.part), axis=1)
+        suffice = np.any(devices & (room.shares >= need.part), axis=-1)
     else:
-        suffice = np.count_nonzero(devices & (room.shares == DEVICE_SHARES), axis=1) >= need.whole
+        suffice = np.count_nonzero(devices & (room.shares == DEVICE_SHARES), axis=-1) >= need.whole
     return suffice
 
 
@@ -57,7 +61,7 @@ def fits_on(need: Need, machines: Machines, room: Room, row: int) -> bool:
     """Say whether one row that may be used has room for a kernel; what `fitting` says of it."""
     if room.cpu.item(row) < need.cpu or room.mem.item(row) < need.mem:
         return False
-    if need.gpu and not usable_devices(need, room, row, machines.eligible(need.filter).devices):
+    if need.gpu and not usable_devices(need, room, row, devices_for(need, machines)):
         return False
     return machines.kernels_max is None or room.kernels.item(row) < machines.kernels_max
 
@@ -86,10 +90,10 @@ def choose_devices(
     """
     if not need.gpu:
         return ()
-    found = usable_devices(need, room, row, machines.eligible(need.filter).devices)
+    found = usable_devices(need, room, row, devices_for(need, machines))
     if not need.part:
         return tuple((position, DEVICE_SHARES) for position in found[: need.whole])
-    chosen = ranking.position(need.request, room, row, found)
+    chosen = ranking.position(need, room, row, found)
     if chosen is None:
         shares = room.shares[row].tolist()
         chosen = min(found, key=lambda position: (shares[position], position))
@@ -99,8 +103,7 @@ def choose_devices(
 # --- all kernels of a session ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where one kernel goes: a row, and positions of devices."""
 
     row: int
@@ -149,28 +152,51 @@ class Placer:
         serving_only: bool = True,
     ) -> None:
         self.machines, self.room, self.ranking, self.cursor = machines, room, ranking, cursor
+        # Not `or {}`: it would ask how many there are, and so have them all looked up.
         self.rows_of_sessions = {} if rows_of_sessions is None else rows_of_sessions
         self._lasting, self._serving_only = lasting, serving_only
         self._base: dict[bool, Ints] = {}
         self._usable: dict[Need, NDArray[np.bool_] | None] = {}
-        self._seen = room.ticks
+        self._seen = len(room.touched)
 
     def place(self, demand: Demand) -> Places | None:
         """Find a place for every kernel and take it; `None`, and nothing is taken, if one has none.
 
+        Several kernels may stand in each other's way when each goes where the ranking likes it
+        best; then they are packed tightly. So whoever fits an empty cluster is placed on it: the
+        same is asked for `never_fits`.
+
         The demand must make sense.
         """
-        needs, where = demand.needs, demand.where
-        if len(needs) == 1 and not demand.is_choosy:
+        needs = demand.needs
+        if len(needs) == 1:
+            if demand.is_choosy:
+                return self._together(demand)
             row = self._best(self.keys(needs[0]))
             return None if row is None else (self._take(needs[0], row),)
+        places = self._together(demand)
+        if places is None and self.ranking is not CONCENTRATED:
+            tight = Placer(
+                self.machines,
+                self.room,
+                CONCENTRATED,
+                rows_of_sessions=self.rows_of_sessions,
+                serving_only=self._serving_only,
+            )
+            places = tight.place(demand)
+            if places is not None:
+                self.cursor = places[-1].row
+        return places
+
+    def _together(self, demand: Demand) -> Places | None:
+        needs, where = demand.needs, demand.where
         tiers = self._tiers(demand)
         if where.mode is ClusterMode.SINGLE_NODE and len(needs) > 1:
             return self._on_one_row(needs, tiers)
         most = where.kernels_per_agent_max
-        if not where.same:
+        if not where.same or len(needs) == 1:
             return self._anywhere(needs, tiers, most, None)
-        for within in self._domains(needs[0], where.same):
+        for within in self._domains(needs[0], where.same, tiers):
             places = self._anywhere(needs, tiers, most, within)
             if places is not None:
                 return places
@@ -189,7 +215,7 @@ class Placer:
         if ranking.of is None:
             rows = np.flatnonzero(fits)
             keys: Ints = np.full(len(fits), NO_ROOM, np.int64)
-            keys[rows] = ranking.keys(need.request, room, rows)
+            keys[rows] = ranking.keys(need, room, rows)
         else:
             keys = np.where(fits, self._base_keys(with_devices=need.gpu > 0), NO_ROOM)
         return keys
@@ -227,12 +253,12 @@ class Placer:
         """The keys by what is free alone, kept in step with what is taken from the room."""
         room, of = self.room, self.ranking.of
         assert of is not None
-        if room.ticks != self._seen:
-            for row in room.touched_since(self._seen):
+        if len(room.touched) != self._seen:
+            for row in set(room.touched[self._seen :]):
                 free = room.gpu.item(row), room.cpu.item(row), room.mem.item(row)
                 for devices, keys in self._base.items():
                     keys[row] = of(devices, *free)
-            self._seen = room.ticks
+            self._seen = len(room.touched)
         with_devices &= self.ranking.minds_devices
         found = self._base.get(with_devices)
         if found is None:
@@ -322,19 +348,18 @@ class Placer:
 
     def _on_one_row(self, needs: Sequence[Need], tiers: Ints | None) -> Places | None:
         every = total([need.request for need in needs])
-        where = needs[0].filter
-        for need in needs[1:]:
-            where = _narrower(where, need.filter)
+        where = min((need.filter for need in needs), key=lambda f: f.gpu_mem_bytes_min)
         fits = np.ones(len(self.machines.agents), bool)
         for need in set(needs):
             keys = self.keys(need)
             if keys is None:
                 return None
             fits &= keys < NO_ROOM
-        fits = fitting(Need(every, where), self.machines, self.room, fits)
+        as_one = Need(every, where)
+        fits = fitting(as_one, self.machines, self.room, fits)
         keys = np.full(len(fits), NO_ROOM, np.int64)
         rows = np.flatnonzero(fits)
-        keys[rows] = self.ranking.keys(every, self.room, rows)
+        keys[rows] = self.ranking.keys(as_one, self.room, rows)
         while (row := self._best_of_tiers(keys, tiers)) is not None:
             places = self._all_on(row, needs)
             if places is not None:
@@ -343,11 +368,15 @@ class Placer:
         return None
 
     def _all_on(self, row: int, needs: Sequence[Need]) -> Places | None:
-        """Put all kernels on one row, those that want whole devices first."""
+        """Put all kernels on one row, those first that want large devices, then whole ones."""
         places: dict[int, Place] = {}
         cursor = self.cursor
-        order = sorted(range(len(needs)), key=lambda n: (-needs[n].whole, -needs[n].part))
-        for number in order:
+
+        def wants(number: int) -> tuple[int, int, int]:
+            need = needs[number]
+            return need.filter.gpu_mem_bytes_min, need.whole, need.part
+
+        for number in sorted(range(len(needs)), key=wants, reverse=True):
             if not fits_on(needs[number], self.machines, self.room, row):
                 self.give_back([needs[n] for n in places], list(places.values()))
                 self.cursor = cursor
@@ -355,13 +384,13 @@ class Placer:
             places[number] = self._take(needs[number], row)
         return tuple(places[number] for number in range(len(needs)))
 
-    def _domains(self, need: Need, label: str) -> Iterator[NDArray[np.bool_]]:
+    def _domains(self, need: Need, label: str, tiers: Ints | None) -> Iterator[NDArray[np.bool_]]:
         """Yield the rows of each value of a label, the one with the best row first."""
         keys = self.keys(need)
         if keys is None:
             return
         best: dict[str, int] = {}
-        for row in np.argsort(keys, kind="stable").tolist():
+        for row in np.lexsort((keys,) if tiers is None else (keys, tiers)).tolist():
             value = self.machines.agents[row].labels.get(label)
             if keys[row] < NO_ROOM and value is not None:
                 best.setdefault(value, row)
@@ -410,8 +439,3 @@ class Placer:
             tiers[list(self.rows_of_sessions.get(name, ()))] = 2
         tiers[self.machines.rows_of(demand.avoid)] = 3
         return tiers
-
-
-def _narrower(one: Filter, other: Filter) -> Filter:
-    """Filters of one session differ in nothing but the memory of devices."""
-    return one if one.gpu_mem_bytes_min >= other.gpu_mem_bytes_min else other

@@ -86,6 +86,11 @@ class Looks:
             self.fits &= ~amounts.short
         self.serving = machines.serving
 
+    @property
+    def refusing(self) -> NDArray[np.bool_]:
+        """Which rows could take it, but not now; others have as many kernels as they are to."""
+        return self.able & ~(self.fits & self.serving)
+
     def worst_of(self, row: int) -> str:
         """The slot whose shortage binds: one for ever before others, then the largest."""
         return list(self.slots)[self._worst.item(row)]

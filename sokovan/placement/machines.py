@@ -9,6 +9,7 @@ version need look only at the rows that have grown since.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,18 @@ from sokovan.domain.sessions import AgentId
 from sokovan.placement.filters import Eligible, Filter, eligible
 
 Ints = NDArray[np.int64]
+_stamps = count(1)
 ABSENT = -1
 """The free shares of a device that an agent does not have."""
 
 
+_ARRAYS = ("cpu", "mem", "shares", "kernels", "gpu", "whole", "top", "stamp")
+
+
 class Room:
     """What is free on each row: the amounts that one pass takes from.
+
+    With one more axis in front it is several rooms, see `Conservative`.
 
     Attributes:
         cpu: Milli-cores.
@@ -36,37 +43,28 @@ class Room:
         whole: Devices of the row that are wholly free.
         top: Free shares of the row's freest device.
         kernels: Kernels on the row.
-        touched: The rows changed by this pass, the last one at the end, and at which change.
-        ticks: How many changes there were.
+        touched: The row of each change by this pass, in order; its length says when something was.
+        stamp: A number for the present state of each row; other states of any row have others.
     """
 
-    __slots__ = (
-        "cpu",
-        "gpu",
-        "kernels",
-        "mem",
-        "shares",
-        "ticks",
-        "top",
-        "touched",
-        "whole",
-    )
+    __slots__ = ("cpu", "gpu", "kernels", "mem", "shares", "stamp", "top", "touched", "whole")
 
     def __init__(self, cpu: Ints, mem: Ints, shares: Ints, kernels: Ints) -> None:
         self.cpu, self.mem, self.shares, self.kernels = cpu, mem, shares, kernels
         present = np.maximum(shares, 0)
-        self.gpu: Ints = present.sum(axis=1)
-        self.whole: Ints = (shares == DEVICE_SHARES).sum(axis=1)
-        self.top: Ints = present.max(axis=1, initial=0)
-        self.touched: dict[int, int] = {}
-        self.ticks = 0
+        self.gpu: Ints = present.sum(axis=-1)
+        self.whole: Ints = (shares == DEVICE_SHARES).sum(axis=-1)
+        self.top: Ints = present.max(axis=-1, initial=0)
+        self.touched: list[int] = []
+        self.stamp: Ints = np.empty(cpu.shape, np.int64)
+        self._restamp(...)
 
     def copy(self) -> "Room":
         """Return an equal room that nothing has touched."""
         room = Room.__new__(Room)
-        for name in ("cpu", "mem", "shares", "kernels", "gpu", "whole", "top"):
+        for name in _ARRAYS:
             setattr(room, name, getattr(self, name).copy())
-        room.touched, room.ticks = {}, 0
+        room.touched = []
         return room
 
     def take(self, row: int, cpu: int, mem: int, devices: DeviceShares) -> None:
@@ -84,7 +82,7 @@ class Room:
                 self.gpu[row] -= DEVICE_SHARES * len(devices)
             else:
                 self._sum_up(row)
-        self.touch(row)
+        self._touch(row)
 
     def give_back(self, row: int, cpu: int, mem: int, devices: DeviceShares) -> None:
         """Undo `take`."""
@@ -94,13 +92,15 @@ class Room:
             for position, part in devices:
                 shares[position] += part
             self._sum_up(row)
-        self.touch(row)
+        self._touch(row)
 
-    def touch(self, row: int) -> None:
-        """Note that a row has changed."""
-        self.ticks += 1
-        self.touched.pop(row, None)
-        self.touched[row] = self.ticks
+    def _restamp(self, at: Any) -> None:
+        stamps = self.stamp[at]
+        self.stamp[at] = np.fromiter(_stamps, np.int64, stamps.size).reshape(stamps.shape)
+
+    def _touch(self, row: int) -> None:
+        self.touched.append(row)
+        self.stamp[row] = next(_stamps)
 
     def _change(self, row: int, cpu: int, mem: int, kernels: int) -> None:
         if cpu:
@@ -109,14 +109,14 @@ class Room:
             self.mem[row] += mem
         self.kernels[row] += kernels
 
-    def touched_since(self, tick: int) -> list[int]:
-        """Return the rows that have changed since, the last one first."""
-        rows = []
-        for row in reversed(self.touched):
-            if self.touched[row] <= tick:
-                break
-            rows.append(row)
-        return rows
+    def put_rows(self, rows: NDArray[np.intp], now: "Room", later: "Room") -> None:
+        """Let rows have the smaller of what is free `now` and `later`, where only they are."""
+        self.cpu[rows] = np.minimum(now.cpu[rows], later.cpu)
+        self.mem[rows] = np.minimum(now.mem[rows], later.mem)
+        self.kernels[rows] = np.maximum(now.kernels[rows], later.kernels)
+        self.shares[rows] = np.minimum(now.shares[rows], later.shares)
+        self.sum_up(rows)
+        self.touched += rows.tolist()
 
     def lower_to(self, row: int, now: "Room", later: "Room") -> None:
         """Let a row have the smaller of what two rooms have of everything."""
@@ -125,7 +125,24 @@ class Room:
         self.kernels[row] = max(now.kernels.item(row), later.kernels.item(row))
         self.shares[row] = np.minimum(now.shares[row], later.shares[row])
         self._sum_up(row)
-        self.touch(row)
+        self._touch(row)
+
+    def repeated(self, index: int) -> "Room":
+        """Return a room of one more axis with one of its rooms there twice in succession."""
+        room = Room.__new__(Room)
+        for name in _ARRAYS:
+            array = getattr(self, name)
+            setattr(room, name, np.insert(array, index, array[index], axis=0))
+        room.touched = []
+        return room
+
+    def sum_up(self, at: NDArray[np.intp] | tuple[slice, int]) -> None:
+        """Bring the sums over devices in step."""
+        present = np.maximum(self.shares[at], 0)
+        self.gpu[at] = present.sum(axis=-1)
+        self.whole[at] = (present == DEVICE_SHARES).sum(axis=-1)
+        self.top[at] = present.max(axis=-1, initial=0)
+        self._restamp(at)
 
     def _sum_up(self, row: int) -> None:
         shares = self.shares[row].tolist()
@@ -163,27 +180,27 @@ class Machines:
         self.version = version
         self.statics = version
         """The version at which something other than holds last changed."""
-        count = len(self.agents)
+        size = len(self.agents)
         width = max((len(agent.capacity.devices) for agent in self.agents), default=0)
-        self.cpu_total: Ints = np.zeros(count, np.int64)
-        self.mem_total: Ints = np.zeros(count, np.int64)
-        self.shares_total: Ints = np.full((count, max(1, width)), ABSENT, np.int64)
+        self.cpu_total: Ints = np.zeros(size, np.int64)
+        self.mem_total: Ints = np.zeros(size, np.int64)
+        self.shares_total: Ints = np.full((size, max(1, width)), ABSENT, np.int64)
         self.device_mem: Ints = np.zeros_like(self.shares_total)
-        self.serving = np.zeros(count, bool)
-        self.grown: Ints = np.full(count, version, np.int64)
+        self.serving = np.zeros(size, bool)
+        self.grown: Ints = np.full(size, version, np.int64)
         self._grown_since: tuple[int, int, NDArray[np.intp]] | None = None
-        self._cpu_held: Ints = np.zeros(count, np.int64)
-        self._mem_held: Ints = np.zeros(count, np.int64)
+        self._cpu_held: Ints = np.zeros(size, np.int64)
+        self._mem_held: Ints = np.zeros(size, np.int64)
         self._shares_held: Ints = np.zeros_like(self.shares_total)
-        self._kernels: Ints = np.zeros(count, np.int64)
+        self._kernels: Ints = np.zeros(size, np.int64)
         self._positions: list[dict[int, int]] = [{} for _ in self.agents]
-        self._straight = [True] * count
+        self._straight = [True] * size
         """Whether each device of the row has its index for its position."""
         self.holds: dict[str, Hold] = {}
         self._eligible: dict[Filter, Eligible] = {}
         self._usable: dict[tuple[Filter, bool], NDArray[np.bool_] | None] = {}
         self._empty: Room | None = None
-        for row in range(count):
+        for row in range(size):
             self._describe(row)
         self.free = self._all_free()
 
@@ -302,6 +319,17 @@ class Machines:
         known = self._positions[row]
         return tuple((known[index], part) for index, part in devices if index in known)
 
+    def overdrawn(self) -> tuple[Ints, ...]:
+        """Return by how much more is held than there is (cpu, mem, shares); empty if nowhere."""
+        pairs = (
+            (self._cpu_held, self.cpu_total),
+            (self._mem_held, self.mem_total),
+            (self._shares_held, np.maximum(self.shares_total, 0)),
+        )
+        if not any((held > total).any() for held, total in pairs):
+            return ()
+        return tuple(np.maximum(held - total, 0) for held, total in pairs)
+
     def used(self) -> Mapping[str, int]:
         """Return what is held on all rows, by slot."""
         return {
@@ -359,12 +387,14 @@ class Machines:
         shares = np.maximum(total - self._shares_held[row], 0)
         free.shares[row] = np.where(total == ABSENT, ABSENT, shares)
         free._sum_up(row)  # noqa: SLF001 - they are made for each other
+        free.stamp[row] = next(_stamps)
 
 
 def _placed_alike(one: Agent, other: Agent) -> bool:
-    """Whether two states of an agent are the same for placement."""
+    """Whether two states of an agent are the same for placement, and for what it says."""
     return (
         one.takes_kernels == other.takes_kernels
+        and one.drain_reason == other.drain_reason
         and one.status is other.status
         and one.capacity == other.capacity
         and one.labels == other.labels

@@ -8,7 +8,7 @@ from sokovan.domain.reasons import Wait
 from sokovan.domain.resources import Request
 from sokovan.domain.sessions import AgentId, SessionWithKernels
 from sokovan.domain.where import Where
-from sokovan.placement.filters import Filter, filter_of
+from sokovan.placement.filters import Filter, filter_of, minds_devices
 
 amounts_of = attrgetter("gpu_shares", "cpu_milli", "mem_bytes", "gpu_mem_bytes_min")
 """All that a request asks for, the scarcest first: its size for sorting, and its shape."""
@@ -18,10 +18,21 @@ class Need:
     """What one kernel asks for: amounts, and what agents and devices must be like.
 
     Attributes:
+        minds_devices: Whether it may use some devices of an agent and others not.
         refused_at: The version of the machines at which no row had room for it; 0: one may have.
     """
 
-    __slots__ = ("cpu", "filter", "gpu", "mem", "part", "refused_at", "request", "whole")
+    __slots__ = (
+        "cpu",
+        "filter",
+        "gpu",
+        "mem",
+        "minds_devices",
+        "part",
+        "refused_at",
+        "request",
+        "whole",
+    )
 
     def __init__(self, request: Request, where: Filter) -> None:
         self.request = request
@@ -31,6 +42,7 @@ class Need:
         self.gpu = request.gpu_shares
         self.whole = request.devices_whole
         self.part = request.device_fraction
+        self.minds_devices = minds_devices(where)
         self.refused_at = 0
 
 

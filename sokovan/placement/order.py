@@ -88,20 +88,23 @@ class Shares:
 
 
 Walk = Callable[[Sequence[Line], Shares], Iterator[Line]]
-"""Yields the line whose head is next. Between two, the pass places it, or closes the line."""
+"""Yields the line whose head is next. Between two, the pass places it, or closes the line.
+
+A session's id ends what its entry is compared by: no two entries are equal up to there.
+"""
 
 
 def by_place(lines: Sequence[Line], shares: Shares) -> Iterator[Line]:
     """In order of rank, then of number."""
-    heap = [(line.head[:3], n, line) for n, line in enumerate(lines) if line.head]
+    heap = [(line.head, line) for line in lines if line.head]
     heapq.heapify(heap)
     while heap:
-        _, n, line = heap[0]
+        line = heap[0][1]
         yield line
         if line.head is None:
             heapq.heappop(heap)
         else:
-            heapq.heapreplace(heap, (line.head[:3], n, line))
+            heapq.heapreplace(heap, (line.head, line))
 
 
 def by_dominant_share(lines: Sequence[Line], shares: Shares) -> Iterator[Line]:
@@ -109,10 +112,10 @@ def by_dominant_share(lines: Sequence[Line], shares: Shares) -> Iterator[Line]:
 
     Equal shares go to the owner whose session came first.
     """
-    of_owner: dict[str, list[tuple[tuple[int, int, str], int, Line]]] = {}
-    for n, line in enumerate(lines):
+    of_owner: dict[str, list[tuple[Entry, Line]]] = {}
+    for line in lines:
         if line.head:
-            of_owner.setdefault(line.owner, []).append((line.head[:3], n, line))
+            of_owner.setdefault(line.owner, []).append((line.head, line))
     owners = []
     for owner, heap in of_owner.items():
         heapq.heapify(heap)
@@ -122,12 +125,12 @@ def by_dominant_share(lines: Sequence[Line], shares: Shares) -> Iterator[Line]:
     while owners:
         *_, owner = owners[0]
         heap = of_owner[owner]
-        _, n, line = heap[0]
+        line = heap[0][1]
         yield line
         if line.head is None:
             heapq.heappop(heap)
         else:
-            heapq.heapreplace(heap, (line.head[:3], n, line))
+            heapq.heapreplace(heap, (line.head, line))
         if heap:
             rank, *place = heap[0][0]
             heapq.heapreplace(owners, (rank, shares.dominant(owner), place, owner))

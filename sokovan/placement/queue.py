@@ -141,9 +141,13 @@ class Queue(Mapping[SessionId, SessionWithKernels]):
         return self._demands.find(session)
 
     def lane_for(self, session: SessionWithKernels) -> Lane:
-        """Return a lane of its own for a session, which need not be here, at its place."""
+        """Return a lane of its own for a session, which need not be here, at its place.
+
+        If it is here, this one comes right after it: no two entries are equal up to the id.
+        """
         lane = Lane(self.demand_of(session), session.owner if self._order.by_owner else "")
-        lane.entries.append(self._entry(session))
+        rank, number, session_id, _ = self._entry(session)
+        lane.entries.append((rank, number, SessionId(f"{session_id}\0"), session))
         return lane
 
     def _line_up(self, session: SessionWithKernels) -> None:

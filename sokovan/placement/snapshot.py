@@ -1,14 +1,16 @@
 """All that decides one scheduling pass of a group, as one value."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from sokovan.domain.cluster import Agent, ScalingGroup
 from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import SessionId, SessionWithKernels
 from sokovan.placement.machines import Machines
+from sokovan.placement.promises import Promise
 from sokovan.placement.queue import Queue
+from sokovan.placement.typical import NOTHING, Usual
 
 
 class Known(Protocol):
@@ -42,6 +44,8 @@ class Snapshot:
         running: Those that are on agents, by id: whose they are, and when they should end.
         waiting_for_old: Sessions that may not be placed again until their leftovers are gone.
         now: Seconds since the epoch.
+        promises: What the last pass reserved for whom; the next one reserves nothing later.
+        usual: What sessions usually ask for, as learned by an earlier pass.
         memory: What earlier passes over the same objects found; it adds nothing to the value.
     """
 
@@ -51,7 +55,13 @@ class Snapshot:
     running: Mapping[SessionId, SessionWithKernels]
     waiting_for_old: frozenset[SessionId]
     now: float
+    promises: Mapping[SessionId, Promise] = field(default_factory=dict)
+    usual: Usual = NOTHING
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def apart(self, **changes: Any) -> "Snapshot":
+        """Return the same, for passes of which nothing is to be remembered."""
+        return replace(self, **{"memory": {}} | changes)
 
 
 def snapshot_of(known: Known) -> Snapshot:

@@ -22,9 +22,9 @@ from sokovan.domain.resources import Request
 from sokovan.domain.sessions import SESSION_PRIORITY_MAX, SessionId, SessionWithKernels
 from sokovan.domain.where import ClusterMode, Where
 from sokovan.placement.admit import admission
-from sokovan.placement.backfill import walltime_of
 from sokovan.placement.fit import Places
 from sokovan.placement.needs import malformed
+from sokovan.placement.releases import walltime_of
 from sokovan.placement.snapshot import Snapshot
 from sokovan.placement.turn import LAST, Turn, largest, smallest
 
@@ -56,7 +56,7 @@ def suggestions(
         return []
     if admission(session, snapshot) or malformed([k.request for k in session.kernels]):
         return []
-    turn = Turn(snapshot, session)
+    turn = Turn(snapshot.apart(), session)
     if turn.starts(session):
         return []
     found = [
@@ -304,7 +304,7 @@ def _starts_in(other: Snapshot, session: SessionWithKernels) -> bool:
         begin_at=None,
         avoid=(),
     )
-    return Turn(other, there).starts(there)
+    return Turn(other.apart(), there).starts(there)
 
 
 # --- a session with a change ----------------------------------------------------------------------

@@ -26,7 +26,7 @@ def visited(snapshot: Snapshot, visitors: Iterable[SessionWithKernels]) -> Itera
     try:
         for visitor in queued:
             queue.put(visitor)
-        done = Pass(snapshot)
+        done = Pass(snapshot.apart())
         done.run()
         yield done
     finally:

@@ -100,6 +100,8 @@ class AgentHello:
     boot_id: str = ""
     scaling_group: str = "default"
     address: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What its settings say of it; an administrator may say otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ class StageLoad:
         waits: The present waiting reason of those that were skipped before.
         taken_over_at: Since when somebody is here to see phases end; none grew older before.
         note_after_s: How long a waiting reason must hold before history has it.
+        again_at: When the stage is to be run again, whatever the sessions' own times.
     """
 
     taken: tuple[SessionWithKernels, ...] = ()
@@ -61,6 +62,7 @@ class StageLoad:
     waits: Mapping[SessionId, NotedWait] = field(default_factory=dict)
     note_after_s: float = 60.0
     taken_over_at: float = 0.0
+    again_at: float | None = None
 
     def __bool__(self) -> bool:
         return bool(self.taken or self.backing_off or self.awaited)

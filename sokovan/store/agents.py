@@ -2,16 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
 from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
 from sokovan.domain.errors import AgentNotFoundError, IllegalStateError
+from sokovan.domain.labels import check_labels, merged, relabelled
 from sokovan.domain.sessions import AgentId, SessionId
 from sokovan.scheduler.messages import AgentHello
 from sokovan.store.changes import ChangeSet
 from sokovan.store.engine import Transaction
-from sokovan.store.rows import agent_of, agent_values, hold_of
+from sokovan.store.rows import (
+    Values,
+    agent_of,
+    agent_values,
+    hold_of,
+    label_values,
+    labels_of_agent,
+)
 from sokovan.store.tables import agents, holds
 
 NAMED_MAX = 5
@@ -19,8 +28,12 @@ NAMED_MAX = 5
 
 
 def register(tx: Transaction, hello: AgentHello, now: float) -> Agent:
-    """Write an agent that introduced itself, with a new incarnation; who was drained stays so."""
+    """Write an agent that introduced itself, with a new incarnation.
+
+    Who was drained stays so, and what an administrator said for its labels still counts.
+    """
     row = tx.execute(select(agents).where(agents.c.agent_id == hello.agent_id)).first()
+    _, said = labels_of_agent(row) if row else ({}, {})
     agent = Agent(
         agent_id=hello.agent_id,
         name=hello.name,
@@ -34,11 +47,13 @@ def register(tx: Transaction, hello: AgentHello, now: float) -> Agent:
         last_seen_at=now,
         drained_since=row.drained_since if row else None,
         drain_reason=(row.drain_reason if row else None) or "",
+        labels=merged(hello.labels, said),
     )
+    labels = label_values(hello.labels, said)
     if row is None:
-        tx.execute(insert(agents), agent_values(agent))
+        tx.execute(insert(agents), agent_values(agent) | labels)
     else:
-        _write(tx, agent)
+        _write(tx, agent, labels)
     return agent
 
 
@@ -75,6 +90,22 @@ def save_drained(
         drain_reason=reason if drained else "",
     )
     _write(tx, agent)
+    return agent
+
+
+def save_labels(tx: Transaction, agent_id: AgentId, changes: Mapping[str, str | None]) -> Agent:
+    """Write what an administrator says of an agent; `None` takes a label away.
+
+    Raises:
+        AgentNotFoundError: There is no such agent.
+        InvalidRequestError: It would have too many labels.
+    """
+    row = _row(tx, agent_id)
+    own, said = labels_of_agent(row)
+    said = relabelled(own, said, changes)
+    agent = replace(agent_of(row), labels=merged(own, said))
+    check_labels(agent.labels, field="labels")
+    _write(tx, agent, label_values(own, said))
     return agent
 
 
@@ -151,13 +182,20 @@ def what_follows(
 
 
 def _known(tx: Transaction, agent_id: AgentId) -> Agent:
-    row = tx.execute(select(agents).where(agents.c.agent_id == agent_id)).first()
+    return agent_of(_row(tx, agent_id))
+
+
+def _row(tx: Transaction, agent_id: AgentId) -> Row[Any]:
+    row: Row[Any] | None = tx.execute(select(agents).where(agents.c.agent_id == agent_id)).first()
     if row is None:
         raise AgentNotFoundError(f"there is no agent {agent_id!r}; `sokovan agents` lists them")
-    return agent_of(row)
+    return row
 
 
-def _write(tx: Transaction, agent: Agent) -> None:
+def _write(tx: Transaction, agent: Agent, labels: Values | None = None) -> None:
+    """Write an agent, its labels only where they are given."""
     tx.execute(
-        update(agents).where(agents.c.agent_id == agent.agent_id).values(agent_values(agent))
+        update(agents)
+        .where(agents.c.agent_id == agent.agent_id)
+        .values(agent_values(agent) | (labels or {}))
     )

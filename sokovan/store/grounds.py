@@ -90,16 +90,16 @@ class Grounds:
     def of(
         self,
         group: ScalingGroup,
-        agents: Iterable[Agent],
-        holds: Callable[[AgentId], Iterable[Hold]],
+        agents_of: Callable[[str], Iterable[Agent]],
+        holds_on: Callable[[AgentId], Iterable[Hold]],
     ) -> Ground:
         """Return the ground of a group, built from all that is known if there is none yet."""
         ground = self._of.get(group.name)
         if ground is None:
             ground = self._of[group.name] = Ground(group, self._sessions)
-            for agent in agents:
+            for agent in agents_of(group.name):
                 ground.put_agent(self._seen_as(agent))
-                for hold in holds(agent.agent_id):
+                for hold in holds_on(agent.agent_id):
                     ground.put_hold(hold)
             for session in self._sessions.values():
                 if session.scaling_group == group.name:
@@ -115,6 +115,11 @@ class Grounds:
         """Forget a session."""
         if (ground := self._of.get(session.scaling_group)) is not None:
             ground.snapshot.queue.drop(session.session_id)
+
+    def forget_news(self, session: SessionWithKernels) -> None:
+        """Note that what is new about a session has been looked at."""
+        if (ground := self._of.get(session.scaling_group)) is not None:
+            ground.snapshot.queue.news.discard(session.session_id)
 
     def put_agent(self, agent: Agent) -> None:
         """Take over an agent as it is now; it may have come from another group."""

@@ -7,7 +7,7 @@ its `status_seq`, is dropped, and the session is read again.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
@@ -74,6 +74,19 @@ class Live:
             del self._by_status[before.scaling_group, before.status][session_id]
             self._grounds.drop_session(before)
             self.forget_wait(session_id)
+
+    def put_waits(self, waits: Mapping[SessionId, Wait], now: float) -> None:
+        """Take over why sessions wait that a pass has looked at."""
+        for session_id, wait in waits.items():
+            session = self.sessions.get(session_id)
+            if session is None:  # it ended meanwhile
+                self.forget_wait(session_id)
+                continue
+            before = self.waits.get(session_id)
+            if before is None or before.code != wait.code:
+                self.waits[session_id] = NotedWait(wait.code.value, now)
+            self.facts[session_id] = wait
+            self._grounds.forget_news(session)
 
     def forget_wait(self, session_id: SessionId) -> None:
         """Forget why a session waited."""
@@ -142,7 +155,7 @@ class Live:
 
     def snapshot(self, group: ScalingGroup, now: float) -> Snapshot:
         """Return what placement works on; the same object every time, brought up to date."""
-        ground = self._grounds.of(group, self.agents_of(group.name), self.holds_on)
+        ground = self._grounds.of(group, self.agents_of, self.holds_on)
         old = frozenset(
             SessionId(hold.session_id)
             for hold in self.leftovers()

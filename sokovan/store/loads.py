@@ -17,7 +17,7 @@ from sokovan.scheduler.ports import (
     SessionsWithUserResult,
     TerminatingSessionData,
 )
-from sokovan.scheduler.settle import NotedWait, StageLoad
+from sokovan.scheduler.settle import StageLoad
 from sokovan.scheduler.stages import SCHEDULE_SESSIONS, SWEEP_SESSIONS, Stage
 from sokovan.store.answers import to_prepare, to_start, to_terminate
 from sokovan.store.changes import load_specs
@@ -126,6 +126,7 @@ class Loads:
             self.live.waits,
             note_after_s,
             self.taken_over_at,
+            self._waiting[scaling_group].again_at if stage is SCHEDULE_SESSIONS else None,
         )
 
     def _to_look_at(
@@ -159,15 +160,7 @@ class Loads:
 
     def note_waits(self, waits: Mapping[SessionId, Wait]) -> None:
         """Keep the present waiting reason of each session that was left alone, and since when."""
-        now = self._clock.now()
-        noted = self.live.waits
-        for session_id, wait in waits.items():
-            before = noted.get(session_id)
-            if before is None or before.code != wait.code:
-                noted[session_id] = NotedWait(wait.code.value, now)
-        self.live.facts.update(waits)
-        for session_id in waits.keys() - self.live.sessions.keys():  # they ended meanwhile
-            self.live.forget_wait(session_id)
+        self.live.put_waits(waits, self._clock.now())
 
 
 def _backs_off(session: SessionWithKernels, stage: Stage, now: float) -> bool:

@@ -13,6 +13,7 @@ from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.resources import Hold, used_by
 from sokovan.domain.sessions import Kernel, SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import FINAL
+from sokovan.domain.where_fields import fields_of
 from sokovan.store.changes import load_sessions, load_specs
 from sokovan.store.engine import Transaction
 from sokovan.store.rows import spec_of
@@ -178,6 +179,7 @@ def session_view(
         "retries": session.retries,
         "retry_of": session.retry_of,
         "depends_on": [{"session_id": d.session_id, "kind": d.kind.value} for d in session.unmet],
+        "where": fields_of(session.where) or None,
         "wait": wait,
     }
 
@@ -220,6 +222,7 @@ def agent_view(agent: Agent, holds: Iterable[Hold]) -> View:
         "last_seen_at": stamp(agent.last_seen_at),
         "drained_since": stamp(agent.drained_since),
         "drain_reason": agent.drain_reason or None,
+        "labels": dict(agent.labels),
         "capacity": {"cpu_milli": capacity.cpu_milli, "mem_bytes": capacity.mem_bytes},
         "held": {"cpu_milli": used.cpu_milli, "mem_bytes": used.mem_bytes},
         "free": {

@@ -18,7 +18,14 @@ from sokovan.domain.statuses import SessionStatus
 from sokovan.identity import IdSource
 from sokovan.scheduler.messages import AgentHello, KernelReport
 from sokovan.scheduler.moves import Applied, Move, Moved
-from sokovan.store.agents import register, remove, save_drained, save_status, what_follows
+from sokovan.store.agents import (
+    register,
+    remove,
+    save_drained,
+    save_labels,
+    save_status,
+    what_follows,
+)
 from sokovan.store.changes import BY_DEPENDENCY, ChangeSet
 from sokovan.store.engine import Database, Job, T, Transaction
 from sokovan.store.leases import check_leases, live_ids, read_cursors, read_live, take_leases
@@ -317,6 +324,26 @@ class SqlRepository(Loads):
             now = self._clock.now()
             agent = save_drained(tx, agent_id, drained=drained, reason=reason, now=now)
             tx.after_commit(lambda: self.live.put_drained(agent))
+            return Applied(freed=frozenset({agent.scaling_group}))
+
+        return await self._write(job)
+
+    async def set_labels(self, agent_id: AgentId, changes: Mapping[str, str | None]) -> Applied:
+        """Change what an administrator says of an agent; `None` takes a label away.
+
+        Raises:
+            AgentNotFoundError: There is no such agent.
+            InvalidRequestError: It would have too many labels.
+        """
+
+        def job(tx: Transaction) -> Applied:
+            agent = save_labels(tx, agent_id, changes)
+
+            def shadow() -> None:  # what only memory knows of the agent is kept
+                known = self.live.agents.get(agent_id, agent)
+                self.live.put_agents([replace(known, labels=agent.labels)])
+
+            tx.after_commit(shadow)
             return Applied(freed=frozenset({agent.scaling_group}))
 
         return await self._write(job)

@@ -13,11 +13,11 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Row
 
 from sokovan.domain.cluster import Agent, AgentStatus
-from sokovan.domain.errors import StoreDamagedError
-from sokovan.domain.resources import Capacity, Device, DeviceShares, Hold, Request
+from sokovan.domain.errors import InvalidRequestError, StoreDamagedError
+from sokovan.domain.labels import merged
+from sokovan.domain.resources import Hold, Request
 from sokovan.domain.sessions import (
     AgentId,
-    Attempts,
     Dependency,
     DependencyKind,
     Kernel,
@@ -29,11 +29,34 @@ from sokovan.domain.sessions import (
     SessionWithKernels,
 )
 from sokovan.domain.statuses import KernelStatus, SessionResult, SessionStatus
+from sokovan.domain.where_fields import fields_of, where_of
 from sokovan.scheduler.moves import HistoryLine
+from sokovan.store.parts import (
+    attempts_of,
+    capacity_of,
+    check_numbers,
+    devices_of,
+    devices_text,
+    dumps,
+    known_of,
+    labels_of,
+    labels_text,
+    limits_of,
+    limits_text,
+    read_where,
+    where_text,
+)
 
 Values = dict[str, Any]
 C = TypeVar("C", bound=Callable[..., Any])
-_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
+_DAMAGE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    InvalidRequestError,  # a constraint that nobody could have submitted
+)
 
 
 def _reads(table: str, key: str) -> Callable[[C], C]:
@@ -56,11 +79,6 @@ def _damaged(what: str, error: Exception) -> StoreDamagedError:
     return StoreDamagedError(
         f"the store is damaged, in {what}: {error}; put back a copy of sokovan.db from before that"
     )
-
-
-def dumps(value: Any) -> str:
-    """Write JSON without spaces."""
-    return json.dumps(value, separators=(",", ":"))
 
 
 def session_values(session: SessionWithKernels) -> Values:
@@ -104,7 +122,8 @@ def new_session_values(session: SessionWithKernels) -> Values:
         "pending_timeout_s": session.pending_timeout_s,
         "requeue": session.requeue,
         "retry_of": session.retry_of,
-        "limits": _limits_text(session.limits),
+        "limits": limits_text(session.limits),
+        "where_to": where_text(session.where),
         "grace_s": session.grace_s,
     }
 
@@ -112,10 +131,10 @@ def new_session_values(session: SessionWithKernels) -> Values:
 @_reads("sessions", "session_id")
 def session_of(row: Row[Any], kernels: Iterable[Kernel]) -> SessionWithKernels:
     """Return the session that a row of `sessions` and its kernels describe."""
-    _check_numbers(row.status_seq, row.status_since, row.priority, row.created_at, row.grace_s)
-    _check_numbers(row.pending_since, row.requeues, row.retries, row.lowered_seq)
-    _check_numbers(row.begin_at or 0, row.walltime_s or 0, row.pending_timeout_s or 0)
-    _check_numbers(row.started_at or 0, row.ended_at or 0)
+    check_numbers(row.status_seq, row.status_since, row.priority, row.created_at, row.grace_s)
+    check_numbers(row.pending_since, row.requeues, row.retries, row.lowered_seq)
+    check_numbers(row.begin_at or 0, row.walltime_s or 0, row.pending_timeout_s or 0)
+    check_numbers(row.started_at or 0, row.ended_at or 0)
     return SessionWithKernels(
         session_id=row.session_id,
         kernels=tuple(kernels),
@@ -144,8 +163,9 @@ def session_of(row: Row[Any], kernels: Iterable[Kernel]) -> SessionWithKernels:
         if row.unmet
         else (),
         avoid=tuple(AgentId(name) for name in json.loads(row.avoid)) if row.avoid else (),
-        limits=_limits_of(row.limits),
-        attempts={name: _attempts_of(parts) for name, parts in json.loads(row.attempts).items()}
+        where=read_where(row.where_to),
+        limits=limits_of(row.limits),
+        attempts={name: attempts_of(parts) for name, parts in json.loads(row.attempts).items()}
         if row.attempts
         else {},
         noted_reason=row.noted_reason,
@@ -166,7 +186,7 @@ def kernel_values(kernel: Kernel) -> Values:
         "status_since": kernel.status_since,
         "agent_id": kernel.agent_id,
         "token": kernel.token,
-        "devices": _devices_text(kernel.devices),
+        "devices": devices_text(kernel.devices),
         "failures": kernel.failures,
         "exit_code": kernel.exit_code,
         "reason": kernel.reason,
@@ -193,9 +213,9 @@ def new_kernel_values(session_id: SessionId, kernel: Kernel) -> Values:
 @_reads("kernels", "kernel_id")
 def kernel_of(row: Row[Any]) -> Kernel:
     """Return the kernel that a row of `kernels` describes."""
-    _check_numbers(row.kernel_index, row.status_since, row.failures, row.exit_code or 0)
-    _check_numbers(row.cpu_milli, row.mem_bytes, row.gpu_shares, row.gpu_mem_bytes_min)
-    _check_numbers(row.started_at or 0, row.ended_at or 0)
+    check_numbers(row.kernel_index, row.status_since, row.failures, row.exit_code or 0)
+    check_numbers(row.cpu_milli, row.mem_bytes, row.gpu_shares, row.gpu_mem_bytes_min)
+    check_numbers(row.started_at or 0, row.ended_at or 0)
     return Kernel(
         kernel_id=row.kernel_id,
         role=KernelRole(row.role),
@@ -205,7 +225,7 @@ def kernel_of(row: Row[Any]) -> Kernel:
         request=Request(row.cpu_milli, row.mem_bytes, row.gpu_shares, row.gpu_mem_bytes_min),
         agent_id=row.agent_id,
         token=row.token,
-        devices=_devices_of(row.devices),
+        devices=devices_of(row.devices),
         failures=row.failures,
         exit_code=row.exit_code,
         reason=row.reason,
@@ -224,7 +244,7 @@ def hold_values(hold: Hold) -> Values:
         "agent_id": hold.agent_id,
         "cpu_milli": hold.cpu_milli,
         "mem_bytes": hold.mem_bytes,
-        "devices": _devices_text(hold.devices),
+        "devices": devices_text(hold.devices),
         "leftover_since": hold.leftover_since,
     }
 
@@ -232,7 +252,7 @@ def hold_values(hold: Hold) -> Values:
 @_reads("holds", "token")
 def hold_of(row: Row[Any]) -> Hold:
     """Return the hold that a row of `holds` describes."""
-    _check_numbers(row.cpu_milli, row.mem_bytes, row.leftover_since or 0.0)
+    check_numbers(row.cpu_milli, row.mem_bytes, row.leftover_since or 0.0)
     return Hold(
         row.token,
         row.session_id,
@@ -240,7 +260,7 @@ def hold_of(row: Row[Any]) -> Hold:
         row.agent_id,
         row.cpu_milli,
         row.mem_bytes,
-        _devices_of(row.devices),
+        devices_of(row.devices),
         row.leftover_since,
     )
 
@@ -276,7 +296,7 @@ def line_of(row: Row[Any]) -> HistoryLine:
 
 
 def agent_values(agent: Agent) -> Values:
-    """Return the columns of an agent."""
+    """Return the columns of an agent, its labels apart."""
     return {
         "agent_id": agent.agent_id,
         "name": agent.name,
@@ -295,10 +315,26 @@ def agent_values(agent: Agent) -> Values:
     }
 
 
+def label_values(own: Mapping[str, str], said: Mapping[str, str]) -> Values:
+    """Return the columns of an agent's labels, of which an `Agent` has only what counts.
+
+    Args:
+        own: What its settings say.
+        said: What an administrator says.
+    """
+    return {"own_labels": labels_text(own), "labels": labels_text(said)}
+
+
+@_reads("agents", "agent_id")
+def labels_of_agent(row: Row[Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what the settings of a row of `agents` say for labels, and what an administrator."""
+    return labels_of(row.own_labels), labels_of(row.labels)
+
+
 @_reads("agents", "agent_id")
 def agent_of(row: Row[Any]) -> Agent:
     """Return the agent that a row of `agents` describes."""
-    _check_numbers(row.incarnation, row.last_seen_at, row.lost_since or 0.0)
+    check_numbers(row.incarnation, row.last_seen_at, row.lost_since or 0.0)
     return Agent(
         agent_id=row.agent_id,
         name=row.name,
@@ -309,17 +345,22 @@ def agent_of(row: Row[Any]) -> Agent:
         architecture=row.architecture,
         version=row.version,
         boot_id=row.boot_id,
-        capacity=_capacity_of(json.loads(row.capacity)),
+        capacity=capacity_of(json.loads(row.capacity)),
         last_seen_at=row.last_seen_at,
         lost_since=row.lost_since,
         drained_since=row.drained_since,
         drain_reason=row.drain_reason or "",
+        labels=merged(*labels_of_agent(row)),
     )
 
 
 def spec_text(spec: SessionSpec) -> str:
-    """Write what the user submitted."""
-    return dumps(asdict(spec))
+    """Write what the user submitted.
+
+    Who may go anywhere says nothing of it, so that the same submission reads as it always has.
+    """
+    where = {} if spec.where.is_anywhere else {"where": fields_of(spec.where)}
+    return dumps({k: v for k, v in asdict(spec).items() if k != "where"} | where)
 
 
 def spec_of(text: str) -> SessionSpec:
@@ -330,61 +371,22 @@ def spec_of(text: str) -> SessionSpec:
     """
     try:
         data = json.loads(text)
-        known = _known(SessionSpec, data)
+        known = known_of(SessionSpec, data)
         return SessionSpec(
             **known
             | {
                 "command": tuple(data["command"]),
-                "request": Request(**_known(Request, data.get("request", {}))),
+                "request": Request(**known_of(Request, data.get("request", {}))),
                 "depends_on": tuple(
                     Dependency(SessionId(d["session_id"]), DependencyKind(d["kind"]))
                     for d in data.get("depends_on", ())
                 ),
                 "limits": {
-                    name: Limit(**_known(Limit, limit))
+                    name: Limit(**known_of(Limit, limit))
                     for name, limit in data.get("limits", {}).items()
                 },
+                "where": where_of(data.get("where", {})),
             }
         )
     except _DAMAGE as error:
         raise _damaged(f"specs: the row with {text[:200]}", error) from error
-
-
-def _known(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of `data` this version of `kind` has a place for."""
-    return {name: data[name] for name in kind.__dataclass_fields__ if name in data}
-
-
-def _check_numbers(*numbers: float) -> None:
-    """Raise a TypeError unless these are numbers: SQLite keeps whatever it is given."""
-    sum(numbers)
-
-
-def _attempts_of(parts: Iterable[Any]) -> Attempts:
-    count, last_at, retry_at, *_ = parts
-    return Attempts(int(count), float(last_at), float(retry_at))
-
-
-def _capacity_of(data: Mapping[str, Any]) -> Capacity:
-    amounts = _known(Capacity, data)
-    devices = tuple(Device(**_known(Device, device)) for device in data.get("devices", ()))
-    _check_numbers(*(device.index for device in devices))
-    return Capacity(**amounts | {"devices": devices})
-
-
-def _limits_text(limits: Mapping[str, Limit]) -> str | None:
-    if not limits:
-        return None
-    return dumps({name: [limit.attempts_max, limit.phase_s_max] for name, limit in limits.items()})
-
-
-def _limits_of(text: str | None) -> dict[str, Limit]:
-    return {name: Limit(*parts[:2]) for name, parts in json.loads(text).items()} if text else {}
-
-
-def _devices_text(devices: DeviceShares) -> str | None:
-    return dumps(devices) if devices else None
-
-
-def _devices_of(text: str | None) -> DeviceShares:
-    return tuple((int(index), int(shares)) for index, shares in json.loads(text)) if text else ()

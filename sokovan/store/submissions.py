@@ -63,6 +63,7 @@ def new_session(
         requeue=spec.requeue,
         retries=spec.retries,
         retry_of=retry_of,
+        where=spec.where,
         limits=spec.limits,
         grace_s=spec.grace_s,
     )

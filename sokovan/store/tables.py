@@ -61,6 +61,7 @@ sessions = Table(
     Column("ended_at", Float),
     Column("creation_id", String(200)),
     Column("body_digest", String(64)),
+    Column("where_to", Text),
     UniqueConstraint("owner", "creation_id", name="uq_sessions_owner_creation_id"),
 )
 _LIVE = text("status NOT IN ('TERMINATED', 'CANCELLED')")
@@ -164,6 +165,8 @@ agents = Table(
     Column("lost_since", Float),
     Column("drained_since", Float),
     Column("drain_reason", Text),
+    Column("labels", Text),
+    Column("own_labels", Text),
 )
 
 scaling_groups = Table(

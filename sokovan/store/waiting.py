@@ -9,15 +9,21 @@ from sokovan.scheduler.settle import NotedWait
 from sokovan.scheduler.stages import SCHEDULE_SESSIONS
 
 NOTED_MAX = 500
-"""So many waiting sessions at most get a line in their history by one pass; the others by later
-ones, so that writing lines never keeps a session from starting."""
+"""So many waiting sessions at most are looked at for their history by one pass: writing lines must
+not keep a session from starting."""
+NOTED_EVERY_S = 5.0
+"""The others follow after so long."""
 
 
 class Waiting:
-    """Remembers when all that wait were last looked through."""
+    """Remembers when all that wait are to be looked through.
+
+    Attributes:
+        again_at: Seconds since the epoch.
+    """
 
     def __init__(self) -> None:
-        self._looked_through_at = float("-inf")
+        self.again_at = float("-inf")
 
     def with_news(
         self, snapshot: Snapshot, noted: Mapping[SessionId, NotedWait], every_s: float
@@ -32,13 +38,13 @@ class Waiting:
         plan = place(snapshot)
         queue = snapshot.queue
         ids = dict.fromkeys((*plan.placed, *sorted(queue.news)))
-        if snapshot.now - self._looked_through_at >= every_s:
+        if snapshot.now >= self.again_at:
             snapshot.memory.clear()  # time alone may have moved a reservation
             plan = place(snapshot)
             found = list(_due(snapshot, plan, noted))
             ids |= dict.fromkeys((*plan.placed, *found[:NOTED_MAX]))
-            if len(found) <= NOTED_MAX:
-                self._looked_through_at = snapshot.now
+            pause_s = every_s if len(found) <= NOTED_MAX else min(every_s, NOTED_EVERY_S)
+            self.again_at = snapshot.now + pause_s
         return [queue[session_id] for session_id in ids]
 
 

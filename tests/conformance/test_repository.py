@@ -6,7 +6,13 @@ from dataclasses import replace
 import pytest
 
 from sokovan.domain.cluster import AgentStatus, ScalingGroup
-from sokovan.domain.errors import AgentNotFoundError, IllegalStateError, LeaseLostError
+from sokovan.domain.errors import (
+    AgentNotFoundError,
+    IllegalStateError,
+    InvalidRequestError,
+    LeaseLostError,
+)
+from sokovan.domain.labels import LABELS_MAX
 from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.resources import Request
 from sokovan.domain.sessions import AgentId, Attempts, KernelAssignment, Limit, SessionId
@@ -1064,7 +1070,65 @@ async def test_draining_does_not_forget_when_an_agent_was_heard_of(repository, s
     assert repository.live.agents[A1].last_seen_at == NOW + 30
 
 
+async def test_an_administrator_s_labels_win_over_an_agent_s_own_whatever_restarts(
+    repository, store
+):
+    own = {"rack": "r1", "zone": "north", "disk": "ssd"}
+    await repository.register_agent(an_agent_hello(A1, labels=own))
+
+    applied = await repository.set_labels(A1, {"rack": "r2", "zone": None, "gone": None})
+
+    assert applied.freed == {"default"}
+    assert repository.live.agents[A1].labels == {"disk": "ssd", "rack": "r2"}
+    await repository.set_drained(A1, drained=True)
+    await repository.set_agent_status(A1, AgentStatus.LOST)
+    await repository.register_agent(an_agent_hello(A1, labels={**own, "rack": "r3", "new": "1"}))
+    await repository.refresh()
+    other = await store.opened("default", "other")
+    for seen in (repository, other):
+        assert seen.live.agents[A1].labels == {"disk": "ssd", "new": "1", "rack": "r2"}
+
+
+async def test_a_label_that_was_taken_away_can_be_given_again(repository):
+    await repository.register_agent(an_agent_hello(A1, labels={"rack": "r1"}))
+    await repository.set_labels(A1, {"rack": None})
+
+    await repository.set_labels(A1, {"rack": "r1"})
+
+    assert repository.live.agents[A1].labels == {"rack": "r1"}
+
+
+async def test_an_agent_s_own_labels_are_those_of_its_last_hello(repository):
+    await repository.register_agent(an_agent_hello(A1, labels={"rack": "r1", "zone": "north"}))
+
+    await repository.register_agent(an_agent_hello(A1, labels={"rack": "r2"}))
+
+    assert repository.live.agents[A1].labels == {"rack": "r2"}
+
+
+async def test_an_agent_has_no_more_labels_than_can_be_shown(repository):
+    await repository.set_labels(A1, {f"a{n}": "1" for n in range(LABELS_MAX)})
+
+    with pytest.raises(InvalidRequestError, match="101 labels are more than the 100"):
+        await repository.set_labels(A1, {"one": "more"})
+
+    assert len(repository.live.agents[A1].labels) == LABELS_MAX
+    await repository.set_labels(A1, {"a0": None, "one": "more"})
+    assert len(repository.live.agents[A1].labels) == LABELS_MAX
+
+
+async def test_labelling_does_not_forget_when_an_agent_was_heard_of(repository, store):
+    store.clock.advance(30)
+    repository.heard_of(A1)
+
+    await repository.set_labels(A1, {"rack": "r1"})
+
+    assert repository.live.agents[A1].last_seen_at == NOW + 30
+
+
 async def test_an_agent_that_nobody_knows_is_neither_drained_nor_removed(repository):
+    with pytest.raises(AgentNotFoundError):
+        await repository.set_labels(A2, {"rack": "r1"})
     with pytest.raises(AgentNotFoundError):
         await repository.set_drained(A2, drained=True)
     with pytest.raises(AgentNotFoundError):
@@ -1126,12 +1190,13 @@ async def test_an_agent_with_leftovers_is_removed_only_by_force(repository, stor
 
 async def test_an_agent_that_was_removed_and_comes_back_is_a_new_one(repository):
     await repository.set_drained(A1, drained=True)
+    await repository.set_labels(A1, {"rack": "r1"})
     await repository.set_agent_status(A1, AgentStatus.GONE)
     await repository.remove_agent(A1)
 
     agent = await repository.register_agent(an_agent_hello(A1))
 
-    assert (agent.incarnation, agent.is_drained) == (1, False)
+    assert (agent.incarnation, agent.is_drained, agent.labels) == (1, False, {})
     assert repository.live.agents == {A1: agent}
 
 

@@ -2,10 +2,12 @@
 
 import pytest
 
+from sokovan.domain.cluster import AgentStatus
 from sokovan.domain.errors import CreationConflictError, InvalidRequestError
 from sokovan.domain.resources import Request
 from sokovan.domain.sessions import Dependency, DependencyKind, SessionId
 from sokovan.domain.statuses import SessionStatus
+from sokovan.domain.where import ClusterMode, Where, parse_constraint
 from sokovan.scheduler.messages import ReportState
 from sokovan.scheduler.stages import CHECK_PRECONDITION, START_SESSIONS
 from sokovan.store.changes import load_sessions, load_specs
@@ -26,6 +28,13 @@ from tests.build import (
 
 S = SessionStatus
 OK, ANY, NOT_OK = DependencyKind.AFTER_OK, DependencyKind.AFTER_ANY, DependencyKind.AFTER_NOT_OK
+WHERE = Where(
+    mode=ClusterMode.SINGLE_NODE,
+    same="rack",
+    constraints=(parse_constraint("gpu_model=A100|H100"), parse_constraint("mem>=4G")),
+    agents=("left",),
+    spread_with=("web",),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +111,7 @@ async def test_what_was_submitted_is_kept_as_it_was(repository, store):
         cwd="/tmp/ü",
         umask=0o077,
         begin_at=NOW + 0.25,
+        where=WHERE,
         creation_id="x",
     )
 
@@ -113,6 +123,26 @@ async def test_what_was_submitted_is_kept_as_it_was(repository, store):
         lambda tx: sessions_with_specs(tx, [session_id, SessionId("ghost")])
     )
     assert (session.session_id, found) == (session_id, spec)
+
+
+async def test_where_a_session_may_go_outlives_the_server(repository, store):
+    (session_id, anywhere) = await submitted(repository, a_spec(where=WHERE), a_spec())
+
+    for seen in (repository, await store.opened("default", "other")):
+        assert seen.live.sessions[session_id].where == WHERE
+        assert seen.live.sessions[anywhere].where.is_anywhere
+    (session,) = await read(store, session_id)
+    assert session.where == WHERE
+
+
+async def test_a_session_that_goes_back_to_pending_may_still_go_where_it_might(repository, store):
+    session_id = await running(repository, where=WHERE, requeue=True)
+
+    await repository.set_agent_status(A1, AgentStatus.GONE)
+
+    (session,) = await read(store, session_id)
+    assert (session.status, session.where) == (S.PENDING, WHERE)
+    assert repository.live.sessions[session_id] == session
 
 
 async def test_an_empty_submission_is_no_session(repository):
@@ -151,6 +181,8 @@ async def test_the_same_creation_id_for_something_else_is_refused(repository):
         await repository.submit([a_spec(creation_id="mine", name="other")])
 
     assert caught.value.field == "creation_id"
+    with pytest.raises(CreationConflictError):
+        await repository.submit([a_spec(creation_id="mine", where=WHERE)])
 
 
 async def test_two_owners_may_use_the_same_creation_id(repository):
@@ -359,19 +391,21 @@ async def followers(repository, session_id):
 
 
 async def test_a_session_that_failed_by_exit_code_is_submitted_again(repository, store):
-    first = await running(repository, retries=2, name="train", priority=30, held=False)
+    first = await running(repository, retries=2, name="train", priority=30, where=WHERE)
 
     applied = await ended(repository, first, exit_code=1)
 
     (again,) = await followers(repository, first)
     assert again.status is S.PENDING
     assert (again.name, again.priority, again.retries) == ("train", 30, 1)
+    assert again.where == WHERE
     assert [(moved.session_id, moved.to_status) for moved in applied.moved] == [
         (first, S.TERMINATED),
         (again.session_id, S.PENDING),
     ]
     texts = await store.database.read(lambda tx: load_specs(tx, [again.session_id]))
-    assert spec_of(texts[again.session_id]).command == ("true",)
+    spec = spec_of(texts[again.session_id])
+    assert (spec.command, spec.where) == (("true",), WHERE)
 
 
 async def test_retries_are_counted_down_to_none(repository):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import platform
 import pty
 import pwd
 import re
@@ -860,6 +861,28 @@ def test_a_drained_agent_gets_nothing_new_whatever_restarts(own):
     own("wait", waits)
     assert own.show(waits)["agents"] == ["right"]
     assert "DRAINED" not in own("agents").stdout
+
+
+def test_labels_come_from_the_settings_and_an_administrator_s_stay(own):
+    labels = 'labels = {{rack = "r1", disk = "{disk}", os = "Debian 13"}}\n'
+    (own.path / "config.toml").write_text(LEFT + labels.format(disk="ssd"))
+    until(lambda: own.json("agents"), "the agent")
+    assert own("agents", "label", "left", "rack=r2", "os-").stdout == "left has disk=ssd,rack=r2\n"
+    running = own.submit("-C", "rack=r2", "--prefer", "left", "--", "sleep", "600")
+    own.until_status(running, "RUNNING")
+
+    own("down")
+    (own.path / "config.toml").write_text(LEFT + labels.format(disk="nvme"))
+
+    until(lambda: an_agent(own, "left")["labels"]["disk"] == "nvme", "the new settings")
+    left = an_agent(own, "left")
+    assert left["labels"] == {"disk": "nvme", "rack": "r2"}
+    assert left["architecture"] == platform.machine()
+    shown = own.show(running)
+    assert shown["status"] == "RUNNING"  # it outlives the agent's change of settings
+    assert shown["where"] == {"constraints": ["rack=r2"], "prefer": ["left"]}
+    assert "--constraint: 'rack' is not" in own("submit", "-C", "rack", "--", "true", code=2).stderr
+    assert "has no agent 'x'" in own("submit", "--agent", "x", "--", "true", code=4).stderr
 
 
 def test_an_agent_that_is_gone_is_removed_and_may_come_back_as_a_new_one(own):

@@ -23,6 +23,7 @@ from sokovan.clock import ManualClock
 from sokovan.cluster.link import Link, open_link
 from sokovan.config import AgentConfig
 from sokovan.domain.errors import AgentError
+from sokovan.domain.labels import check_labels
 from sokovan.domain.resources import Capacity, Device
 from sokovan.scheduler.messages import AgentHello, KernelReport
 from sokovan.simulator.runtime import FakeRuntime
@@ -201,6 +202,8 @@ def is_sound(value: object) -> bool:
             return value.isascii() or value.encode("utf-8", "replace").decode() == value
         case tuple():
             return all(is_sound(item) for item in value)
+        case dict():
+            return all(is_sound(item) for pair in value.items() for item in pair)
         case KernelReport() | AgentHello() | Capacity() | Device():
             return all(is_sound(getattr(value, name)) for name in value.__dataclass_fields__)
     return False
@@ -227,6 +230,11 @@ def test_a_report_is_sound_or_refused(row):
 @example({"devices": ["ab"]})
 @example({"devices": [[0], [0]]})
 @example({"name": "\ud800"})
+@example({"labels": None})
+@example({"labels": {"rack": 1}})
+@example({"labels": {"rack": "\ud800"}})
+@example({"labels": {"cpu": "1"}})
+@example({"labels": {f"a{n}": "1" for n in range(101)}})
 def test_a_hello_is_sound_or_refused(changes):
     data = {**wire.encode_hello(an_agent_hello()), **changes}
     try:
@@ -235,6 +243,7 @@ def test_a_hello_is_sound_or_refused(changes):
         return
     devices = hello.capacity.devices
     assert is_sound(hello)
+    check_labels(hello.labels, field="labels")
     assert min(hello.capacity.cpu_milli, hello.capacity.mem_bytes) >= 0
     assert all(type(device.index) is int and device.index >= 0 for device in devices)
     assert len({device.index for device in devices}) == len(devices)

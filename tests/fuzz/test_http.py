@@ -53,6 +53,7 @@ PATHS = [
     "/v1/agents",
     "/v1/agents/{}/drain",
     "/v1/agents/{}/undrain",
+    "/v1/agents/{}/label",
     "/v1/agents/{}",
     "/v1/status",
     "/v1/shutdown",
@@ -192,7 +193,7 @@ VALUES = st.recursive(
     max_leaves=8,
 )
 FIELDS = st.sampled_from(
-    [*SessionBody.model_fields, "sessions", "force", "reason", "body", "query"]
+    [*SessionBody.model_fields, "sessions", "force", "reason", "labels", "body", "query"]
 )
 BODIES = (
     st.binary(max_size=2000)
@@ -201,7 +202,12 @@ BODIES = (
         lambda fields: json.dumps({"command": ["true"]} | fields).encode()
     )
 )
-TAKE_BODIES = [b"/v1/sessions", b"/v1/sessions/@/cancel", b"/v1/agents/a1/drain"]
+TAKE_BODIES = [
+    b"/v1/sessions",
+    b"/v1/sessions/@/cancel",
+    b"/v1/agents/a1/drain",
+    b"/v1/agents/a1/label",
+]
 MEDIA_TYPES = st.sampled_from(
     [b"", b"text/plain", b"application/json; charset=utf-16", b"multipart/form-data", b"\xff"]
 )

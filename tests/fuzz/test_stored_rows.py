@@ -18,6 +18,7 @@ from sokovan.domain.errors import SchemaTooNewError, SokovanError, StoreDamagedE
 from sokovan.domain.resources import Capacity
 from sokovan.domain.sessions import Dependency, Limit, SessionId
 from sokovan.domain.statuses import SessionStatus
+from sokovan.domain.where_fields import where_of
 from sokovan.scheduler.stages import START_SESSIONS
 from sokovan.store import rows
 from sokovan.store.engine import InlineDatabase, open_sqlite
@@ -38,20 +39,36 @@ from tests.build import (
 )
 from tests.fuzz.ground import House
 
+WHERE = {
+    "mode": "single-node",
+    "same": "rack",
+    "constraints": ["gpu_model=A100|H100", "mem_gpu>=40G"],
+    "agents": ["left"],
+    "prefer": ["left"],
+    "exclude": ["right"],
+    "spread_with": ["web"],
+    "pack_with": ["db"],
+}
 SESSION = a_session(
     unmet=(Dependency(SessionId("other")),),
     avoid=(A1,),
     limits={"start-sessions": Limit(3, 60.0)},
     attempts=attempts_of(START_SESSIONS, 2),
+    where=where_of(WHERE),
 )
-SPEC = a_spec(depends_on=(Dependency(S1),), limits={"start-sessions": Limit(3, 60.0)})
+SPEC = a_spec(
+    depends_on=(Dependency(S1),),
+    limits={"start-sessions": Limit(3, 60.0)},
+    where=where_of(WHERE),
+)
+OWN, SAID = {"rack": "r1", "zone": "north"}, {"rack": "r2", "zone": ""}
 ROWS: dict[str, tuple[Any, dict[str, Any]]] = {
     "sessions": (
         lambda row: rows.session_of(row, [a_kernel()]),
         rows.new_session_values(SESSION) | {"number": 1},
     ),
     "kernels": (rows.kernel_of, rows.new_kernel_values(S1, a_kernel(devices=((0, 500),)))),
-    "agents": (rows.agent_of, rows.agent_values(an_agent())),
+    "agents": (rows.agent_of, rows.agent_values(an_agent()) | rows.label_values(OWN, SAID)),
 }
 KEYS = {"sessions": "session_id", "kernels": "kernel_id", "agents": "agent_id"}
 TEXTS = st.text(max_size=12) | st.sampled_from(
@@ -104,9 +121,55 @@ def test_a_submission_of_an_older_version_has_today_s_defaults():
     )
 
 
+def test_a_session_that_says_nothing_of_where_is_written_as_it_always_was():
+    """The digest of a creation id stays the same, whichever version took the first submission."""
+    assert "where" not in json.loads(rows.spec_text(a_spec()))
+    assert rows.new_session_values(a_session())["where_to"] is None
+
+
+def test_where_a_session_may_go_is_read_as_it_was_written():
+    read, values = ROWS["sessions"]
+
+    assert json.loads(values["where_to"]) == WHERE
+    assert read(SimpleNamespace(**values)).where == SESSION.where
+    assert rows.spec_of(rows.spec_text(SPEC)) == SPEC
+
+
+def test_an_agent_s_labels_are_an_administrator_s_and_else_its_own():
+    read, values = ROWS["agents"]
+
+    assert read(SimpleNamespace(**values)).labels == {"rack": "r2"}
+    assert read(SimpleNamespace(**values | {"labels": None})).labels == OWN
+    assert read(SimpleNamespace(**values | {"labels": None, "own_labels": None})).labels == {}
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "cell"),
+    [
+        ("sessions", "where_to", '{"constraints": ["rack"]}'),
+        ("sessions", "where_to", '{"constraints": "rack=r1"}'),
+        ("sessions", "where_to", '{"agents": [5]}'),
+        ("sessions", "where_to", '{"same": null}'),
+        ("sessions", "where_to", '{"kernels_per_agent_max": "2"}'),
+        ("sessions", "where_to", '{"mode": "all-over"}'),
+        ("sessions", "where_to", "[]"),
+        ("agents", "labels", '{"rack": 5}'),
+        ("agents", "own_labels", '["rack"]'),
+    ],
+)
+def test_damaged_wishes_and_labels_are_named(table, column, cell):
+    read, values = ROWS[table]
+
+    refusal = refusal_of(lambda: read(SimpleNamespace(**values | {column: cell})))
+
+    assert refusal is not None
+    assert f"in {table}: the row " in refusal
+
+
 def test_what_a_newer_version_has_added_is_left_out():
     data = json.loads(rows.spec_text(SPEC))
     data["request"]["tpu"] = data["new"] = data["limits"]["start-sessions"]["new"] = 1
+    data["where"]["new"] = 1
     data["depends_on"][0]["new"] = 1
     capacity = json.loads(rows.agent_values(an_agent())["capacity"])
     capacity["tpus"] = capacity["devices"][0]["cores"] = 1
@@ -131,7 +194,9 @@ def test_an_agent_of_an_older_version_may_have_said_less():
     assert rows.agent_of(row).capacity == Capacity(cpu_milli=4000)
 
 
-@pytest.mark.parametrize("column", ["unmet", "avoid", "limits", "attempts", "reason", "begin_at"])
+@pytest.mark.parametrize(
+    "column", ["unmet", "avoid", "limits", "attempts", "reason", "begin_at", "where_to"]
+)
 def test_what_may_be_null_may_be_null(column):
     read, values = ROWS["sessions"]
 
@@ -242,7 +307,7 @@ def test_a_database_with_damaged_pages_is_refused_in_a_sentence(tmp_path_factory
         prepared(path)
 
 
-@pytest.mark.parametrize("version", ["'9999'", "'zzz'", "'0002-beta'"])
+@pytest.mark.parametrize("version", ["'9999'", "'zzz'", f"'{HEAD}-beta'"])
 def test_an_unknown_version_is_refused_and_the_store_left_alone(path, version):
     prepared(path)
     changed(path, f"UPDATE alembic_version SET version_num = {version}")

@@ -1,36 +1,56 @@
-"""What holds of every plan, whatever the cluster and the queue."""
+"""What holds of every plan, whatever the cluster, the queue and the policy."""
 
 import json
-from collections import defaultdict
+from collections import Counter
 from dataclasses import replace
-from itertools import combinations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sokovan.domain.cluster import AgentStatus
+from sokovan.domain.cluster import AgentStatus, Backfill, QueueOrder, ScalingGroup
 from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.reasons import WaitReason
-from sokovan.domain.resources import Hold, Request, Usage, over_held, used_by
-from sokovan.placement.binding import look, never_fits
+from sokovan.domain.resources import Request
+from sokovan.domain.where import ANYWHERE, ClusterMode
+from sokovan.placement.binding import Looks, never_fits
 from sokovan.placement.engine import place
 from sokovan.placement.explain import explain, sentence
-from sokovan.placement.fit import could_ever_fit, fits, pack, refusal, shortages
-from sokovan.placement.order import fifo
-from sokovan.placement.rank import Preference
-from sokovan.placement.snapshot import free_on, snapshot_of
-from sokovan.scheduler.ports import SchedulingData
+from sokovan.placement.filters import filter_of
+from sokovan.placement.fit import Placer, fits_on, fitting
+from sokovan.placement.needs import Demand, Need
+from sokovan.placement.rank import CONCENTRATED
+from sokovan.placement.snapshot import snapshot_of
+from tests.property.reference import (
+    NOT_ADMITTED,
+    NOT_FOR_WANT_OF_ROOM,
+    at_each_turn,
+    by_agent,
+    copies,
+    devices_of,
+    has_room,
+    holds_of,
+    in_service,
+    in_turn,
+    may_use,
+    most_at_once,
+    too_much,
+    twin_of,
+)
 from tests.property.strategies import (
     G,
+    a_hold,
     a_session,
     a_snapshot,
     agents,
     an_agent,
     clusters,
+    groups,
     holds_on,
+    machines_of,
     need,
     requests,
     scheduling_data,
+    wheres,
 )
 
 BROKEN = (
@@ -39,49 +59,9 @@ BROKEN = (
     a_session("not-a-number", Request(mem_bytes=float("nan")), priority=100),
     a_session("one-and-a-half", Request(gpu_shares=1500), priority=100),
 )
-NOT_ADMITTED = {
-    WaitReason.HELD,
-    WaitReason.BEGIN_TIME_NOT_REACHED,
-    WaitReason.WAITING_FOR_DEPENDENCY,
-    WaitReason.WAITING_FOR_OLD_KERNELS,
-}
+NO_BACKFILL = ScalingGroup(backfill=Backfill.NONE)
 
-
-def holds_of(data, plan) -> list[Hold]:
-    """What the sessions placed will hold, by session and in order."""
-    asked = {k.kernel_id: k.request for session in data.pending for k in session.kernels}
-    return [
-        Hold(
-            token="",
-            session_id=session_id,
-            kernel_id=one.kernel_id,
-            agent_id=one.agent_id,
-            cpu_milli=asked[one.kernel_id].cpu_milli,
-            mem_bytes=asked[one.kernel_id].mem_bytes,
-            devices=one.devices,
-        )
-        for session_id, assignment in plan.placed.items()
-        for one in assignment
-    ]
-
-
-def has_room(request: Request, agent, held: list[Hold]) -> bool:
-    """The meaning of "fits", written without the engine."""
-    used = used_by(held)
-    if request.cpu_milli and used.cpu_milli + request.cpu_milli > agent.capacity.cpu_milli:
-        return False
-    if request.mem_bytes and used.mem_bytes + request.mem_bytes > agent.capacity.mem_bytes:
-        return False
-    if not request.gpu_shares:
-        return True
-    free = [
-        DEVICE_SHARES - used.shares.get(device.index, 0)
-        for device in agent.capacity.devices
-        if device.mem_bytes >= request.gpu_mem_bytes_min
-    ]
-    if request.gpu_shares < DEVICE_SHARES:
-        return any(amount >= request.gpu_shares for amount in free)
-    return free.count(DEVICE_SHARES) * DEVICE_SHARES >= request.gpu_shares
+# --- what is placed -------------------------------------------------------------------------------
 
 
 @given(scheduling_data())
@@ -93,10 +73,6 @@ def test_every_session_is_placed_or_explained(data):
     assert plan.never_fits == {
         i for i, wait in plan.waits.items() if wait.code is WaitReason.NEVER_FITS
     }
-
-
-def in_service(agent):
-    return agent.status is AgentStatus.ALIVE and agent.drained_since is None
 
 
 @given(scheduling_data())
@@ -112,28 +88,50 @@ def test_a_placed_session_has_an_agent_in_service_for_each_kernel(data):
 
 
 @given(scheduling_data())
-def test_no_slot_and_no_device_is_over_held(data):
+def test_no_slot_no_device_and_no_agent_is_over_held(data):
     plan = place(snapshot_of(data))
 
-    held = [*data.holds, *holds_of(data, plan)]
-    for agent in data.agents:
-        used = used_by(hold for hold in held if hold.agent_id == agent.agent_id)
-        assert over_held(agent.capacity, used) is None
+    assert too_much(data, holds_of(data, plan)) == []
 
 
 @given(scheduling_data())
 def test_a_kernel_gets_the_devices_that_it_asked_for(data):
     plan = place(snapshot_of(data))
 
-    asked = {k.kernel_id: k.request for session in data.pending for k in session.kernels}
-    devices = {a.agent_id: {d.index: d for d in a.capacity.devices} for a in data.agents}
-    for assignment in plan.placed.values():
-        for one in assignment:
-            request = asked[one.kernel_id]
-            given_to_it = [devices[one.agent_id][index] for index, _ in one.devices]
-            assert sum(part for _, part in one.devices) == request.gpu_shares
-            assert all(d.mem_bytes >= request.gpu_mem_bytes_min for d in given_to_it)
+    agents_by_id = {agent.agent_id: agent for agent in data.agents}
+    for session in data.pending:
+        assignment = plan.placed.get(session.session_id, ())
+        for kernel, one in zip(session.kernels, assignment, strict=bool(assignment)):
+            agent = agents_by_id[one.agent_id]
+            usable = {d.index for d in devices_of(kernel.request, agent, session.where)}
+            whole = kernel.request.gpu_shares >= DEVICE_SHARES
+            assert sum(part for _, part in one.devices) == kernel.request.gpu_shares
+            assert {index for index, _ in one.devices} <= usable
+            assert len(one.devices) == (kernel.request.devices_whole if whole else
+                                        bool(kernel.request.gpu_shares))  # fmt: skip
             assert list(one.devices) == sorted(one.devices)
+
+
+@given(scheduling_data())
+def test_a_placed_session_goes_only_where_it_may(data):
+    plan = place(snapshot_of(data))
+
+    agents_by_id = {agent.agent_id: agent for agent in data.agents}
+    for session in data.pending:
+        assignment = plan.placed.get(session.session_id, ())
+        where, on = session.where, [agents_by_id[one.agent_id] for one in assignment]
+        assert all(may_use(where, agent) for agent in on)
+        if where.mode is ClusterMode.SINGLE_NODE:
+            assert len({agent.agent_id for agent in on}) <= 1
+        elif where.kernels_per_agent_max is not None:
+            most = max(Counter(agent.agent_id for agent in on).values(), default=0)
+            assert most <= where.kernels_per_agent_max
+        if where.same and where.mode is ClusterMode.MULTI_NODE and len(on) > 1:
+            (value,) = {agent.labels.get(where.same) for agent in on}
+            assert value is not None
+
+
+# --- equal values, equal plans --------------------------------------------------------------------
 
 
 @given(scheduling_data(), st.randoms(use_true_random=False))
@@ -143,6 +141,7 @@ def test_the_same_value_gives_the_same_plan(data, chance):
         agents=tuple(chance.sample(data.agents, len(data.agents))),
         holds=tuple(chance.sample(data.holds, len(data.holds))),
         pending=tuple(chance.sample(data.pending, len(data.pending))),
+        running=tuple(chance.sample(data.running, len(data.running))),
     )
 
     plan, again = place(snapshot_of(data)), place(snapshot_of(shuffled))
@@ -152,12 +151,26 @@ def test_the_same_value_gives_the_same_plan(data, chance):
 
 
 @given(scheduling_data())
+def test_looking_again_finds_the_same(data):
+    snapshot = snapshot_of(data)
+
+    plan = place(snapshot)
+    again = place(snapshot)
+    snapshot.memory.clear()
+    anew = place(snapshot)
+
+    assert again == plan == anew
+    assert list(plan.placed) == list(anew.placed)
+
+
+@given(scheduling_data(group=groups(st.just(Backfill.NONE))))
 def test_a_leftover_holds_as_much_as_a_kernel_that_is_wanted(data):
     wanted = tuple(replace(hold, leftover_since=None) for hold in data.holds)
+    of_nobody = replace(data, running=(), group=replace(data.group, order=QueueOrder.FIFO))
 
-    plan = place(snapshot_of(replace(data, holds=wanted)))
+    plan = place(snapshot_of(replace(of_nobody, holds=wanted)))
 
-    assert plan.placed == place(snapshot_of(data)).placed
+    assert plan.placed == place(snapshot_of(of_nobody)).placed
 
 
 @given(scheduling_data())
@@ -171,44 +184,150 @@ def test_a_broken_session_never_stops_the_others(data):
     assert plan.never_fits == without.never_fits | broken
 
 
+# --- whose turn it is -----------------------------------------------------------------------------
+
+
+@given(scheduling_data())
+def test_sessions_are_placed_in_their_turn(data):
+    plan = place(snapshot_of(data))
+
+    turns = [session.session_id for session in in_turn(data, plan)]
+    assert list(plan.placed) == [i for i in turns if i in plan.placed]
+
+
+@given(scheduling_data(group=groups(st.just(Backfill.STRICT))))
+def test_nobody_overtakes_under_strict(data):
+    plan = place(snapshot_of(data))
+
+    first = None
+    for session in in_turn(data, plan):
+        wait = plan.waits.get(session.session_id)
+        if wait is None:
+            assert first is None
+        elif wait.code is WaitReason.BEHIND_ANOTHER:
+            assert wait.facts["session_id"] == first
+        elif wait.code is not WaitReason.NEVER_FITS:
+            first = first or session.session_id
+
+
+@given(
+    groups(st.just(Backfill.NONE)),
+    st.integers(0, 100),
+    st.integers(0, 100),
+    st.integers(1, 50),
+    st.integers(0, 2000),
+    st.integers(1, 500),
+)
+def test_who_has_waited_long_enough_is_ahead_of_any_priority(
+    group, priority, other, ageing_s, began_at, more
+):
+    """The bound: (q - p + 1) x `ageing_s`, whoever holds how much."""
+    later = began_at + max(0, other - priority + 1) * ageing_s + more
+    pending = [
+        a_session("new", owner="bob", priority=other, created_at=float(later)),
+        a_session("begins", owner="cy", priority=other, begin_at=float(later)),
+        a_session("old", number=1, owner="ann", priority=priority, created_at=float(began_at)),
+    ]
+
+    plan = place(
+        a_snapshot(
+            *pending,
+            group=replace(group, ageing_s=float(ageing_s), agent_kernels_max=None),
+            holds=[a_hold("a1", need("4"))],
+            running=[a_session("r1", owner="ann")],
+            now=1e6,
+        )
+    )
+
+    assert next(iter(plan.placed)) == "old"
+    assert len(plan.placed) == 3
+
+
+# --- what is not placed ---------------------------------------------------------------------------
+
+
 @given(scheduling_data(kernels_max=1))
 def test_a_refused_session_does_not_fit_after_what_was_placed_before_it(data):
-    snapshot = snapshot_of(data)
-    plan = place(snapshot)
+    plan = place(snapshot_of(data))
 
-    new = {hold.session_id: hold for hold in holds_of(data, plan)}
-    held = defaultdict(list)
-    for hold in data.holds:
-        held[hold.agent_id].append(hold)
-    for session in fifo(snapshot):
-        if session.session_id in new:
-            held[new[session.session_id].agent_id].append(new[session.session_id])
-        elif plan.waits[session.session_id].code not in NOT_ADMITTED:
+    for session, held in at_each_turn(data, plan):
+        wait = plan.waits.get(session.session_id)
+        if wait is not None and wait.code not in NOT_FOR_WANT_OF_ROOM:
             assert not any(
-                has_room(session.kernels[0].request, agent, held[agent.agent_id])
+                has_room(
+                    session.kernels[0].request,
+                    agent,
+                    held[agent.agent_id],
+                    session.where,
+                    data.group.agent_kernels_max,
+                )
                 for agent in data.agents
                 if in_service(agent)
             )
+
+
+@given(scheduling_data(equal_kernels=True))
+def test_equal_kernels_are_placed_whenever_they_can_be(data):
+    """On one agent, in one rack, so many on one agent: over every choice of devices."""
+    plan = place(snapshot_of(data))
+
+    serving = [agent for agent in data.agents if in_service(agent)]
+    most = data.group.agent_kernels_max
+    for session, held in at_each_turn(data, plan):
+        wait = plan.waits.get(session.session_id)
+        if wait is not None and wait.code not in NOT_FOR_WANT_OF_ROOM:
+            assert most_at_once(session, serving, held, most) < len(session.kernels)
+
+
+@given(scheduling_data())
+def test_a_session_that_could_start_waits_only_for_those_ahead_of_it(data):
+    """Whoever is told that there is room has room, also when the pass is over."""
+    plan = place(snapshot_of(data))
+
+    held = by_agent([*data.holds, *holds_of(data, plan)])
+    serving = [agent for agent in data.agents if in_service(agent)]
+    ahead: set[str] = set()
+    for session in in_turn(data, plan):
+        wait = plan.waits.get(session.session_id)
+        if wait is not None and wait.code is WaitReason.RESERVED_FOR_ANOTHER:
+            assert data.group.backfill in {Backfill.EASY, Backfill.CONSERVATIVE}
+            assert wait.facts["session_id"] in ahead
+            assert wait.facts["starts_at"] >= data.now
+            if len(session.kernels) == 1:
+                assert most_at_once(session, serving, held, data.group.agent_kernels_max)
+        elif wait is not None:
+            ahead.add(session.session_id)
 
 
 @given(scheduling_data(kernels_max=1))
 def test_a_session_never_fits_when_no_empty_agent_could_take_it(data):
     plan = place(snapshot_of(data))
 
+    machines = machines_of(data.agents, kernels_max=data.group.agent_kernels_max)
     present = [agent for agent in data.agents if agent.status is not AgentStatus.GONE]
     for session in data.pending:
         wait = plan.waits.get(session.session_id)
         if wait is None or wait.code in NOT_ADMITTED:
             continue
-        request = session.kernels[0].request
-        possible = any(has_room(request, agent, []) for agent in present)
-        assert could_ever_fit([request], data.agents) == possible
+        request, where = session.kernels[0].request, session.where
+        possible = any(has_room(request, agent, [], where) for agent in present)
+        never = never_fits(Demand([request], where), machines)
         if not present:
-            assert wait.code is WaitReason.NO_AGENTS
-            assert never_fits([request], data.agents) is None
+            assert wait.code in {WaitReason.NO_AGENTS, WaitReason.BEHIND_ANOTHER}
+            assert never is None
         else:
             assert (session.session_id in plan.never_fits) == (not possible)
-            assert (never_fits([request], data.agents) is None) == possible
+            assert (never is None) == possible
+
+
+@given(scheduling_data(equal_kernels=True))
+def test_equal_kernels_never_fit_when_empty_agents_could_not_take_them_at_once(data):
+    machines = machines_of(data.agents, kernels_max=data.group.agent_kernels_max)
+    present = [agent for agent in data.agents if agent.status is not AgentStatus.GONE]
+    for session in data.pending if present else ():
+        demand = Demand([kernel.request for kernel in session.kernels], session.where)
+        possible = most_at_once(session, present, {}, data.group.agent_kernels_max)
+        assert (never_fits(demand, machines) is None) == (possible >= len(session.kernels))
 
 
 @given(scheduling_data(kernels_max=1))
@@ -217,88 +336,106 @@ def test_a_session_waits_for_a_drained_agent_when_no_other_could_take_it(data):
 
     for session in data.pending:
         wait = plan.waits.get(session.session_id)
-        if wait is None or wait.code in NOT_ADMITTED:
+        if wait is None or wait.code in NOT_FOR_WANT_OF_ROOM:
             continue
-        able = [a for a in data.agents if has_room(session.kernels[0].request, a, [])]
+        request, where = session.kernels[0].request, session.where
+        able = [a for a in data.agents if has_room(request, a, [], where)]
         in_vain = not any(in_service(agent) for agent in able) and any(
             agent.status is AgentStatus.ALIVE for agent in able
         )
         assert (wait.code is WaitReason.AGENT_DRAINED) == in_vain
 
 
-@given(clusters(st.just(AgentStatus.ALIVE)), requests, st.integers(1, 3), st.data())
-def test_equal_kernels_are_packed_whenever_they_can_be(cluster, request, count, more):
+@given(scheduling_data())
+def test_a_demand_that_was_refused_has_one_answer(data):
+    twins = tuple(map(twin_of, data.pending))
+
+    plan = place(snapshot_of(replace(data, pending=(*data.pending, *twins))))
+
+    for session in data.pending:
+        wait = plan.waits.get(session.session_id)
+        if wait is not None and wait.code not in NOT_ADMITTED:
+            assert plan.waits.get(f"{session.session_id}-twin") is wait
+
+
+# --- what fits ------------------------------------------------------------------------------------
+
+
+@given(clusters(st.just(AgentStatus.ALIVE)), requests, wheres, st.integers(1, 3), st.data())
+def test_equal_kernels_are_counted_however_they_are_put(cluster, request, where, count, more):
     held = more.draw(holds_on(cluster))
-    free = snapshot_of(SchedulingData(agents=cluster, holds=held)).free
+    machines = machines_of(cluster, held)
+    where = replace(where, mode=ClusterMode.MULTI_NODE, kernels_per_agent_max=None, same="")
+    serving = machines_of([a for a in cluster if in_service(a)], held)
 
-    packing = pack([request] * count, cluster, free, Preference())
+    demand = Demand([request] * count, where)
+    places = Placer(serving, serving.room(), CONCENTRATED).place(demand)
+    partly, lacking = Placer(machines, machines.room(), CONCENTRATED).partly(demand)
 
-    possible = sum(copies(request, agent, held_on(agent, held), count) for agent in cluster)
-    assert (packing.lacking is None) == (possible >= count)
-    assert len(packing.places) == min(count, possible)
-
-
-def held_on(agent, held):
-    return [hold for hold in held if hold.agent_id == agent.agent_id]
-
-
-def copies(request, agent, held, at_most) -> int:
-    """How many equal kernels the agent takes, trying each choice of devices."""
-    if at_most == 0 or not has_room(request, agent, held):
-        return 0
-    able = [d.index for d in agent.capacity.devices if d.mem_bytes >= request.gpu_mem_bytes_min]
-    whole, part = divmod(request.gpu_shares, DEVICE_SHARES)
-    ways = (
-        [((index, part),) for index in able]
-        if part
-        else [tuple((i, DEVICE_SHARES) for i in some) for some in combinations(able, whole)]
+    possible = sum(
+        copies(request, agent, by_agent(held)[agent.agent_id], count, where)
+        for agent in cluster
+        if in_service(agent)
     )
-    taken = [
-        Hold("", "", "", agent.agent_id, request.cpu_milli, request.mem_bytes, way) for way in ways
-    ]
-    return max(
-        1 + copies(request, agent, [*held, hold], at_most - 1)
-        for hold in taken
-        if over_held(agent.capacity, used_by([*held, hold])) is None
-    )
+    assert (places is not None) == (possible >= count)
+    assert (lacking is None) == (possible >= count)
+    assert len(partly) == min(count, possible)
 
 
-@given(clusters(), requests, st.data())
-def test_an_agent_is_refused_with_a_reason_exactly_when_it_has_no_room(cluster, request, more):
+@given(clusters(), requests, wheres, st.sampled_from([None, 1, 2]), st.data())
+def test_an_agent_is_refused_with_a_reason_exactly_when_it_has_no_room(
+    cluster, request, where, most, more
+):
     held = more.draw(holds_on(cluster))
-    free = snapshot_of(SchedulingData(agents=cluster, holds=held)).free
+    machines = machines_of(cluster, held, kernels_max=most)
+    wanted = Need(request, filter_of(request, where))
+    room = machines.room()
 
-    for agent in cluster:
-        room = has_room(request, agent, held_on(agent, held))
-        why = refusal(request, agent, free[agent.agent_id])
-        assert fits(request, agent, free[agent.agent_id]) == room
-        assert (why is None) == (room and in_service(agent))
-        for one in shortages(request, agent, free[agent.agent_id]):
-            assert one.requested > one.free
-            assert one.free <= one.total
-            assert 0 < one.missing <= 1
+    looks = Looks(wanted, machines, room)
+    fits = fitting(wanted, machines, room, machines.usable(wanted.filter))
+
+    for row, agent in enumerate(machines.agents):
+        has = has_room(request, agent, by_agent(held)[agent.agent_id], where, most)
+        assert looks.lets[row] == may_use(where, agent)
+        assert looks.fits[row] == has
+        assert fits[row] == (has and in_service(agent))
+        if looks.lets[row]:
+            assert fits_on(wanted, machines, room, row) == has
+        assert bool(looks.short_on(row)) or has or not looks.lets[row]
+        for slot in looks.short_on(row):
+            requested, free, total = looks.numbers(slot, row)
+            assert requested > free >= 0
+            assert free <= max(total, most or 0) or slot == "kernels"
+    assert sum(looks.counted().values()) == len(machines.agents) - int(fits.sum())
 
 
-@given(clusters(), requests)
-def test_an_agent_refuses_for_ever_what_it_could_not_take_empty(cluster, request):
-    empty = {agent.agent_id: free_on(agent) for agent in cluster}
+@given(clusters(), requests, wheres)
+def test_an_agent_refuses_for_ever_what_it_could_not_take_empty(cluster, request, where):
+    machines = machines_of(cluster)
 
-    for one in look(request, cluster, empty):
-        assert one.able == has_room(request, one.agent, [])
+    looks = Looks(Need(request, filter_of(request, where)), machines, machines.empty())
+
+    for row, agent in enumerate(machines.agents):
+        assert looks.able[row] == has_room(request, agent, [], where)
 
 
 @given(agents(status=st.just(AgentStatus.ALIVE)), requests)
 def test_asking_for_zero_equals_not_asking(agent, request):
-    nothing = Usage(0, 0, {device.index: 0 for device in agent.capacity.devices})
+    machines = machines_of([agent])
 
-    assert fits(Request(), agent, nothing)
-    assert fits(Request(gpu_mem_bytes_min=request.gpu_mem_bytes_min), agent, nothing)
-    assert fits(replace(request, cpu_milli=0), agent, free_on(agent)) == fits(
-        replace(request, cpu_milli=0), agent, replace(free_on(agent), cpu_milli=0)
-    )
-    assert fits(replace(request, mem_bytes=0), agent, free_on(agent)) == fits(
-        replace(request, mem_bytes=0), agent, replace(free_on(agent), mem_bytes=0)
-    )
+    def fits(wanted: Request, **changes) -> bool:
+        room = machines.room()
+        for slot, amount in changes.items():
+            getattr(room, slot)[:] = amount
+        return bool(fitting(Need(wanted, filter_of(wanted, ANYWHERE)), machines, room, None)[0])
+
+    for wanted in (Request(), Request(gpu_mem_bytes_min=request.gpu_mem_bytes_min)):
+        assert fits(wanted, cpu=0, mem=0, shares=0, whole=0, top=0, gpu=0)
+    for wanted, slot in (
+        (replace(request, cpu_milli=0), "cpu"),
+        (replace(request, mem_bytes=0), "mem"),
+    ):
+        assert fits(wanted) == fits(wanted, **{slot: 0})
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=6))
@@ -308,21 +445,13 @@ def test_parts_fill_a_device_exactly(parts):
     pending = [a_session(f"s{n}", need(gpu=t), number=n) for n, t in enumerate(text)]
     rest = DEVICE_SHARES - sum(parts[:-1])
 
-    plan = place(a_snapshot(*pending, agents=[an_agent(gpus=[16 * G])]))
+    plan = place(a_snapshot(*pending, agents=[an_agent(gpus=[16 * G])], group=NO_BACKFILL))
 
     if rest >= 0:
         assert (pending[-1].session_id in plan.placed) == (parts[-1] <= rest)
 
 
-@given(scheduling_data())
-def test_a_shape_that_was_refused_has_one_answer(data):
-    twins = [replace(s, session_id=f"{s.session_id}-twin") for s in data.pending]
-    plan = place(snapshot_of(replace(data, pending=(*data.pending, *twins))))
-
-    for session in data.pending:
-        wait = plan.waits.get(session.session_id)
-        if wait is not None and wait.code not in NOT_ADMITTED:
-            assert plan.waits[f"{session.session_id}-twin"] is wait
+# --- what is said of it ---------------------------------------------------------------------------
 
 
 @given(scheduling_data())
@@ -330,10 +459,10 @@ def test_every_session_can_be_explained(data):
     snapshot = snapshot_of(replace(data, pending=(*BROKEN, *data.pending)))
     plan = place(snapshot)
 
-    for session in snapshot.pending:
-        told = explain(snapshot, session.session_id)
+    for session_id in snapshot.queue:
+        told = explain(snapshot, session_id)
         assert json.loads(json.dumps(told, allow_nan=False)) == told
-        wait = plan.waits.get(session.session_id)
+        wait = plan.waits.get(session_id)
         assert told["code"] == (wait.code if wait else WaitReason.NOT_EXAMINED_YET)
         assert told["facts"] == (wait.facts if wait else told["facts"])
         assert told["sentence"]
@@ -344,10 +473,12 @@ def test_every_session_can_be_explained(data):
 @given(scheduling_data())
 def test_those_ahead_are_those_with_an_earlier_position(data):
     snapshot = snapshot_of(data)
+    plan = place(snapshot)
 
-    told = [explain(snapshot, session.session_id) for session in fifo(snapshot)]
+    queue = [session.session_id for session in in_turn(data, plan)]
+    told = {session_id: explain(snapshot, session_id) for session_id in snapshot.queue}
 
-    queued = [one for one in told if one["position"] is not None]
-    assert [one["position"] for one in queued] == list(range(1, len(queued) + 1))
-    assert [one["ahead"]["total"] for one in queued] == list(range(len(queued)))
-    assert {one["queue_length"] for one in told} <= {len(queued)}
+    assert {i for i, one in told.items() if one["position"] is not None} == set(queue)
+    assert [told[i]["position"] for i in queue] == list(range(1, len(queue) + 1))
+    assert [told[i]["ahead"]["total"] for i in queue] == list(range(len(queue)))
+    assert {one["queue_length"] for one in told.values()} <= {len(queue)}

@@ -24,6 +24,7 @@ from sokovan.scheduler.ports import SchedulingData
 NOW = 1_000_000.0
 GIB = 1 << 30
 ME = SessionId("me")
+RANKINGS = [AgentRanking.CONCENTRATED, AgentRanking.ROUND_ROBIN, AgentRanking.USEFUL]
 STEPS = {"cpu": 1, "mem": MIB, "walltime": 1, "kernels": 1}
 """The smallest step of what is to become less."""
 
@@ -152,7 +153,7 @@ def worlds(draw: Any) -> SchedulingData:
     group = Group(
         backfill=draw(st.sampled_from(Backfill)),
         order=draw(st.sampled_from(QueueOrder)),
-        ranking=draw(st.sampled_from([AgentRanking.CONCENTRATED, AgentRanking.ROUND_ROBIN])),
+        ranking=draw(st.sampled_from(RANKINGS)),
         walltime_default_s=400.0,
         agent_kernels_max=draw(st.sampled_from([None, None, 3])),
     )
@@ -303,7 +304,11 @@ def test_who_submits_it_anew_is_told_the_truth(data):
 
     for one in suggestions(snapshot, ME):
         anew = replace(applied(me, one), number=10**6, created_at=NOW)
-        assert starts(data, anew) == one["as_new"], one
+        later = snapshot_of(data)
+        place(later)
+        later.queue.drop(ME)
+        later.queue.put(anew)
+        assert (ME in place(later).placed) == one["as_new"], one
 
 
 @given(worlds())

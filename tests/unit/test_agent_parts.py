@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from sokovan.agent import cgroups, devices, procfs, wrapper
+from sokovan.agent import main as agent
 from sokovan.agent.contact import ContactFile
 from sokovan.agent.journal import Journal, Order, Run
 from sokovan.agent.processes import ProcessRuntime
@@ -34,6 +36,7 @@ from sokovan.agent.wire import (
     token_of,
 )
 from sokovan.clock import ManualClock, Origin, SystemClock
+from sokovan.cluster.keeper import arguments
 from sokovan.config import AgentConfig
 from sokovan.domain.errors import ConfigError
 from sokovan.domain.reasons import EndReason
@@ -92,14 +95,58 @@ def test_a_report_arrives_as_it_was_sent(report):
 def test_orders_and_greetings_arrive_as_they_were_sent():
     prepare = KernelToPrepare("t1", SessionId("s1"), KernelId("k"), AgentId("a1"), image="i")
     stop = KernelToStop("t1", 2.5, force=True)
+    capacity = Capacity(1, 2, (Device(0, "m", 3, "u"),))
     hello = AgentHello(
-        AgentId("a1"), "name", Capacity(1, 2, (Device(0, "m", 3, "u"),)), "x", "1", "b", "g", "h"
+        AgentId("a1"), "name", capacity, "x", "1", "b", "g", "h", labels={"rack": "r1"}
     )
 
     assert decode_start(through_json(encode_start(ORDER))) == ORDER
     assert decode_prepare(through_json(encode_prepare(prepare))) == prepare
     assert decode_stop(through_json(encode_stop(stop))) == stop
     assert decode_hello(through_json(encode_hello(hello))) == hello
+
+
+def test_an_agent_that_says_nothing_of_labels_has_none():
+    said = encode_hello(AgentHello(AgentId("a1"), "name", Capacity()))
+    del said["labels"]
+
+    assert decode_hello(said).labels == {}
+
+
+@pytest.mark.parametrize(
+    "labels", [["rack"], {"rack": 1}, {"rack": ""}, {"cpu": "1"}, {"a b": "1"}]
+)
+def test_labels_that_no_constraint_could_name_are_refused(labels):
+    said = encode_hello(AgentHello(AgentId("a1"), "name", Capacity())) | {"labels": labels}
+
+    with pytest.raises(WireError, match="labels"):
+        decode_hello(said)
+
+
+def test_an_agent_says_what_machine_it_is_on_and_what_its_settings_say():
+    hello = agent.describe(
+        AgentId("a1"), AgentConfig(name="left", labels={"rack": "r1"}), Capacity()
+    )
+
+    assert hello.architecture == platform.machine()
+    assert (hello.name, hello.labels) == ("left", {"rack": "r1"})
+
+
+def test_an_agent_is_started_with_all_its_settings(tmp_path):
+    config = AgentConfig(name="left", cpu="2", labels={"rack": "r1", "os": "Debian 13"})
+
+    options = agent._parser().parse_args(arguments(tmp_path, config))
+
+    assert agent._config_of(options) == config
+    assert Path(options.dir) == tmp_path
+
+
+@pytest.mark.parametrize("label", ["rack", "rack=", "cpu=1", "=r1"])
+def test_an_agent_is_not_started_with_a_label_that_is_none(tmp_path, capsys, label):
+    with pytest.raises(SystemExit):
+        agent.main([f"--dir={tmp_path}", f"--label={label}"])
+
+    assert "argument --label: label: " in capsys.readouterr().err
 
 
 def test_every_field_of_an_order_is_sent():

@@ -1,4 +1,6 @@
-"""Agents over HTTP: drained, put into service again, removed; the real service behind it."""
+"""Agents over HTTP: drained, labelled, removed; the real service behind it."""
+
+import re
 
 import httpx
 import pytest
@@ -114,10 +116,16 @@ async def test_who_undrains_an_agent_tells_those_who_wait(http, repository, told
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "nobody/drain"), ("POST", "nobody/undrain"), ("DELETE", "nobody")],
+    [
+        ("POST", "nobody/drain"),
+        ("POST", "nobody/undrain"),
+        ("POST", "nobody/label"),
+        ("DELETE", "nobody"),
+    ],
 )
 async def test_an_agent_that_does_not_exist_is_said(http, method, path):
-    answer = await http.request(method, f"/v1/agents/{path}")
+    body = {"labels": {"rack": "r1"}} if path.endswith("label") else None
+    answer = await http.request(method, f"/v1/agents/{path}", json=body)
 
     assert answer.status_code == 404
     assert answer.json()["code"] == "agent-not-found"
@@ -195,6 +203,54 @@ async def test_what_only_a_drained_agent_could_take_is_accepted(http, repository
 
     assert fits.status_code == 201
     assert never.json()["code"] == "infeasible-request"
+
+
+# --- labels ---------------------------------------------------------------------------------------
+
+
+async def test_an_agent_is_labelled_and_those_who_wait_are_told(http, repository, told):
+    await repository.register_agent(
+        an_agent_hello(A1, name="left", labels={"rack": "r1", "zone": "north"})
+    )
+
+    answer = await http.post(
+        "/v1/agents/left/label", json={"labels": {"rack": "r2", "zone": None, "os": "Debian 13"}}
+    )
+
+    assert answer.status_code == 200
+    assert answer.json()["labels"] == {"os": "Debian 13", "rack": "r2"}
+    assert (await http.get("/v1/agents")).json() == {"items": [answer.json()]}
+    assert [applied.freed for applied in told] == [{"default"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        (b"", None, "not JSON"),
+        (b"{}", "labels", "is missing"),
+        (b'{"labels": {}}', "labels", "at least 1 item"),
+        (b'{"labels": ["rack=r1"]}', "labels", "valid dictionary"),
+        (b'{"labels": {"rack": 1}}', "labels.rack", "valid string"),
+        (b'{"labels": {"rack": ""}}', "labels", "cannot be the value of rack"),
+        (b'{"labels": {"rack": "a\\nb"}}', "labels", "cannot be the value of rack"),
+        (b'{"labels": {"rack": "' + b"x" * 128 + b'"}}', "labels", "1 to 127"),
+        (b'{"labels": {"a b": "1"}}', "labels", "'a b' cannot be the name of a label"),
+        (b'{"labels": {"a b": null}}', "labels", "'a b' cannot be the name of a label"),
+        (b'{"labels": {"gpu_model": "H100"}}', "labels", "every agent has gpu_model by itself"),
+        (b'{"labels": {"cpu": null}}', "labels", "every agent has cpu by itself"),
+        (b'{"labels": {"rack": "r1"}, "why": ""}', "why", "no such field"),
+    ],
+)
+async def test_labels_that_no_constraint_could_name_are_refused(
+    http, repository, body, field, said
+):
+    answer = await http.post("/v1/agents/left/label", content=body)
+
+    assert answer.status_code == 422
+    problem = answer.json()
+    assert problem.get("field") == field
+    assert re.search(said, problem["detail"])
+    assert repository.live.agents[A1].labels == {}
 
 
 async def test_an_address_may_not_be_a_path(http, repository):

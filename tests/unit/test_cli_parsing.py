@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from sokovan.cli import exits
-from sokovan.cli.parsing import parse_begin, parse_dependencies, parse_env, parse_limits
+from sokovan.cli.parsing import (
+    parse_begin,
+    parse_dependencies,
+    parse_env,
+    parse_labels,
+    parse_limits,
+)
 from sokovan.cli.submit import session_options
 from sokovan.domain.errors import (
     AlreadyRunningError,
@@ -124,6 +130,58 @@ def test_dependencies_have_a_kind_and_may_be_listed():
 def test_what_is_no_dependency_is_refused(text):
     with pytest.raises(InvalidRequestError, match="KIND:ID"):
         parse_dependencies([text])
+
+
+def test_what_is_said_of_where_is_read_and_the_rest_left_out():
+    fields, _ = session_options(
+        constraint=["rack = r2|r1", "mem_gpu>=40G"],
+        arch="x86_64",
+        agent=["left", "right"],
+        mode="single-node",
+        spread_with=["web"],
+    )
+
+    assert fields["where"] == {
+        "mode": "single-node",
+        "constraints": ["rack=r1|r2", "mem_gpu>=40G", "architecture=x86_64"],
+        "agents": ["left", "right"],
+        "spread_with": ["web"],
+    }
+    assert "where" not in session_options()[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "field", "words"),
+    [
+        ({"constraint": ["rack"]}, None, "constraint: 'rack' is not understood"),
+        ({"constraint": [""]}, None, "constraint: '' is not understood"),
+        ({"constraint": ["mem>=lots"]}, "constraint", "constraint: 'lots' is not a size"),
+        ({"arch": ""}, "arch", "arch: '' is no architecture"),
+        ({"arch": "a=b"}, "arch", "arch: 'a=b' is no architecture"),
+        ({"mode": "all-over"}, "mode", "choose one of multi-node, single-node"),
+    ],
+)
+def test_what_says_nothing_of_where_is_refused(said, field, words):
+    with pytest.raises(InvalidRequestError, match=words) as caught:
+        session_options(**said)
+
+    assert caught.value.field == field
+
+
+def test_labels_are_set_with_a_value_and_taken_away_with_a_dash():
+    assert parse_labels(["rack=r1", "zone-", "os=Debian 13", "k-=a=b", "x="]) == {
+        "rack": "r1",
+        "zone": None,
+        "os": "Debian 13",
+        "k-": "a=b",
+        "x": "",
+    }
+
+
+@pytest.mark.parametrize("words", [["rack"], [""], ["rack=r1", "rack-"], ["rack=r1", "rack=r2"]])
+def test_what_is_no_label_is_refused(words):
+    with pytest.raises(InvalidRequestError, match=r"is no label|is named twice"):
+        parse_labels(words)
 
 
 def test_the_options_become_base_units(tmp_path, monkeypatch):

@@ -6,7 +6,14 @@ import sys
 
 import pytest
 
-from sokovan.cli.describe import agent_rows, kernel_sentence, outcome, session_lines, session_row
+from sokovan.cli.describe import (
+    agent_rows,
+    kernel_sentence,
+    outcome,
+    session_lines,
+    session_row,
+    where_lines,
+)
 from sokovan.cli.explained import why_lines
 from sokovan.cli.streams import Sink
 from sokovan.cli.text import Cell, local_time, on_one_line, plain, print_json, print_rows, problem
@@ -219,6 +226,40 @@ def test_agents_say_that_they_are_drained_where_one_is():
     assert headers[-1] == "DRAINED"
     assert [texts(row)[-1] for row in rows] == ["-", "yes", "new disk"]
     assert {len(row) for row in rows} == {len(headers)}
+
+
+def test_agents_show_their_labels_where_one_has_any():
+    labelled = AGENT | {"labels": {"zone": "north", "rack": "r1"}}
+
+    headers, rows = agent_rows([AGENT, labelled])
+
+    assert headers[-1] == "LABELS"
+    assert [texts(row)[-1] for row in rows] == ["-", "rack=r1,zone=north"]
+    drained = labelled | {"drained_since": "2026-11-23T11:00:00.000Z"}
+    headers, (row,) = agent_rows([drained])
+    assert list(headers[-2:]) == ["LABELS", "DRAINED"]
+    assert texts(row)[-2:] == ["rack=r1,zone=north", "yes"]
+
+
+def test_show_says_where_a_session_may_go_in_the_words_of_the_options():
+    where = {
+        "mode": "single-node",
+        "kernels_per_agent_max": 2,
+        "same": "rack",
+        "constraints": ["gpu_model=A100|H100", "mem_gpu>=40G"],
+        "agents": ["left", "right"],
+        "spread_with": ["web"],
+    }
+
+    assert list(where_lines({})) == []
+    assert list(where_lines(where)) == [
+        ("mode", "single-node"),
+        ("constraint", "gpu_model=A100|H100, mem_gpu>=40G"),
+        ("agent", "left, right"),
+        ("kernels per agent", "at most 2"),
+        ("same", "rack"),
+        ("spread with", "web"),
+    ]
 
 
 def test_why_without_facts_is_one_line():

@@ -440,19 +440,22 @@ def test_a_dry_run_sends_what_a_submission_would(server, client):
 
 
 def test_agents_are_taken_out_of_service_and_back(server, client):
-    server.will_answer(*[says({"id": "a1"})] * 3)
+    server.will_answer(*[says({"id": "a1"})] * 4)
 
     client.drain("my agent", reason="new disk")
     client.undrain("a1")
+    client.label("a1", {"rack": "r1", "zone": None})
     client.remove_agent("a1", force=True)
 
     assert [(one["method"], one["path"]) for one in server.requests] == [
         ("POST", "/v1/agents/my%20agent/drain"),
         ("POST", "/v1/agents/a1/undrain"),
+        ("POST", "/v1/agents/a1/label"),
         ("DELETE", "/v1/agents/a1"),
     ]
     assert server.requests[0]["body"] == {"reason": "new disk"}
-    assert server.requests[2]["query"] == {"force": "true"}
+    assert server.requests[2]["body"] == {"labels": {"rack": "r1", "zone": None}}
+    assert server.requests[3]["query"] == {"force": "true"}
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/"])

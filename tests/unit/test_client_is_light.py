@@ -57,6 +57,7 @@ def modules_after(*argv):
         (["--version"], 0),
         (["run", "--help"], 0),
         (["agents", "drain", "--help"], 0),
+        (["agents", "label", "--help"], 0),
         (["db", "check", "--help"], 0),
     ],
 )

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from sokovan.domain.cluster import AgentStatus
+from sokovan.domain.cluster import AgentStatus, Backfill, QueueOrder, ScalingGroup
 from sokovan.placement.explain import explain
 from tests.property.strategies import G, a_hold, a_session, a_snapshot, an_agent, need
 
@@ -32,6 +32,38 @@ def test_a_session_that_may_not_be_placed_has_no_position():
     assert told["ahead"] is None
     assert told["agents"] == []
     assert told["holders"] == []
+
+
+def test_a_session_that_is_held_and_waits_for_old_kernels_is_left_out_once():
+    pending = [a_session("s1", held=True), a_session("s2"), a_session("s3", number=1)]
+
+    told = explain(a_snapshot(*pending, agents=[], waiting_for_old=frozenset({"s1"})), "s3")
+
+    assert (told["position"], told["queue_length"]) == (2, 2)
+
+
+def test_who_is_ahead_under_other_orders():
+    pending = [
+        a_session("s1", owner="ann"),
+        a_session("s2", number=1, owner="ann"),
+        a_session("s3", number=2, owner="bob"),
+    ]
+    held = {"holds": [a_hold("a1", need("8"))], "running": [a_session("r1", owner="ann")]}
+
+    def ahead(order, session_id):
+        group = ScalingGroup(order=order, backfill=Backfill.NONE)
+        return explain(a_snapshot(*pending, group=group, **held), session_id)["ahead"]
+
+    assert ahead(QueueOrder.LIFO, "s1") == {
+        "total": 2,
+        "by_higher_priority": 0,
+        "by_later_submission": 2,
+    }
+    assert ahead(QueueOrder.DRF, "s1") == {
+        "total": 1,
+        "by_higher_priority": 0,
+        "by_smaller_share": 1,
+    }
 
 
 def test_agents_are_listed_the_closest_first_with_all_that_they_lack():
@@ -91,26 +123,32 @@ def test_many_agents_are_counted_and_some_are_listed():
 def test_those_who_hold_what_it_waits_for_are_named():
     agents = [an_agent("a1", gpus=[G, G])]
     holds = [
-        a_hold("a1", need("1"), ((0, 1000),), session_id="r1", token="t1"),
-        a_hold("a1", need("1"), ((1, 500),), session_id="r1", token="t2"),
+        a_hold("a1", need("1"), ((0, 1000),), session_id="r1"),
+        a_hold("a1", need("1"), ((1, 500),), session_id="r1"),
         a_hold("a1", need("1"), session_id="no-gpu"),
         a_hold("a1", need(), ((1, 100),), session_id="moved-on", leftover_since=1.0),
     ]
 
-    told = explain(
-        a_snapshot(a_session("s1", need("1", gpu="1")), agents=agents, holds=holds), "s1"
+    snapshot = a_snapshot(
+        a_session("s1", need("1", gpu="1")),
+        agents=agents,
+        holds=holds,
+        running=[a_session("r1", walltime_s=50.0, status_since=2.0)],
     )
+    told = explain(snapshot, "s1")
 
     r1 = {
         "session_id": "r1",
         "agent_id": "a1",
         "agent": "A1",
         "leftover": False,
+        "until": 52.0,
         "cpu_milli": 2000,
         "mem_bytes": 0,
         "gpu_shares": 1500,
     }
-    left = {"session_id": "moved-on", "leftover": True, "cpu_milli": 0, "gpu_shares": 100}
+    left = {"session_id": "moved-on", "leftover": True, "until": 301.0}
+    left |= {"cpu_milli": 0, "gpu_shares": 100}
     assert told["holders"] == [r1 | left, r1]
     assert told["holders_total"] == 2
 

@@ -2,15 +2,18 @@
 
 import pytest
 
-from sokovan.domain.cluster import AgentRanking, ScalingGroup
+from sokovan.domain.cluster import AgentRanking, Backfill, ScalingGroup
 from sokovan.domain.sessions import AgentId
 from sokovan.placement.engine import place
+from sokovan.placement.rank import RANKINGS
 from tests.property.strategies import G, a_hold, a_session, a_snapshot, an_agent, need
 
 
-def where(*sessions, agents, holds=(), ranking=AgentRanking.CONCENTRATED, last=None) -> list[str]:
+def where(
+    *sessions, agents, holds=(), ranking=AgentRanking.CONCENTRATED, last=None, **policy
+) -> list[str]:
     """The agents of all kernels, in the order of placing."""
-    group = ScalingGroup(ranking=ranking, last_agent_id=last)
+    group = ScalingGroup(ranking=ranking, last_agent_id=last, **policy)
     plan = place(a_snapshot(*sessions, agents=agents, holds=holds, group=group))
     return [one.agent_id for assignment in plan.placed.values() for one in assignment]
 
@@ -68,20 +71,43 @@ def test_round_robin_spreads_the_kernels_of_one_session():
 
 
 def test_a_session_that_is_not_placed_does_not_move_round_robin_on():
-    too_large = a_session("s0", need("3"), need("3"), need("3"), priority=20)
+    too_large = a_session("s0", need("3"), need("3"), priority=20)
+    full = [a_hold("a2", need("4"))]
 
-    assert where(too_large, *queue(1), agents=TWO, ranking=AgentRanking.ROUND_ROBIN) == ["a1"]
+    found = where(
+        too_large,
+        *queue(1),
+        agents=TWO,
+        holds=full,
+        ranking=AgentRanking.ROUND_ROBIN,
+        backfill=Backfill.NONE,
+    )
+
+    assert found == ["a1"]
 
 
-@pytest.mark.parametrize("ranking", AgentRanking)
+@pytest.mark.parametrize("ranking", sorted(RANKINGS))
 def test_equal_agents_are_taken_by_id(ranking):
     assert where(*queue(1), agents=reversed(TWO), ranking=ranking) == ["a1"]
 
 
-@pytest.mark.parametrize("ranking", AgentRanking)
+@pytest.mark.parametrize("ranking", sorted(RANKINGS))
 def test_agents_that_failed_the_session_are_taken_only_when_nothing_else_fits(ranking):
     wary = [
         a_session(f"s{n}", need("4"), number=n, avoid=(AgentId("a1"),), priority=n) for n in (2, 1)
     ]
 
     assert where(*wary, agents=TWO, ranking=ranking) == ["a2", "a1"]
+
+
+@pytest.mark.parametrize("ranking", [AgentRanking.CONCENTRATED, AgentRanking.DISPERSED])
+def test_memory_ranks_by_whole_gibibytes(ranking):
+    """What is smaller than that is no reason to leave the order of ids."""
+    agents = [an_agent("a1", mem=4 * G + 7), an_agent("a2", mem=4 * G), an_agent("a3", mem=5 * G)]
+    dispersed = ranking is AgentRanking.DISPERSED
+
+    assert where(*queue(1), agents=agents[:2], ranking=ranking) == ["a1"]
+    assert where(*queue(1), agents=agents, ranking=ranking) == ["a3" if dispersed else "a1"]
+    assert where(*queue(1), agents=agents[2:] + agents[:1], ranking=ranking) == [
+        "a3" if dispersed else "a1"
+    ]

@@ -1,21 +1,39 @@
 """The one reason that a waiting session is given, and the sentence that people read."""
 
+from dataclasses import replace
+
 import pytest
 
-from sokovan.domain.cluster import AgentStatus
+from sokovan.domain.cluster import AgentStatus, Backfill, ScalingGroup
 from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.resources import Request
-from sokovan.placement.binding import malformed, never_fits
+from sokovan.domain.where import ANYWHERE, ClusterMode, Where, parse_constraint
+from sokovan.placement import binding
 from sokovan.placement.engine import place
 from sokovan.placement.explain import sentence
-from tests.property.strategies import G, a_hold, a_session, a_snapshot, an_agent, need
+from sokovan.placement.needs import Demand, malformed
+from tests.property.strategies import (
+    G,
+    a_hold,
+    a_session,
+    a_snapshot,
+    an_agent,
+    machines_of,
+    need,
+)
 
 LOST, GONE = AgentStatus.LOST, AgentStatus.GONE
+OVERTAKING = ScalingGroup(backfill=Backfill.NONE)
 
 
-def why(*requests: Request, agents=None, holds=()) -> Wait:
+def why(*requests: Request, agents=None, holds=(), where=ANYWHERE, group=OVERTAKING) -> Wait:
     """Why a session waits that asks for `requests`."""
-    return place(a_snapshot(a_session("s1", *requests), agents=agents, holds=holds)).waits["s1"]
+    session = a_session("s1", *requests, where=where)
+    return place(a_snapshot(session, agents=agents, holds=holds, group=group)).waits["s1"]
+
+
+def never_fits(requests, agents, where=ANYWHERE) -> Wait | None:
+    return binding.never_fits(Demand(requests, where), machines_of(agents))
 
 
 def test_the_agent_with_the_most_free_names_the_numbers():
@@ -43,7 +61,7 @@ def test_the_agent_with_the_most_free_names_the_numbers():
 def test_the_numbers_are_those_after_the_pass():
     big, small = a_session("big", need("8")), a_session("small", need("3"), number=1)
 
-    plan = place(a_snapshot(big, small, holds=[a_hold()]))
+    plan = place(a_snapshot(big, small, holds=[a_hold()], group=OVERTAKING))
 
     assert plan.waits["big"].facts["best_free"] == 4000
 
@@ -372,7 +390,7 @@ def test_how_many_kernels_fit_is_counted_after_the_pass():
     several = a_session("s1", *[need("2")] * 4)
     small = a_session("s2", need("3"), number=1)
 
-    plan = place(a_snapshot(several, small, holds=[a_hold("a1", need("3"))]))
+    plan = place(a_snapshot(several, small, holds=[a_hold("a1", need("3"))], group=OVERTAKING))
 
     assert plan.waits["s1"].facts["fit"] == 1
 
@@ -384,13 +402,215 @@ def test_luck_with_what_is_left_is_for_the_next_pass():
     agents = [an_agent("a1", cpu="8", mem=8 * G), an_agent("a2", cpu="8", mem=0)]
     holds = (a_hold("a1", need("6")), a_hold("a2", need("5")))
 
-    plan = place(a_snapshot(unequal, small, agents=agents, holds=holds))
+    plan = place(a_snapshot(unequal, small, agents=agents, holds=holds, group=OVERTAKING))
     later = place(a_snapshot(unequal, agents=agents, holds=(*holds, a_hold("a1", need("1")))))
 
     assert plan.waits["s1"].code is WaitReason.NOT_ALL_KERNELS_FIT
-    assert plan.waits["s1"].facts["fit"] == 1
+    assert plan.waits["s1"].facts == {"kernels": 2, "form": "at once"}
     assert plan.placed["s2"][0].agent_id == "a1"
     assert "s1" in later.placed
+
+
+# --- single-node, so many on one agent, the same label --------------------------------------------
+
+ON_ONE = Where(mode=ClusterMode.SINGLE_NODE)
+ONE_EACH = Where(kernels_per_agent_max=1)
+IN_ONE_RACK = Where(same="rack")
+
+
+def in_racks(*values):
+    return [an_agent(f"a{n}", labels={"rack": value}) for n, value in enumerate(values, 1)]
+
+
+def test_kernels_that_would_fit_on_several_agents_but_must_go_on_one():
+    agents = [an_agent("a1"), an_agent("a2")]
+    holds = [a_hold("a1", need("4")), a_hold("a2", need("4"))]
+
+    wait = why(need("4"), need("4"), agents=agents, holds=holds, where=ON_ONE)
+
+    assert wait == Wait(WaitReason.NOT_ALL_KERNELS_FIT, {"kernels": 2, "form": "on one agent"})
+    assert sentence(wait) == "waits for room for all its 2 kernels on one agent"
+
+
+def test_kernels_that_would_fit_in_several_racks_but_must_go_in_one():
+    holds = [a_hold("a1", need("4")), a_hold("a2", need("4"))]
+
+    wait = why(need("8"), need("4"), agents=in_racks("r1", "r2"), holds=[], where=IN_ONE_RACK)
+    later = why(
+        need("4"), need("4"), need("4"), agents=in_racks("r1", "r2"), holds=holds, where=IN_ONE_RACK
+    )
+
+    assert sentence(wait) == (
+        "can never start here: there would be no room for its 2 kernels on agents with one value"
+        " of rack if all agents were empty"
+    )
+    assert later.code is WaitReason.NEVER_FITS
+    now = why(need("4"), need("4"), agents=in_racks("r1", "r2"), holds=holds, where=IN_ONE_RACK)
+    assert sentence(now) == (
+        "waits for room for all its 2 kernels on agents with one value of rack"
+    )
+
+
+def test_agents_that_have_their_share_of_a_session_are_not_what_it_waits_for():
+    agents = [an_agent("a1"), an_agent("a2")]
+
+    wait = why(need("2"), need("2"), agents=agents, holds=[a_hold("a2", need("7"))], where=ONE_EACH)
+
+    assert wait.code is WaitReason.NOT_ALL_KERNELS_FIT
+    assert sentence(wait) == (
+        "waits for room for all its 2 kernels at once: 1 would fit, the next waits for 2 cores:"
+        " the agent that comes closest, A2, has 1 of 8 free"
+    )
+
+
+def test_more_kernels_than_agents_may_have():
+    assert sentence(why(need("1"), need("1"), where=ONE_EACH)) == (
+        "can never start here: there would be no room for its 2 kernels at most 1 on one agent"
+        " if all agents were empty"
+    )
+    assert sentence(why(need("5"), need("5"), where=ON_ONE)) == (
+        "can never start here: only 1 of its 2 kernels would fit at once if all agents were empty;"
+        " the next asks for 5 cores, and the agent that comes closest, A1, would have 3 of 8 free"
+    )
+
+
+# --- where it may go ------------------------------------------------------------------------------
+
+
+def test_an_agent_has_as_many_kernels_as_it_may_have():
+    group = replace(OVERTAKING, agent_kernels_max=2)
+    full = [a_hold("a1", need("1")), a_hold("a1", need("1"))]
+
+    wait = why(need("1"), holds=full, group=group)
+
+    assert wait.code is WaitReason.TOO_MANY_KERNELS
+    assert (wait.facts["requested"], wait.facts["best_free"], wait.facts["best_total"]) == (1, 0, 2)
+    assert sentence(wait) == (
+        "waits for an agent with fewer kernels: the agent with the most free, A1, has 0 of 2 free"
+    )
+    short_too = why(need("8"), holds=full, group=group)
+    assert short_too.facts["also"] == ["TOO_LITTLE_CPU"]
+    assert sentence(short_too).endswith("has 0 of 2 free, and too little cpu")
+
+
+def test_agents_that_it_may_not_go_on_are_counted_by_why():
+    agents = [
+        an_agent("a1"),
+        an_agent("a2", labels={"rack": "r1"}),
+        an_agent("a3", labels={"rack": "r1"}),
+    ]
+    where = Where(constraints=(parse_constraint("rack=r1"),), exclude=("A3",))
+
+    wait = why(need("8"), agents=agents, holds=[a_hold("a2")], where=where)
+
+    assert wait.code is WaitReason.TOO_LITTLE_CPU
+    assert wait.facts["refused_by"] == {
+        "AGENT_EXCLUDED": 1,
+        "CONSTRAINT_NOT_MET": 1,
+        "TOO_LITTLE_CPU": 1,
+    }
+    assert wait.facts["best_agent"] == "A2"
+    assert wait.facts["best_has_most"]
+
+
+@pytest.mark.parametrize(
+    ("where", "by", "text"),
+    [
+        (
+            Where(constraints=(parse_constraint("rack=r1"), parse_constraint("tier>=2"))),
+            "CONSTRAINT_NOT_MET",
+            "no agent of its scaling group meets all of rack=r1",
+        ),
+        (
+            Where(agents=("a8", "a9")),
+            "AGENT_NOT_CHOSEN",
+            "none of the agents that it may go on is in its scaling group: a8|a9",
+        ),
+        (
+            Where(exclude=("A1", "a2")),
+            "AGENT_EXCLUDED",
+            "every agent of its scaling group is excluded",
+        ),
+    ],
+)
+def test_it_may_go_on_none_of_the_agents(where, by, text):
+    agents = [an_agent("a1"), an_agent("a2")]
+
+    wait = why(need("1"), agents=agents, where=where)
+
+    assert wait.code is WaitReason.NEVER_FITS
+    assert (wait.facts["by"], wait.facts["agents"]) == (by, 2)
+    assert wait.facts["refused_by"] == {by: 2}
+    assert sentence(wait) == f"can never start here: {text}"
+
+
+def test_no_device_is_of_the_model():
+    where = Where(constraints=(parse_constraint("gpu_model=H100"),))
+
+    wait = why(need(gpu="1"), agents=[an_agent(gpus=[G])], where=where)
+
+    assert sentence(wait) == (
+        "can never start here: no agent of its scaling group meets all of gpu_model=H100"
+    )
+
+
+def test_the_agents_that_it_may_go_on_are_out_of_service():
+    agents = [an_agent("a1"), drained("a2"), an_agent("a3", status=LOST)]
+
+    assert why(need("1"), agents=agents, where=Where(agents=("A2",))).code is (
+        WaitReason.AGENT_DRAINED
+    )
+    assert sentence(why(need("1"), agents=agents, where=Where(agents=("a3",)))) == (
+        "waits for an agent that is lost: only A3 could take it"
+    )
+
+
+# --- those ahead of it ----------------------------------------------------------------------------
+
+
+def two(backfill, **fields):
+    """The first of eight cores, one of which is held; the second of one core."""
+    first = a_session("big", need("8"), name="train")
+    plan = place(
+        a_snapshot(
+            first,
+            a_session("small", number=1),
+            holds=[a_hold()],
+            group=ScalingGroup(backfill=backfill),
+            **fields,
+        )
+    )
+    return plan.waits["small"]
+
+
+def test_nobody_overtakes():
+    assert sentence(two(Backfill.STRICT)) == (
+        "waits its turn: big (train) is ahead of it, and nobody overtakes in this group"
+    )
+
+
+def test_there_is_room_but_it_is_reserved():
+    wait = two(Backfill.EASY, running=[a_session("r1", walltime_s=90.0)])
+
+    assert wait.facts == {"session_id": "big", "name": "train", "starts_at": 90.0}
+    assert sentence(wait, now=0.0) == (
+        "could start now, but would still run when big (train), which is ahead of it, is to start"
+        " on what it would use, in 1m30s"
+    )
+
+
+def test_what_is_reserved_and_then_taken_by_others_is_simply_missing():
+    """The reason is that of the end of the pass: nobody is told that it could start who cannot."""
+    pending = [
+        a_session("big", need("8")),
+        a_session("long", need("4"), number=1),
+        a_session("short", need("6"), number=2, walltime_s=10.0),
+    ]
+
+    plan = place(a_snapshot(*pending, holds=[a_hold()], running=[a_session("r1", walltime_s=90.0)]))
+
+    assert list(plan.placed) == ["short"]
+    assert plan.waits["long"].code is WaitReason.TOO_LITTLE_CPU
 
 
 # --- sentences of reasons that others give --------------------------------------------------------

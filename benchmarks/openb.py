@@ -1,0 +1,296 @@
+"""Replay the published openb placement experiments: requests arrive one by one and never leave.
+
+Method and formulas: shared/data/README.md, after Weng et al., "Beware of Fragmentation",
+USENIX ATC 2023. Units: cpu in milli-cores, memory in MiB here, devices in shares of 1/1000.
+"""
+
+import csv
+import gzip
+import io
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from sokovan.domain.quantities import DEVICE_SHARES
+from sokovan.placement.fragmentation import (
+    Ask,
+    Bool,
+    Float,
+    Int,
+    Room,
+    least_worth_lost,
+    published_fgd,
+)
+from sokovan.placement.typical import frequent, generic, table, weighed
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "openb"
+LISTS = ("default", "cpu100", "gpushare40", "gpushare100", "multigpu50", "gpuspec33")
+SEEDS = (42, 43, 44)
+RENEWED_FIRST, RENEWED_GROWTH = 16, 1.5
+"""The typical requests are renewed after so many arrivals, and whenever they grew by so much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What equal requests have in common."""
+
+    ask: Ask
+    models: frozenset[str]
+    """The allowed GPU models; empty allows any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The cluster, empty."""
+
+    names: tuple[str, ...]
+    room: Room
+    models: tuple[str, ...]
+
+    def allowed(self, form: Form) -> Bool:
+        """Say which nodes have GPUs of a model that `form` allows."""
+        if not form.models:
+            return np.ones(len(self.models), dtype=bool)
+        return np.array([model in form.models for model in self.models])
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One pod list with one order of arrival."""
+
+    forms: tuple[Form, ...]
+    """Every different request of the pod list."""
+    listed: Int
+    """Form of each entry of the pod list."""
+    arrivals: Int
+    """Form of each arrival."""
+    rank: Int
+    """Per node: of equal ones, the lowest is taken."""
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Read a CSV file, compressed or not."""
+    data = path.read_bytes()
+    text = gzip.decompress(data) if path.suffix == ".gz" else data
+    return list(csv.DictReader(io.StringIO(text.decode())))
+
+
+def load_nodes(folder: Path = DATA) -> Nodes:
+    """Read the node list of the published runs."""
+    rows = read(folder / "openb_node_list_gpu_node.csv")
+    count = np.array([int(row["gpu"]) for row in rows])
+    room = Room(
+        np.array([int(row["cpu_milli"]) for row in rows]),
+        np.array([int(row["memory_mib"]) for row in rows]),
+        np.where(np.arange(count.max()) < count[:, None], DEVICE_SHARES, 0),
+    )
+    return Nodes(tuple(row["sn"] for row in rows), room, tuple(row["model"] for row in rows))
+
+
+def load_trace(name: str, seed: int, nodes: Nodes, folder: Path = DATA) -> Trace:
+    """Read one pod list and one order of arrival."""
+    positions: dict[Form, int] = {}
+    listed = [
+        positions.setdefault(form_of(row), len(positions))
+        for row in read(folder / f"openb_pod_list_{name}.csv.gz")
+    ]
+    order = gzip.decompress((folder / "arrivals" / f"{name}_seed{seed}.txt.gz").read_bytes())
+    lines = gzip.decompress((folder / "arrivals" / f"{name}_seed{seed}.rank.csv.gz").read_bytes())
+    ranks = {name: int(rank) for name, rank in csv.reader(lines.decode().split())}
+    return Trace(
+        forms=tuple(positions),
+        listed=np.array(listed),
+        arrivals=np.array(listed)[np.array(order.split(), dtype=int)],
+        rank=np.array([ranks[name] for name in nodes.names]),
+    )
+
+
+def form_of(row: dict[str, str]) -> Form:
+    """Return what one line of a pod list asks for."""
+    ask = Ask(
+        int(row["cpu_milli"]),
+        int(row["memory_mib"]),
+        int(row["num_gpu"]) * int(row["gpu_milli"]),
+    )
+    return Form(ask, frozenset((row.get("gpu_spec") or "").split("|")) - {""})
+
+
+Scorer = Callable[[Ask, Room, Int], tuple[Int | Float, Int]]
+"""From a request, what is free on nodes with room for it, and which nodes those are:
+a key per node, the smallest wins; and the device that gives a part, or -1."""
+
+
+class Cluster:
+    """The nodes while requests arrive, in the order in which ties are decided.
+
+    Keeps the keys of each form, and renews those of the nodes that changed since.
+    """
+
+    def __init__(self, nodes: Nodes, trace: Trace) -> None:
+        order = np.argsort(trace.rank)
+        full = nodes.room
+        self.empty = Room(full.cpu_milli[order], full.mem_bytes[order], full.shares[order])
+        self.room = Room(full.cpu_milli[order], full.mem_bytes[order], full.shares[order])
+        self.suited = np.array([nodes.allowed(form)[order] for form in trace.forms])
+        self._forms = trace.forms
+        self.seen = 0
+        """How many requests have come."""
+        self._scorer: Scorer = best_fit
+        self._keys = np.full(self.suited.shape, np.inf)
+        self._device = np.full(self.suited.shape, -1)
+        self._changed: list[int] = []
+        self._fresh = [-1] * len(trace.forms)
+
+    def rank_by(self, scorer: Scorer) -> None:
+        """Rank by `scorer` from now on."""
+        self._scorer = scorer
+        self._fresh = [-1] * len(self._fresh)
+
+    def put(self, form: int) -> bool:
+        """Place one request; `False` when no node has room."""
+        self._renew(form)
+        node = int(self._keys[form].argmin())
+        if self._keys[form, node] == np.inf:
+            return False
+        ask, shares = self._forms[form].ask, self.room.shares[node]
+        self.room.cpu_milli[node] -= ask.cpu_milli
+        self.room.mem_bytes[node] -= ask.mem_bytes
+        if ask.share == DEVICE_SHARES:
+            shares[np.flatnonzero(shares == DEVICE_SHARES)[: ask.count]] = 0
+        elif ask.count:
+            shares[self._device[form, node]] -= ask.share
+        self._changed.append(node)
+        return True
+
+    def _renew(self, form: int) -> None:
+        fresh, self._fresh[form] = self._fresh[form], len(self._changed)
+        if fresh == -1:
+            rows = np.flatnonzero(self.suited[form])
+        else:
+            rows = np.unique(np.array(self._changed[fresh:], dtype=int))
+            rows = rows[self.suited[form, rows]]
+        ask = self._forms[form].ask
+        room = Room(self.room.cpu_milli[rows], self.room.mem_bytes[rows], self.room.shares[rows])
+        fits = (
+            (room.cpu_milli >= ask.cpu_milli)
+            & (room.mem_bytes >= ask.mem_bytes)
+            & ((room.shares >= max(ask.share, 1)).sum(axis=1) >= ask.count)
+        )
+        self._keys[form, rows] = np.inf
+        if not fits.any():
+            return
+        rows = rows[fits]
+        room = Room(room.cpu_milli[fits], room.mem_bytes[fits], room.shares[fits])
+        self._keys[form, rows], self._device[form, rows] = self._scorer(ask, room, rows)
+
+
+def tightest(ask: Ask, room: Room) -> Int:
+    """Return, for a part of a device, the device with the least room that fits; else -1."""
+    if not 0 < ask.gpu_shares < DEVICE_SHARES:
+        return np.full(len(room.cpu_milli), -1)
+    return np.asarray(
+        np.where(room.shares >= ask.share, room.shares, DEVICE_SHARES + 1).argmin(axis=1)
+    )
+
+
+def best_fit(ask: Ask, room: Room, _rows: Int) -> tuple[Int, Int]:
+    """The published BestFit policy."""
+    cpu = (room.cpu_milli - ask.cpu_milli) / 128_000
+    gpu = (room.shares.sum(axis=1) - ask.gpu_shares) / 8_000
+    return -(100 * (1 - 0.5 * cpu - 0.5 * gpu)).astype(np.int64), tightest(ask, room)
+
+
+def concentrated(ask: Ask, room: Room, _rows: Int) -> tuple[Int, Int]:
+    """Least free first: GPU shares, then cpu, then memory."""
+    shares = room.shares.sum(axis=1)
+    return (shares << 38) + (room.cpu_milli << 21) + room.mem_bytes, tightest(ask, room)
+
+
+def dispersed(ask: Ask, room: Room, _rows: Int) -> tuple[Int, Int]:
+    """Most free first: GPUs when some are asked for, then cpu, then memory; else fewest GPUs."""
+    shares = room.shares.sum(axis=1)
+    if ask.gpu_shares:
+        return -((shares << 38) + (room.cpu_milli << 21) + room.mem_bytes), tightest(ask, room)
+    return shares - (room.cpu_milli << 34) - (room.mem_bytes << 13), tightest(ask, room)
+
+
+Maker = Callable[[Trace, "Cluster"], Scorer]
+
+
+def published(trace: Trace, cluster: Cluster) -> Scorer:
+    """The published FGD policy, which knows the whole pod list beforehand and no memory."""
+    forms = [Form(replace(form.ask, mem_bytes=0), form.models) for form in trace.forms]
+    counts = Counter(forms[i] for i in trace.listed)
+    shapes = frequent(counts, shapes_max=len(counts))
+    total = sum(counts[shape] for shape in shapes)
+    typical = table([shape.ask for shape in shapes], [counts[shape] / total for shape in shapes])
+    allowed = cluster.suited[[forms.index(shape) for shape in shapes]].T
+    return lambda ask, room, rows: published_fgd(ask, room, allowed[rows], typical)
+
+
+def learned(trace: Trace, cluster: Cluster) -> Scorer:
+    """Our own ranking, from the requests that came so far."""
+    counts = Counter(trace.forms[i] for i in trace.arrivals[: cluster.seen].tolist())
+    shapes = frequent(counts)
+    shares = cluster.empty.shares.sum(axis=1)
+    positions = [trace.forms.index(shape) for shape in shapes if shape.ask.count]
+    if not positions:
+        devices = int(shares.sum()) // DEVICE_SHARES
+        cpu, mem = int(cluster.empty.cpu_milli.sum()), int(cluster.empty.mem_bytes.sum())
+        typical = generic(cpu // devices, mem // devices)
+        allowed = np.ones((len(shares), len(typical.weight)), dtype=bool)
+    else:
+        allowed = cluster.suited[positions].T
+        typical = weighed(
+            [trace.forms[i].ask for i in positions],
+            [counts[trace.forms[i]] for i in positions],
+            (shares @ allowed / shares.sum()).tolist(),
+        )
+    return lambda ask, room, rows: least_worth_lost(ask, room, allowed[rows], typical)
+
+
+def fixed(scorer: Scorer) -> Maker:
+    """Rank by a rule that learns nothing."""
+    return lambda _trace, _cluster: scorer
+
+
+POLICIES: dict[str, Maker] = {
+    "best-fit": fixed(best_fit),
+    "fgd": published,
+    "ours": learned,
+    "concentrated": fixed(concentrated),
+    "dispersed": fixed(dispersed),
+}
+
+
+def replay(nodes: Nodes, trace: Trace, policy: str) -> Bool:
+    """Say of each arrival whether it was placed."""
+    make = POLICIES[policy]
+    cluster = Cluster(nodes, trace)
+    cluster.rank_by(make(trace, cluster))
+    placed = np.zeros(len(trace.arrivals), dtype=bool)
+    renew = RENEWED_FIRST
+    for position, form in enumerate(trace.arrivals.tolist()):
+        cluster.seen = position + 1
+        if make is learned and cluster.seen == renew:
+            cluster.rank_by(make(trace, cluster))
+            renew = math.ceil(renew * RENEWED_GROWTH)
+        placed[position] = cluster.put(form)
+    return placed
+
+
+def curve(nodes: Nodes, trace: Trace, placed: Bool) -> dict[int, float]:
+    """Return the allocated percent of all shares by percent asked for, as the published tables."""
+    total = int(nodes.room.shares.sum())
+    asked = np.array([form.ask.gpu_shares for form in trace.forms])[trace.arrivals]
+    demand = np.round(100 * np.cumsum(asked) / total).astype(int)
+    allocated = np.round(100 * np.cumsum(asked * placed) / total, 2)
+    return {int(at): round(float(allocated[demand == at].mean()), 2) for at in np.unique(demand)}
