@@ -46,9 +46,11 @@ docs: $(VENV)/.dev ## Write the reference pages that follow from the code
 	@$(BIN)/python docs/generate.py
 
 .PHONY: bench
-bench: $(RUNTIME) ## Measure throughput and latency
+bench: $(RUNTIME) ## Measure throughput, latency and, where its generator is, placement
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/latency.py
+	@if [ -e ../shared/bench/workload.py ]; then $(BIN)/python benchmarks/placement.py; \
+	else echo "placement is not measured: ../shared/bench is not there"; fi
 
 # `make lock UPGRADE=--upgrade` takes the newest versions; without it, pins change only where they must.
 UPGRADE ?=

@@ -95,6 +95,18 @@ def load_nodes(folder: Path = DATA) -> Nodes:
     return Nodes(tuple(row["sn"] for row in rows), room, tuple(row["model"] for row in rows))
 
 
+def load_published(folder: Path = DATA) -> dict[tuple[str, str, int], dict[int, float]]:
+    """Read the published curves: allocated percent by percent asked for, per list, policy, seed."""
+    names = {"05-BestFit": "best-fit", "06-FGD": "fgd"}
+    return {
+        (row["workload"], names[row["sc_policy"]], int(row["seed"])): {
+            int(at): float(cell) for at, cell in row.items() if at.isdigit() and cell
+        }
+        for row in read(folder / "published_alloc.csv.gz")
+        if row["sc_policy"] in names
+    }
+
+
 def load_trace(name: str, seed: int, nodes: Nodes, folder: Path = DATA) -> Trace:
     """Read one pod list and one order of arrival."""
     positions: dict[Form, int] = {}
@@ -160,13 +172,7 @@ class Cluster:
         node = int(self._keys[form].argmin())
         if self._keys[form, node] == np.inf:
             return False
-        ask, shares = self._forms[form].ask, self.room.shares[node]
-        self.room.cpu_milli[node] -= ask.cpu_milli
-        self.room.mem_bytes[node] -= ask.mem_bytes
-        if ask.share == DEVICE_SHARES:
-            shares[np.flatnonzero(shares == DEVICE_SHARES)[: ask.count]] = 0
-        elif ask.count:
-            shares[self._device[form, node]] -= ask.share
+        take(self._forms[form].ask, self.room, node, int(self._device[form, node]))
         self._changed.append(node)
         return True
 
@@ -177,19 +183,35 @@ class Cluster:
         else:
             rows = np.unique(np.array(self._changed[fresh:], dtype=int))
             rows = rows[self.suited[form, rows]]
-        ask = self._forms[form].ask
-        room = Room(self.room.cpu_milli[rows], self.room.mem_bytes[rows], self.room.shares[rows])
-        fits = (
-            (room.cpu_milli >= ask.cpu_milli)
-            & (room.mem_bytes >= ask.mem_bytes)
-            & ((room.shares >= max(ask.share, 1)).sum(axis=1) >= ask.count)
-        )
+        ask, room = self._forms[form].ask, of(self.room, rows)
+        fits = fitting(ask, room)
         self._keys[form, rows] = np.inf
-        if not fits.any():
-            return
-        rows = rows[fits]
-        room = Room(room.cpu_milli[fits], room.mem_bytes[fits], room.shares[fits])
-        self._keys[form, rows], self._device[form, rows] = self._scorer(ask, room, rows)
+        if fits.any():
+            rows, room = rows[fits], of(room, fits)
+            self._keys[form, rows], self._device[form, rows] = self._scorer(ask, room, rows)
+
+
+def of(room: Room, rows: Int | Bool) -> Room:
+    """Return what is free on some of the nodes."""
+    return Room(room.cpu_milli[rows], room.mem_bytes[rows], room.shares[rows])
+
+
+def fitting(ask: Ask, room: Room) -> Bool:
+    """Say which nodes have room."""
+    fits = (room.cpu_milli >= ask.cpu_milli) & (room.mem_bytes >= ask.mem_bytes)
+    return np.asarray(fits & ((room.shares >= max(ask.share, 1)).sum(axis=1) >= ask.count))
+
+
+def take(ask: Ask, room: Room, node: int, device: int) -> tuple[int, ...]:
+    """Take what is asked for from one node; return the devices: `device`, or the first all free."""
+    shares = room.shares[node]
+    room.cpu_milli[node] -= ask.cpu_milli
+    room.mem_bytes[node] -= ask.mem_bytes
+    devices = [device] if ask.count else []
+    if ask.share == DEVICE_SHARES:
+        devices = np.flatnonzero(shares == DEVICE_SHARES)[: ask.count].tolist()
+    shares[devices] -= ask.share
+    return tuple(devices)
 
 
 def tightest(ask: Ask, room: Room) -> Int:

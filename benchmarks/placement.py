@@ -66,6 +66,9 @@ CASES = {
         Shape(5000, 10_000, mix="multi"),
         half_of="fifo-5000",
     ),
+    "fragmentation": Case(
+        "1,000 agents, ranking fragmentation", Shape(1000, 10_000, rank="fragmentation")
+    ),
     "distinct": Case(
         "1,000 agents, 20,000 sessions, no two alike", Shape(1000, 20_000, distinct=True)
     ),

@@ -91,7 +91,8 @@ class Replay:
         self.starts: dict[int, int] = {}
         """When each job started, by its place in the log."""
         self.passes = 0
-        self._ends: list[tuple[int, int]] = []
+        self._ends: list[tuple[int, int, int]] = []
+        """When each will be over; at one moment, who started first ends first."""
         self._expected: list[tuple[int, int]] = []
         in_order = sorted(range(len(jobs)), key=lambda n: (jobs[n].estimate * shortest_first, n))
         self._numbers = {n: number for number, n in enumerate(in_order)}
@@ -104,7 +105,7 @@ class Replay:
         """At each moment all ends, then all submissions, then one pass; return the starts."""
         for now, submitted in self._moments():
             while self._ends and self._ends[0][0] == now:
-                self._end(heapq.heappop(self._ends)[1])
+                self._end(heapq.heappop(self._ends)[-1])
             for n in submitted:
                 self.submit(self._session(n))
             self._pass(now)
@@ -122,7 +123,7 @@ class Replay:
                 self.submit(self._session(n))
                 self._pass(now)
             while self._ends and self._ends[0][0] == now:
-                self._end(heapq.heappop(self._ends)[1])
+                self._end(heapq.heappop(self._ends)[-1])
                 self._pass(now)
         return self.starts
 
@@ -138,7 +139,7 @@ class Replay:
         """Yield each moment at which something happens, with the jobs submitted then."""
         jobs, n = self.jobs, 0
         while n < len(jobs) or self._ends:
-            now = min([end for end, _ in self._ends[:1]] + [job.submit for job in jobs[n : n + 1]])
+            now = min([end for end, *_ in self._ends[:1]] + [job.submit for job in jobs[n : n + 1]])
             first = n
             while n < len(jobs) and jobs[n].submit == now:
                 n += 1
@@ -174,7 +175,7 @@ class Replay:
             Hold(session_id, session_id, kernel.kernel_id, AgentId("a"), job.procs * CORE, 0, ())
         )
         self.starts[n] = now
-        heapq.heappush(self._ends, (now + job.run, n))
+        heapq.heappush(self._ends, (now + job.run, len(self.starts), n))
         heapq.heappush(self._expected, (now + job.estimate, n))
 
     def leave(self, session_id: SessionId) -> None:
@@ -227,6 +228,8 @@ POLICIES: Mapping[str, Callable[[Sequence[Job], int], Replay]] = {
     "sjf-easy": lambda jobs, procs: Replay(jobs, procs, Backfill.EASY, shortest_first=True),
     "conservative": lambda jobs, procs: Replay(jobs, procs, Backfill.CONSERVATIVE),
 }
+COMPARED = ("fcfs", "sjf", "easy", "easy-sjbf", "sjf-easy")
+"""Those of which the reference has metrics."""
 EVENT_ORDERS: Mapping[str, Callable[[Replay], dict[int, int]]] = {
     "pyss": Replay.pyss,
     "batch": Replay.batch,
@@ -271,7 +274,7 @@ REPORTED = ("mean_wait", "mean_bounded_slowdown", "utilisation")
 def swf_report(
     data: Path,
     logs: Iterable[str] = LOGS,
-    policies: Sequence[str] = tuple(POLICIES),
+    policies: Sequence[str] = COMPARED,
     orders: Sequence[str] = ("batch",),
 ) -> list[dict[str, Any]]:
     """Replay logs; return for each our metrics, those of the reference, and how many differ.
@@ -370,9 +373,7 @@ def main() -> None:
     parser.add_argument("--order", action="append", choices=list(EVENT_ORDERS), help="of events")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
-    rows = swf_report(
-        args.data, args.log or LOGS, args.policy or list(POLICIES), args.order or ["batch"]
-    )
+    rows = swf_report(args.data, args.log or LOGS, args.policy or COMPARED, args.order or ["batch"])
     windows = windows_report(args.data)
     if args.json:
         json.dump({"replays": rows, "windows": windows}, sys.stdout, indent=1)

@@ -10,9 +10,11 @@ from sqlalchemy import select
 from sokovan.domain.resources import Hold, over_held, used_by
 from sokovan.domain.sessions import SessionId, SessionWithKernels
 from sokovan.domain.statuses import FINAL, KERNEL_RANK, KernelStatus
+from sokovan.placement.engine import place
 from sokovan.scheduler.moves import HistoryLine
 from sokovan.store.changes import load_sessions
 from sokovan.store.engine import Transaction
+from sokovan.store.grounds import Grounds
 from sokovan.store.leases import read_live
 from sokovan.store.live import Live
 from sokovan.store.repository import SqlRepository
@@ -60,6 +62,7 @@ class CheckedRepository(SqlRepository):
 
         true, everything, lines = await self._database.read(job)
         self._check_shadow(true)
+        self._check_grounds(true)
         self._check_holds(true)
         self._check_sessions(everything)
         check_history(everything, lines)
@@ -72,6 +75,23 @@ class CheckedRepository(SqlRepository):
         for agent_id in self.live.agents:
             assert set(self.live.holds_on(agent_id)) == set(true.holds_on(agent_id))
         assert self.live.waits.keys() <= true.sessions.keys(), "a wait without its session"
+
+    def _check_grounds(self, true: Live) -> None:
+        """What placement works on equals what is built anew; see tests/property too."""
+        now = self._clock.now()
+        for group in self.groups.values():
+            kept = self.snapshot(group.name)
+            anew = Grounds(true.sessions, self.live._as_placement_sees).of(
+                group,
+                self.live.agents_of,
+                lambda: (hold for agent_id in true.agents for hold in true.holds_on(agent_id)),
+            )
+            expected = anew.at(now, group, kept.waiting_for_old)
+            expected.promises, expected.usual = kept.promises, kept.usual
+            kept.memory.clear()  # as in every full cycle: times may have moved a reservation
+            found, wanted = place(kept), place(expected)
+            assert dict(found.placed) == dict(wanted.placed), "a kept snapshot gives another plan"
+            assert dict(found.waits) == dict(wanted.waits), "a kept snapshot gives other reasons"
 
     def _check_holds(self, true: Live) -> None:
         held: list[Hold] = [hold for agent_id in true.agents for hold in true.holds_on(agent_id)]

@@ -17,34 +17,26 @@ The departures for speed, none of which changes a plan:
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
-from math import inf
 
 from sokovan.domain.cluster import Backfill
 from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import Assignment, SessionId, SessionWithKernels
 from sokovan.placement.admit import admission
-from sokovan.placement.backfill import (
-    TRIED_MAX,
-    Easy,
-    Slot,
-    has_room_for,
-    slot_of,
-)
 from sokovan.placement.binding import binding, never_fits
-from sokovan.placement.conservative import RESERVATIONS_MAX, Conservative
+from sokovan.placement.bookings import Bookings
 from sokovan.placement.fit import Placer, Places, assignment_of
-from sokovan.placement.machines import Room
 from sokovan.placement.needs import Demand
 from sokovan.placement.order import ORDERS, Line, Shares
-from sokovan.placement.promises import Promise, Reservation
+from sokovan.placement.promises import Reservation
 from sokovan.placement.queue import Entry, Lane
 from sokovan.placement.rank import RANKINGS
-from sokovan.placement.releases import Release, Releases, held_until, release_of, walltime_of
+from sokovan.placement.releases import held_until, walltime_of
 from sokovan.placement.snapshot import Snapshot
+from sokovan.placement.whereabouts import Whereabouts
 
 
 class Verdict(Enum):
@@ -81,7 +73,7 @@ def run(snapshot: Snapshot) -> "Pass":
         return kept[1]
     done = Pass(snapshot, lasting=True)
     done.run()
-    snapshot.promises = done.promises
+    snapshot.promises = done.bookings.promises
     if done.plan.placed:
         # What was taken may yet be refused by the store: those rows are to be looked at again.
         snapshot.machines.grow(set(done.room.touched))
@@ -134,20 +126,9 @@ class Pass:
         )
         self.placed: dict[SessionId, Assignment] = {}
         self.verdicts: dict[Demand, Verdict] = {}
-        self.blocked: list[SessionWithKernels] = []
-        """Those that found no room, in order, as far as they may get a reservation."""
-        self.reservations: dict[SessionId, Reservation] = {}
-        self.promises: dict[SessionId, Promise] = {}
-        """The same for later passes to keep, with those for whom nothing can be reserved."""
-        self.stale_at = inf
-        """When something should have ended that this pass counts on: time for another look."""
-        self._kept: dict[SessionId, Slot] = {}
-        """Earlier promises that `_profile` has, until their sessions have their turn."""
-        self._reserved = 0
-        """How many of `blocked` have been seen to."""
-        self._profile: Easy | Conservative | None = None
-        self._held: Releases | None = like._held if like else None  # noqa: SLF001
-        """What should be released of what was held before this pass."""
+        self.bookings: Bookings = Bookings(
+            snapshot, self.placer, self._held, self._taken, like.bookings if like else None
+        )
         self._too_long: dict[Demand, float] = {}
         """From this walltime on, sessions of the demand were found to delay a reservation."""
         self.shares = Shares({"cpu": 0, "mem": 0, "gpu": 0})
@@ -161,8 +142,7 @@ class Pass:
         if order.by_owner:
             self._count_shares(shares)
         never: list[Lane] = []
-        if self.group.backfill is Backfill.CONSERVATIVE and self.snapshot.promises:
-            self._keep_promises()
+        self.bookings.keep(self._able_in_order())
         for line in order.walk([*self._lines(never), *self._last_lines()], shares):
             assert line.head is not None
             session = line.head[3]
@@ -228,6 +208,33 @@ class Pass:
         session = self.snapshot.running.get(SessionId(hold.session_id))
         return held_until(hold, session, self.group, now)
 
+    def _held(self) -> Iterator[tuple[Hold, float]]:
+        return ((hold, self.until(hold)) for hold in self.machines.holds.values())
+
+    def _taken(self) -> Iterator[tuple[Hold, float]]:
+        return ((hold, self.until(hold)) for hold in self.new_holds())
+
+    def _able_in_order(self) -> Iterator[tuple[SessionWithKernels, Demand]]:
+        """Yield those that could be placed if there were room, in order."""
+        for *_, session_id, session in self.in_order():
+            if session is self._until:
+                return
+            lane = self.snapshot.queue.lane_of(session_id)
+            assert lane is not None
+            waits = session_id in self.snapshot.waiting_for_old
+            if not waits and self.never(lane.demand) is None:
+                yield session, lane.demand
+
+    @property
+    def stale_at(self) -> float:
+        """When something should have ended that the plan counts on: time for another look."""
+        return self.bookings.stale_at
+
+    @property
+    def reservations(self) -> Mapping[SessionId, Reservation]:
+        """What is reserved for whom; for all that have a reservation after `reserve_all`."""
+        return self.bookings.reservations
+
     @property
     def reserves(self) -> bool:
         """Whether sessions that find no room may have a reservation in this group."""
@@ -235,15 +242,7 @@ class Pass:
 
     def reserve_all(self) -> None:
         """Work out the reservations that nobody needed to know of so far, for people to see."""
-        self._reserve()
-
-    def reserve_next(
-        self, session: SessionWithKernels, not_before: float = 0.0
-    ) -> Reservation | None:
-        """Reserve for one more session, behind all that have a reservation, to see when it is."""
-        self.reserve_all()
-        demand = self.snapshot.queue.demand_of(session)
-        return self._take_over(session, self._reserve_next(session, demand, not_before))
+        self.bookings.reserve()
 
     # --- one session ------------------------------------------------------------------------------
 
@@ -251,75 +250,26 @@ class Pass:
         """Place one session, if it has room and delays no reservation."""
         if self.group.backfill in _PLAIN:
             return self.placer.place(demand)
-        if self.blocked:
-            if not self._has_some_room(demand):
-                return None
-            self._reserve()
-        profile = self._profile
-        if profile is None:
-            places = self.placer.place(demand)
-            return places or self._as_promised(session, demand, self.placer)
-        ends_at = self.snapshot.now + walltime_of(session, self.group)
-        own = self._put_back(session)
-        placer = profile.limited(ends_at)
-        places = placer.place(demand) or self._as_promised(session, demand, placer)
-        if places is not None:
-            profile.started(demand, places, ends_at)
-            for of_session in (self.reservations, self.promises):
-                of_session.pop(session.session_id, None)
-        elif own is not None and isinstance(profile, Conservative):
-            profile.take_out(own)
-            self._kept[session.session_id] = own
-        return places
+        if self.bookings.blocked and not self._has_some_room(demand):
+            return None
+        return self.bookings.place(session, demand)
 
     def would_start(self, session: SessionWithKernels) -> Places | None:
         """Say where a session would go, were it the next one; nothing is taken."""
         demand = self.snapshot.queue.demand_of(session)
         if demand.problem is not None or self._is_refused_already(demand):
             return None
-        if self.reserves and self.blocked:
-            if not self._has_some_room(demand):
-                return None
-            self._reserve()
         placer = self.placer
-        if self._profile is not None:
-            placer = self._profile.limited(self.snapshot.now + walltime_of(session, self.group))
+        if self.reserves:
+            if self.bookings.blocked and not self._has_some_room(demand):
+                return None
+            placer = self.bookings.placer_for(session)
         places = _tried(placer, demand)
         return None if places is None or self.never(demand) is not None else places
 
-    def _put_back(self, session: SessionWithKernels) -> Slot | None:
-        """Let a session have what is kept for it, and return that."""
-        own = self._kept.pop(session.session_id, None)
-        if own is not None and isinstance(self._profile, Conservative):
-            self._profile.put_back(own)
-        return own
-
-    def _as_promised(
-        self, session: SessionWithKernels, demand: Demand, placer: Placer
-    ) -> Places | None:
-        """Take the places reserved for now, where looking anew has not found room for all kernels.
-
-        Each kernel goes where it is best for itself, which may leave no room for another one.
-        """
-        slot = self._due(session, demand)
-        if slot is None or not has_room_for(slot, placer.room, self.machines.kernels_max):
-            return None
-        for need, place in zip(demand.needs, slot.places, strict=True):
-            placer.room.take(place.row, need.cpu, need.mem, place.devices)
-        return slot.places
-
-    def _due(self, session: SessionWithKernels, demand: Demand) -> Slot | None:
-        """Return what was reserved for a session from now on."""
-        promise = self.snapshot.promises.get(session.session_id)
-        if promise is None:
-            return None
-        now, walltime_s = self.snapshot.now, walltime_of(session, self.group)
-        slot = slot_of(promise, demand, self.machines, now, walltime_s)
-        return slot if slot is not None and slot.starts_at == now else None
-
     def _try(self, line: Line, session: SessionWithKernels) -> Places | None:
         demand = line.demand
-        if not (self.snapshot.promises and self._due(session, demand)):
+        if not (self.snapshot.promises and self.bookings.is_due(session, demand)):
             if self._is_refused_already(demand):
                 return None
             too_long_s = self._too_long.get(demand) if self._too_long else None
@@ -360,17 +310,12 @@ class Pass:
         """Say whether the pass ends here; else go on in the lane, or be done with it."""
         policy, demand = self.group.backfill, line.demand
         room_is_reserved = self.verdicts.get(demand) is Verdict.RESERVED
+        may_have_reservation = self.bookings.block(session)
         if policy is Backfill.STRICT:
-            self.blocked.append(session)
             return True
-        if policy is Backfill.CONSERVATIVE and len(self.blocked) < RESERVATIONS_MAX:
-            self.blocked.append(session)
+        if may_have_reservation and policy is Backfill.CONSERVATIVE:
             line.next()
-        elif policy is Backfill.EASY and not self.reservations and len(self.blocked) < TRIED_MAX:
-            self.blocked.append(session)
-            promise = self.snapshot.promises.get(session.session_id)
-            if promise is not None:
-                self.promises[session.session_id] = promise
+        elif may_have_reservation:
             line.close()
         elif room_is_reserved:
             line.next()
@@ -419,112 +364,6 @@ class Pass:
         last = self.group.last_agent_id
         return bisect_right(self.machines.agents, last or "", key=lambda a: a.agent_id) - 1
 
-    # --- reservations -----------------------------------------------------------------------------
-
-    def _reserve(self) -> None:
-        """Reserve for those blocked since the last time; under `easy`, for the first possible."""
-        easy = self.group.backfill is Backfill.EASY
-        while self._reserved < len(self.blocked) and not (easy and self.reservations):
-            session = self.blocked[self._reserved]
-            self._reserved += 1
-            demand = self._demand_of(session)
-            slot = (
-                self._reserve_first(session, demand)
-                if easy
-                else self._reserve_next(session, demand)
-            )
-            reservation = self._take_over(session, slot)
-            self.promises[session.session_id] = Promise(demand, reservation)
-
-    def _take_over(self, session: SessionWithKernels, slot: Slot | None) -> Reservation | None:
-        if slot is None:
-            return None
-        walltime_s = walltime_of(session, self.group)
-        made = self.reservations[session.session_id] = Reservation(
-            session.session_id,
-            slot.starts_at,
-            slot.starts_at + walltime_s,
-            assignment_of(session, slot.places, self.machines),
-        )
-        return made
-
-    def _reserve_first(self, session: SessionWithKernels, demand: Demand) -> Slot | None:
-        now, walltime_s = self.snapshot.now, walltime_of(session, self.group)
-        promise = self.snapshot.promises.get(session.session_id)
-        kept = slot_of(promise, demand, self.machines, now, walltime_s)
-        profile = Easy(now, self.placer, self._releases(), self._placer_of)
-        slot = profile.reserve(demand, walltime_s, kept)
-        if slot is not None:
-            self._profile = profile
-        return slot
-
-    def _reserve_next(
-        self, session: SessionWithKernels, demand: Demand, not_before: float = 0.0
-    ) -> Slot | None:
-        if not isinstance(self._profile, Conservative):
-            self._profile = self._conservative()
-        own = self._put_back(session)
-        return self._profile.reserve(demand, walltime_of(session, self.group), own, not_before)
-
-    def _keep_promises(self) -> None:
-        """Reserve what was promised, in order, up to the first session that had no turn yet.
-
-        It may need what those behind it have, so they are planned anew. The same holds for the
-        first that cannot have what it was promised.
-        """
-        snapshot, now = self.snapshot, self.snapshot.now
-        made = [p.reservation for p in snapshot.promises.values() if p.reservation is not None]
-        profile = self._conservative(moment for r in made for moment in (r.starts_at, r.ends_at))
-        for *_, session_id, session in self.in_order():
-            if session is self._until:
-                break
-            demand = self._demand_of(session)
-            if self.never(demand) is not None or session_id in snapshot.waiting_for_old:
-                continue
-            promise = snapshot.promises.get(session_id)
-            if promise is None:
-                break
-            if promise.reservation is not None:
-                walltime_s = walltime_of(session, self.group)
-                slot = slot_of(promise, demand, self.machines, now, walltime_s)
-                if slot is None or not profile.take_out(slot):
-                    break
-                self._kept[session_id] = slot
-                self.reservations[session_id] = replace(
-                    promise.reservation, starts_at=slot.starts_at, ends_at=slot.ends_at
-                )
-            self.promises[session_id] = promise
-        if self._kept:
-            self._profile = profile
-
-    def _conservative(self, kept: Iterable[float] = ()) -> Conservative:
-        now = self.snapshot.now
-        return Conservative(now, self.placer, self._releases(), self._placer_of, kept)
-
-    def _demand_of(self, session: SessionWithKernels) -> Demand:
-        lane = self.snapshot.queue.lane_of(session.session_id)
-        assert lane is not None
-        return lane.demand
-
-    def _releases(self) -> Releases:
-        if self._held is None:
-            held = self._released_by(self.machines.holds.values())
-            self._held = Releases(held, self.machines)
-        found = self._held.plus(self._released_by(self.new_holds()))
-        self.stale_at = found.next_after(self.snapshot.now)
-        return found
-
-    def _released_by(self, holds: Iterable[Hold]) -> Iterator[Release]:
-        for hold in holds:
-            release = release_of(hold, self.machines, self.until(hold))
-            if release is not None:
-                yield release
-
-    def _placer_of(self, room: Room) -> Placer:
-        return Placer(
-            self.machines, room, self._ranking, self.placer.cursor, self.placer.rows_of_sessions
-        )
-
 
 def _tried(placer: Placer, demand: Demand) -> Places | None:
     """Place a demand and take nothing."""
@@ -538,44 +377,6 @@ def _tried(placer: Placer, demand: Demand) -> Places | None:
 
 _PLAIN = (Backfill.NONE, Backfill.STRICT)
 """Without reservations."""
-
-
-class Whereabouts(Mapping[str, "set[int]"]):
-    """The rows on which kernels of sessions are, by the sessions' names and ids."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._new: list[tuple[SessionWithKernels, Places]] = []
-        self._rows: dict[str, set[int]] | None = None
-
-    def __getitem__(self, name: str) -> "set[int]":
-        return self._known()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._known())
-
-    def __len__(self) -> int:
-        return len(self._known())
-
-    def _known(self) -> dict[str, "set[int]"]:
-        if self._rows is None:
-            self._rows = {}
-            machines = self._snapshot.machines
-            for hold in machines.holds.values():
-                session = self._snapshot.running.get(SessionId(hold.session_id))
-                for row in machines.rows_of([hold.agent_id]):
-                    self._rows.setdefault(hold.session_id, set()).add(row)
-                    if session is not None and session.name:
-                        self._rows.setdefault(session.name, set()).add(row)
-        while self._new:
-            session, places = self._new.pop()
-            for name in {session.session_id, session.name} - {""}:
-                self._rows.setdefault(name, set()).update(taken.row for taken in places)
-        return self._rows
-
-    def put(self, session: SessionWithKernels, places: Places) -> None:
-        """Take over where a session was just placed."""
-        self._new.append((session, places))
 
 
 @dataclass(slots=True, eq=False)
@@ -614,7 +415,7 @@ class Waits(Mapping[SessionId, Wait]):
             return wait
         if verdict is Verdict.NO_ROOM or (verdict is Verdict.RESERVED and not done.fits(demand)):
             return binding(demand, done.placer, done.machines)
-        first = done.blocked[0]
+        first = done.bookings.blocked[0]
         if verdict is Verdict.BEHIND:
             return Wait(
                 WaitReason.BEHIND_ANOTHER, {"session_id": first.session_id, "name": first.name}

@@ -7,7 +7,6 @@ from sokovan.domain.cluster import Backfill
 from sokovan.domain.quantities import format_duration
 from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.sessions import Assignment, SessionId, SessionWithKernels
-from sokovan.placement.backfill import TRIED_MAX
 from sokovan.placement.conservative import RESERVATIONS_MAX
 from sokovan.placement.engine import Pass, run
 from sokovan.placement.looks import label
@@ -47,8 +46,8 @@ def eta(snapshot: Snapshot, session_id: SessionId, done: Pass | None = None) -> 
         return unknown(f"it {sentence(wait, now=now)}")
     kept = _reserved(done, session_id)
     if kept is not None:
-        when = format_duration(max(0.0, kept.starts_at - now))
-        said = f"is to start in {when}: what it needs is reserved for it then, and may be earlier"
+        when = _when(kept.starts_at, now)
+        said = f"is to start {when}: what it needs is reserved for it then, and may be earlier"
         return told(kept, done) | {"reserved": True, "not_before": None, "sentence": said}
     return _estimate(snapshot, session, done)
 
@@ -109,7 +108,11 @@ def _reserved(done: Pass, session_id: SessionId) -> Reservation | None:
 
 def _is_tried(done: Pass, session_id: SessionId) -> bool:
     """Whether a reservation is sought for a session, should nobody ahead of it find one."""
-    tried = done.blocked[:TRIED_MAX] if done.group.backfill is Backfill.EASY else done.blocked
+    tried = (
+        done.bookings.blocked[:TRIED_MAX]
+        if done.group.backfill is Backfill.EASY
+        else done.bookings.blocked
+    )
     return any(session.session_id == session_id for session in tried)
 
 
@@ -145,17 +148,25 @@ def _estimate(snapshot: Snapshot, session: SessionWithKernels, done: Pass) -> di
     plan.run()
     plan.reserve_all()
     not_before = snapshot.now
+    demand_of, reserve_next = snapshot.queue.demand_of, plan.bookings.reserve_next
     for other in ahead if strict else ():  # nobody overtakes: each starts after the one before it
-        found = plan.reservations.get(other.session_id) or plan.reserve_next(other, not_before)
+        found = plan.reservations.get(other.session_id)
+        found = found or reserve_next(other, demand_of(other), not_before)
         if found is None:
             return unknown(f"{other.session_id}, which is ahead of it, may never start")
         not_before = found.starts_at
-    kept = plan.reserve_next(session, not_before)
+    kept = reserve_next(session, demand_of(session), not_before)
     if kept is None:
         return unknown("what it waits for is released by no session that runs")
-    when = format_duration(max(0.0, kept.starts_at - snapshot.now))
-    said = f"in about {when}, {IF}: an estimate, nothing is reserved for it"
+    about = _when(kept.starts_at, snapshot.now).replace("in ", "in about ")
+    said = f"{about}, {IF}: an estimate, nothing is reserved for it"
     return told(kept, plan) | {"reserved": False, "not_before": None, "sentence": said}
+
+
+def _when(starts_at: float, now: float) -> str:
+    if starts_at <= now:  # who is late may end at any moment
+        return "at any moment"
+    return f"in {format_duration(starts_at - now)}"
 
 
 def _ahead(done: Pass, session: SessionWithKernels) -> list[SessionWithKernels]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sokovan.domain.quantities import DEVICE_SHARES
 
+EXPONENT_MAX = 500.0
 Int = NDArray[np.int64]
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -141,7 +142,7 @@ def published_fgd(
         ask: What is asked for.
         room: What is free on agents that have room for `ask`.
         allowed: Per agent and typical shape, whether the agent's devices are of an allowed model.
-        typical: The requests to keep room for; the weights sum up to 1.
+        typical: The requests to keep room for; their weights matter as parts of the sum.
         usable: Per agent and device, whether the request may take it; `None` allows all.
 
     Returns:
@@ -154,7 +155,9 @@ def published_fgd(
     found = places(ask, room, usable)
     before = spoiled(room, allowed, typical)[found.agent]
     after = spoiled(found.after, allowed[found.agent], typical)
-    score = 100 / (1 + np.exp((after - before) / DEVICE_SHARES))
+    scale = round(typical.weight.sum())  # 1, or what whole numbers as weights sum up to
+    change = np.clip((after - before) / (DEVICE_SHARES * scale), -EXPONENT_MAX, EXPONENT_MAX)
+    score = 100 / (1 + np.exp(change))
     return _best(found, -score.astype(np.int64))
 
 
@@ -186,11 +189,13 @@ def worth(room: Room, allowed: Bool, typical: Typical) -> Int:
         large.sum(axis=1)[:, level] // typical.count,
         copies.sum(axis=1)[:, level],
     )
-    cpu, mem = np.maximum(room.cpu_milli, 0)[:, None], np.maximum(room.mem_bytes, 0)[:, None]
+    cpu, mem = room.cpu_milli[:, None], room.mem_bytes[:, None]
     hosts = (fitting > 0) & (cpu >= typical.cpu_milli) & (mem >= typical.mem_bytes)
     size = typical.count * typical.share
-    hosted = np.minimum(fitting * size, cpu * size // np.maximum(typical.cpu_milli, 1))
-    hosted = np.minimum(hosted, mem * size // np.maximum(typical.mem_bytes, 1))
+    hosted = fitting * size
+    for free, needed in ((cpu, typical.cpu_milli), (mem, typical.mem_bytes)):
+        pro_rata = np.maximum(free, 0) * size // np.maximum(needed, 1)
+        hosted = np.where(needed > 0, np.minimum(hosted, pro_rata), hosted)
     value = np.where(allowed, np.where(hosts, useful, 0) + hosted, 0)
     # Whole numbers below 2**53: the sum is exact in whatever order it is taken.
     return np.asarray((value.astype(np.float64) @ typical.weight).astype(np.int64))

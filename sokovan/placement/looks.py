@@ -160,7 +160,7 @@ def _amounts(need: Need, machines: Machines, room: Room) -> dict[str, Amounts]:
         found |= _device_amounts(need, machines, room)
     if machines.kernels_max is not None:
         most = all_rows(machines.kernels_max)
-        found["kernels"] = Amounts(all_rows(1), most - room.kernels, most)
+        found["kernels"] = Amounts(all_rows(1), np.maximum(most - room.kernels, 0), most)
     return found
 
 

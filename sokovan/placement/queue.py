@@ -37,6 +37,7 @@ class Queue(Mapping[SessionId, SessionWithKernels]):
     Attributes:
         version: Raised by whatever may change what the next pass does.
         news: Those that were put, or whose time came, since somebody took them off here.
+        limited: Those with limits of their own.
     """
 
     def __init__(self, group: ScalingGroup) -> None:
@@ -50,6 +51,7 @@ class Queue(Mapping[SessionId, SessionWithKernels]):
         self._times: list[tuple[float, SessionId]] = []
         self._until: dict[SessionId, float] = {}
         self.news: set[SessionId] = set()
+        self.limited: set[SessionId] = set()
         self.version = 1
 
     def __getitem__(self, session_id: SessionId) -> SessionWithKernels:
@@ -71,6 +73,8 @@ class Queue(Mapping[SessionId, SessionWithKernels]):
         self.drop(session_id)
         self._sessions[session_id] = session
         self.news.add(session_id)
+        if session.limits:
+            self.limited.add(session_id)
         self.version += 1
         if until:
             self._until[session_id] = until
@@ -88,6 +92,7 @@ class Queue(Mapping[SessionId, SessionWithKernels]):
             return
         self.version += 1
         self.news.discard(session_id)
+        self.limited.discard(session_id)
         self.aside.pop(session_id, None)
         self._until.pop(session_id, None)
         found = self._in_lane.pop(session_id, None)

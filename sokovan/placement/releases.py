@@ -2,8 +2,8 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,8 +36,7 @@ def held_until(
     return expected_end(session, group, now)
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """Amounts of a row that should be free again at a moment."""
 
     at: float
@@ -66,25 +65,30 @@ class Releases:
     """
 
     def __init__(self, releases: Iterable[Release], machines: Machines) -> None:
+        given = self._given = list(releases)
         self._machines = machines
-        ordered = self._ordered = sorted(releases, key=lambda release: (release.at, release.row))
-        self._times = [release.at for release in ordered]
-        self.moments = sorted(set(self._times))
-        self._rows = np.array([release.row for release in ordered], np.intp)
-        self._cpu = np.array([release.cpu for release in ordered], np.int64)
-        self._mem = np.array([release.mem for release in ordered], np.int64)
+        at, rows, cpu, mem, devices = zip(*given, strict=True) if given else ((),) * 5
+        times = np.array(at, np.float64)
+        order = np.argsort(times, kind="stable")
+        self._times = times[order]
+        self.moments: list[float] = np.unique(times).tolist()
+        self._rows = np.array(rows, np.intp)[order]
+        self._cpu = np.array(cpu, np.int64)[order]
+        self._mem = np.array(mem, np.int64)[order]
         parts = [
-            (n, release.row, position, part)
-            for n, release in enumerate(ordered)
-            for position, part in release.devices
+            (n, rows[n], position, part)
+            for n in order.tolist()
+            if devices[n]
+            for position, part in devices[n]
         ]
         self._parts = np.array(parts, np.int64).reshape(-1, 4)
+        self._parts_at = times[self._parts[:, 0]]
         self._overdrawn = machines.overdrawn()
 
     def plus(self, releases: Iterable[Release]) -> "Releases":
         """Return these and some more."""
         more = list(releases)
-        return Releases([*self._ordered, *more], self._machines) if more else self
+        return Releases([*self._given, *more], self._machines) if more else self
 
     def next_after(self, now: float) -> float:
         """Return the first moment after `now` at which something should be released."""
@@ -93,7 +97,7 @@ class Releases:
 
     def until(self, at: float, room: Room) -> Room:
         """Return `room`, which is free now, with all that should be released by then."""
-        count = bisect_right(self._times, at)
+        count = np.searchsorted(self._times, at, side="right")
         rows = self._rows[:count]
         cpu, mem, shares = room.cpu.copy(), room.mem.copy(), room.shares.copy()
         kernels = room.kernels.copy()
@@ -101,7 +105,7 @@ class Releases:
         np.add.at(mem, rows, self._mem[:count])
         np.add.at(kernels, rows, -1)
         if len(self._parts):
-            parts = self._parts[: np.searchsorted(self._parts[:, 0], count)]
+            parts = self._parts[: np.searchsorted(self._parts_at, at, side="right")]
             np.add.at(shares, (parts[:, 1], parts[:, 2]), parts[:, 3])
         for amounts, too_much in zip((cpu, mem, shares), self._overdrawn, strict=False):
             rows_short = too_much > 0

@@ -265,7 +265,7 @@ def _fewer_kernels(turn: Turn, session: SessionWithKernels) -> Iterator[Change]:
 def _priority(turn: Turn, session: SessionWithKernels) -> Iterator[Change]:
     """It helps where somebody ahead takes the room, has it reserved, or ends the pass."""
     done, asked = turn.done, session.priority
-    if done.turn_came and not (done.placed or done.blocked):
+    if done.turn_came and not (done.placed or done.bookings.blocked):
         return
     best = smallest(
         asked + 1,

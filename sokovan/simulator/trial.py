@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from sokovan.domain.cluster import AgentRanking, ScalingGroup
+from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.sessions import Limit
+from sokovan.placement.rank import RANKINGS
 from sokovan.simulator.fate import chance
 from sokovan.simulator.faults import ROUGH, Faults
 from sokovan.simulator.judge import InvariantViolatedError
@@ -229,7 +230,7 @@ def _groups(rng: random.Random, agents: int) -> tuple[ScalingGroup, ...]:
     return tuple(
         ScalingGroup(
             name,
-            ranking=rng.choice(tuple(AgentRanking)),
+            ranking=rng.choice(tuple(RANKINGS)),
             limits=rng.choice([{}, IMPATIENT]),
             pending_timeout_s=rng.choice([None, None, 3000.0]),
             requeues_max=rng.choice([1, 5]),

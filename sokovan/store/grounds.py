@@ -91,16 +91,22 @@ class Grounds:
         self,
         group: ScalingGroup,
         agents_of: Callable[[str], Iterable[Agent]],
-        holds_on: Callable[[AgentId], Iterable[Hold]],
+        holds: Callable[[], Iterable[Hold]],
     ) -> Ground:
-        """Return the ground of a group, built from all that is known if there is none yet."""
+        """Return the ground of a group, built from all that is known if there is none yet.
+
+        Args:
+            group: Its policy.
+            agents_of: Those of a group.
+            holds: All there are: an agent may come from another group.
+        """
         ground = self._of.get(group.name)
         if ground is None:
             ground = self._of[group.name] = Ground(group, self._sessions)
             for agent in agents_of(group.name):
                 ground.put_agent(self._seen_as(agent))
-                for hold in holds_on(agent.agent_id):
-                    ground.put_hold(hold)
+            for hold in holds():
+                ground.put_hold(hold)
             for session in self._sessions.values():
                 if session.scaling_group == group.name:
                     ground.put_session(session)
@@ -115,11 +121,6 @@ class Grounds:
         """Forget a session."""
         if (ground := self._of.get(session.scaling_group)) is not None:
             ground.snapshot.queue.drop(session.session_id)
-
-    def forget_news(self, session: SessionWithKernels) -> None:
-        """Note that what is new about a session has been looked at."""
-        if (ground := self._of.get(session.scaling_group)) is not None:
-            ground.snapshot.queue.news.discard(session.session_id)
 
     def put_agent(self, agent: Agent) -> None:
         """Take over an agent as it is now; it may have come from another group."""

@@ -86,7 +86,6 @@ class Live:
             if before is None or before.code != wait.code:
                 self.waits[session_id] = NotedWait(wait.code.value, now)
             self.facts[session_id] = wait
-            self._grounds.forget_news(session)
 
     def forget_wait(self, session_id: SessionId) -> None:
         """Forget why a session waited."""
@@ -155,13 +154,16 @@ class Live:
 
     def snapshot(self, group: ScalingGroup, now: float) -> Snapshot:
         """Return what placement works on; the same object every time, brought up to date."""
-        ground = self._grounds.of(group, self.agents_of, self.holds_on)
+        ground = self._grounds.of(group, self.agents_of, self._all_holds)
         old = frozenset(
             SessionId(hold.session_id)
             for hold in self.leftovers()
             if self._may_still_run(AgentId(hold.agent_id))
         )
         return ground.at(now, group, old)
+
+    def _all_holds(self) -> Iterator[Hold]:
+        return (hold for held in self._holds.values() for hold in held.values())
 
     def _may_still_run(self, agent_id: AgentId) -> bool:
         agent = self.agents.get(agent_id)

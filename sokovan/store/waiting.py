@@ -30,6 +30,8 @@ class Waiting:
     ) -> list[SessionWithKernels]:
         """Return those that came in, changed or can be placed; at times, all with a new reason.
 
+        Those with a limit on how long they may wait are always among them: the clock ends that.
+
         Args:
             snapshot: What a pass works on.
             noted: Why each waited so far.
@@ -37,9 +39,12 @@ class Waiting:
         """
         plan = place(snapshot)
         queue = snapshot.queue
-        ids = dict.fromkeys((*plan.placed, *sorted(queue.news)))
+        ids = dict.fromkeys((*plan.placed, *sorted(queue.news | queue.limited)))
+        if SCHEDULE_SESSIONS.name in snapshot.group.limits:
+            ids |= dict.fromkeys(queue)
+        queue.news.clear()
         if snapshot.now >= self.again_at:
-            snapshot.memory.clear()  # time alone may have moved a reservation
+            snapshot.memory.pop("pass", None)  # time alone may have moved a reservation
             plan = place(snapshot)
             found = list(_due(snapshot, plan, noted))
             ids |= dict.fromkeys((*plan.placed, *found[:NOTED_MAX]))
@@ -51,9 +56,8 @@ class Waiting:
 def _due(
     snapshot: Snapshot, plan: Plan, noted: Mapping[SessionId, NotedWait]
 ) -> Iterator[SessionId]:
-    """Yield those whose reason has changed or is not in their history, and those with limits."""
+    """Yield those whose reason has changed or is not in their history."""
     yield from plan.never_fits
-    limited = SCHEDULE_SESSIONS.name in snapshot.group.limits
     for lane in snapshot.queue.lanes():
         code = None
         for *_, session_id, session in lane.entries:
@@ -63,10 +67,10 @@ def _due(
                 own = plan.waits[session_id].code
             else:
                 own = code = code or plan.waits[session_id].code
-            if limited or session.limits or _is_new(session, own, noted.get(session_id)):
+            if _is_new(session, own, noted.get(session_id)):
                 yield session_id
     for session_id, session in snapshot.queue.aside.items():
-        if limited or _is_new(session, plan.waits[session_id].code, noted.get(session_id)):
+        if _is_new(session, plan.waits[session_id].code, noted.get(session_id)):
             yield session_id
 
 

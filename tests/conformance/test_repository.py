@@ -17,6 +17,7 @@ from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.resources import Request
 from sokovan.domain.sessions import AgentId, Attempts, KernelAssignment, Limit, SessionId
 from sokovan.domain.statuses import KernelStatus, SessionResult, SessionStatus
+from sokovan.placement.engine import place
 from sokovan.scheduler import stages
 from sokovan.scheduler.messages import KernelReport, ReportState
 from sokovan.scheduler.moves import Applied, Outcome, Verdict
@@ -41,6 +42,7 @@ from tests.build import (
     asked,
     brought_to,
     placed,
+    said,
     submitted,
 )
 
@@ -326,13 +328,13 @@ async def test_an_agent_that_is_heard_of_before_it_is_written_lost_is_not_lost(
 async def test_a_session_is_not_placed_again_while_its_old_kernels_may_run(repository):
     (session_id,) = await brought_to(repository, S.SCHEDULED)
     await sent_back(repository, session_id)
-    assert (await repository.get_scheduling_data("default")).waiting_for_old == {session_id}
+    assert repository.snapshot("default").waiting_for_old == {session_id}
 
     await repository.set_agent_status(A1, AgentStatus.LOST)
-    assert (await repository.get_scheduling_data("default")).waiting_for_old == {session_id}
+    assert repository.snapshot("default").waiting_for_old == {session_id}
 
     await repository.set_agent_status(A1, AgentStatus.GONE)
-    assert (await repository.get_scheduling_data("default")).waiting_for_old == frozenset()
+    assert repository.snapshot("default").waiting_for_old == frozenset()
 
 
 async def test_a_tenth_and_two_tenths_exactly_fill_three_tenths(repository):
@@ -553,9 +555,9 @@ async def test_a_kernel_stopped_by_an_agent_that_was_cut_off_leaves_nothing_behi
 
     assert held_on(repository, A1) == []
     assert (session_id in repository.live.sessions) == requeue
-    data = await repository.get_scheduling_data("default")
-    assert [session.session_id for session in data.pending] == [session_id] * requeue
-    assert data.waiting_for_old == frozenset()
+    snapshot = repository.snapshot("default")
+    assert list(snapshot.queue) == [session_id] * requeue
+    assert snapshot.waiting_for_old == frozenset()
 
 
 async def test_what_cannot_be_killed_is_reported_with_its_pids(repository):
@@ -824,15 +826,19 @@ async def test_scheduling_data_is_all_that_decides_a_pass(repository, store):
         ]
     )
 
-    data = await repository.get_scheduling_data("default")
+    snapshot = (await repository.get_scheduling_data("default")).snapshot
 
-    assert [agent.agent_id for agent in data.agents] == [A1]
-    assert [hold.session_id for hold in data.holds] == [held]
-    assert [session.session_id for session in data.pending] == [waiting]
-    assert data.group.name == "default"
-    assert data.now == NOW
+    assert snapshot is not None
+    assert [agent.agent_id for agent in snapshot.machines.agents] == [A1]
+    assert [hold.session_id for hold in snapshot.machines.holds.values()] == [held]
+    assert snapshot.machines.used()["cpu"] == 1000
+    assert snapshot.queue.keys() == {waiting, backing_off}
+    assert snapshot.queue.aside.keys() == {backing_off}
+    assert snapshot.running[held].status is S.SCHEDULED
+    assert snapshot.group.name == "default"
+    assert snapshot.now == NOW
     store.clock.advance(1)
-    assert len((await repository.get_scheduling_data("default")).pending) == 2
+    assert place(repository.snapshot("default")).placed.keys() == {waiting, backing_off}
     assert await repository.get_scheduling_data("nowhere") is None
 
 
@@ -1057,7 +1063,7 @@ async def test_a_drained_agent_stays_so_whatever_restarts(repository, store):
     for seen in (repository, other):
         agent = seen.live.agents[A1]
         assert (agent.drained_since, agent.drain_reason) == (NOW, "new disk")
-    (shown,) = (await other.get_scheduling_data("default")).agents
+    (shown,) = other.snapshot("default").machines.agents
     assert not shown.takes_kernels
 
 
@@ -1144,7 +1150,7 @@ async def test_an_agent_that_is_gone_can_be_removed(repository, store):
 
     assert repository.live.agents == {}
     assert repository.live.heard == set()
-    assert (await repository.get_scheduling_data("default")).agents == ()
+    assert repository.snapshot("default").machines.agents == []
     assert (await store.opened("default", "other")).live.agents == {}
 
 
@@ -1459,12 +1465,62 @@ def test_assignments_name_every_kernel():
 async def test_nothing_is_placed_on_an_agent_that_this_manager_has_not_heard_of(repository, store):
     again = await store.opened()
 
-    unheard = await again.get_scheduling_data("default")
-    await again.register_agent(an_agent_hello(A1))
-    heard = await again.get_scheduling_data("default")
+    def statuses():
+        return [agent.status for agent in again.snapshot("default").machines.agents]
 
-    assert [agent.status for agent in unheard.agents] == [AgentStatus.LOST]
-    assert [agent.status for agent in heard.agents] == [AgentStatus.ALIVE]
+    assert statuses() == [AgentStatus.LOST]
+    await again.register_agent(an_agent_hello(A1))
+    assert statuses() == [AgentStatus.ALIVE]
+
+
+async def test_an_agent_that_comes_to_another_group_brings_what_is_held_on_it(store):
+    repository = await store.opened("default", "other")
+    await repository.register_agent(an_agent_hello(A1))
+    await brought_to(repository, S.RUNNING)
+    again = await store.opened("default", "other")
+    assert again.snapshot("other").machines.agents == []
+
+    await again.register_agent(an_agent_hello(A1, scaling_group="other"))
+
+    assert again.snapshot("other").machines.room().cpu.tolist() == [3000]
+    assert again.snapshot("default").machines.agents == []
+
+
+# --- which of those that wait a pass has news for -------------------------------------------------
+
+
+def looked_at(repository) -> set:
+    """The sessions that a scheduling stage is given now."""
+    load = repository.load_for_stage("default", SCHEDULE_SESSIONS, 60.0)
+    return {session.session_id for session in (*load.taken, *load.backing_off)}
+
+
+async def test_a_pass_is_given_those_that_came_in_or_can_be_placed(repository, store):
+    full = await submitted(repository, a_spec(request=Request(cpu_milli=4000)))
+    await placed(repository, *full)
+    waiting = await submitted(repository, a_spec(), a_spec())
+
+    assert looked_at(repository) == set(waiting)
+    store.clock.advance(1)
+    assert looked_at(repository) == set()
+    (late,) = await submitted(repository, a_spec())
+    assert looked_at(repository) == {late}
+    store.clock.advance(60)
+    assert looked_at(repository) == {*waiting, late}
+
+    await repository.request_termination(full, force=True, detail="")
+    await said(repository, ReportState.ENDED, *full)
+    assert looked_at(repository) == {*waiting, late}
+
+
+async def test_a_session_that_waits_for_its_time_is_looked_at_when_it_comes(repository, store):
+    (session_id,) = await submitted(repository, a_spec(begin_at=NOW + 10))
+    assert looked_at(repository) == {session_id}
+    store.clock.advance(1)
+    assert looked_at(repository) == set()
+
+    store.clock.advance(9)
+    assert looked_at(repository) == {session_id}
 
 
 async def test_a_session_held_while_a_pass_ran_is_not_placed(repository):
@@ -1511,3 +1567,18 @@ async def test_an_agent_with_a_leftover_of_a_group_that_is_gone_can_be_lost(stor
 
     assert again.live.agents[A1].status is AgentStatus.LOST
     assert len(list(again.live.leftovers())) == 1
+
+
+async def test_the_clock_looks_at_those_that_may_not_wait_for_ever(store):
+    limits = {SCHEDULE_SESSIONS.name: Limit(phase_s_max=5.0)}
+    repository = await store.opened(ScalingGroup("default"), ScalingGroup("other", limits=limits))
+    ids = await submitted(repository, a_spec(held=True), a_spec(held=True, limits=limits))
+    elsewhere = await submitted(repository, a_spec(held=True, scaling_group="other"))
+    load = repository.load_for_stage("other", SCHEDULE_SESSIONS, 60.0)
+    assert (looked_at(repository), len(load.taken)) == (set(ids), 1)
+
+    store.clock.advance(5)
+
+    assert looked_at(repository) == {ids[1]}
+    load = repository.load_for_stage("other", SCHEDULE_SESSIONS, 60.0)
+    assert [session.session_id for session in load.taken] == elsewhere

@@ -17,9 +17,9 @@ from sokovan.domain.sessions import (
 )
 from sokovan.domain.statuses import SessionStatus
 from sokovan.domain.where import ClusterMode, Where
-from sokovan.placement.backfill import Reservation
 from sokovan.placement.engine import Pass, run
 from sokovan.placement.machines import Machines
+from sokovan.placement.promises import Reservation
 from sokovan.placement.queue import Queue
 from sokovan.placement.rank import RANKINGS
 from sokovan.placement.snapshot import Snapshot

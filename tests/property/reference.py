@@ -165,7 +165,7 @@ def most_at_once(
     ]
     if on_one:
         return max((number for _, number in takes), default=0)
-    if not where.same:
+    if not where.same or count == 1:
         return sum(number for _, number in takes)
     of_value: dict[str, int] = defaultdict(int)
     for agent, number in takes:

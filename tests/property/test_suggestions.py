@@ -24,7 +24,6 @@ from sokovan.scheduler.ports import SchedulingData
 NOW = 1_000_000.0
 GIB = 1 << 30
 ME = SessionId("me")
-RANKINGS = [AgentRanking.CONCENTRATED, AgentRanking.ROUND_ROBIN, AgentRanking.USEFUL]
 STEPS = {"cpu": 1, "mem": MIB, "walltime": 1, "kernels": 1}
 """The smallest step of what is to become less."""
 
@@ -153,7 +152,7 @@ def worlds(draw: Any) -> SchedulingData:
     group = Group(
         backfill=draw(st.sampled_from(Backfill)),
         order=draw(st.sampled_from(QueueOrder)),
-        ranking=draw(st.sampled_from(RANKINGS)),
+        ranking=draw(st.sampled_from(AgentRanking)),
         walltime_default_s=400.0,
         agent_kernels_max=draw(st.sampled_from([None, None, 3])),
     )

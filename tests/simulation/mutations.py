@@ -19,7 +19,7 @@ from sokovan.agent.agent import Agent
 from sokovan.agent.contact import Contact
 from sokovan.domain.statuses import SessionStatus
 from sokovan.identity import IdSource
-from sokovan.placement import engine
+from sokovan.placement.queue import Queue
 from sokovan.scheduler import change, settle
 from sokovan.scheduler.cadence import Cadence
 from sokovan.scheduler.change import SessionChange
@@ -145,10 +145,10 @@ _CHECK_TERMINATION = (
 )
 
 
-def _not_asked(check: str) -> Edit:
-    """Return the edit that has one check of who may be placed left out."""
-    others = f"[check for check in CHECKS if check.__name__ != {check!r}]"
-    return Edit(engine, "admission", "in CHECKS:", f"in {others}:")
+def _lined_up_unless(condition: str) -> tuple[Edit, ...]:
+    """Return the edits that put in line whom only that keeps aside, and not both."""
+    both = "session.held or session.unmet"
+    return Edit(Queue, "put", both, condition), Edit(Queue, "open_gates", both, condition)
 
 
 MUTATIONS = (
@@ -435,14 +435,25 @@ MUTATIONS = (
         ORDINARY,
     ),
     Mutation(
-        "22", "dependencies are ignored", (_not_asked("dependencies"),), ("it is SCHEDULED, ",)
+        "22",
+        "dependencies are ignored",
+        _lined_up_unless("session.held"),
+        ("it is SCHEDULED, ",),
     ),
     Mutation(
         "23",
         "what is held back is placed",
-        (_not_asked("held"), Edit(changes, "_held_back", "change.session.held", "False")),
+        (
+            *_lined_up_unless("session.unmet"),
+            Edit(changes, "_held_back", "change.session.held", "False"),
+        ),
         ("while it is held back",),
     ),
-    Mutation("24", "the begin time is ignored", (_not_asked("begin_time"),), ("its begin time",)),
+    Mutation(
+        "24",
+        "the begin time is ignored",
+        (Edit(Queue, "put", "session.begin_at or 0.0", "0.0"),),
+        ("its begin time",),
+    ),
 )
 """The number, where there is one, is that of the list that this is to cover."""

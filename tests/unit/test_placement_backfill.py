@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sokovan.domain.cluster import Backfill
+from sokovan.domain.cluster import AgentRanking, Backfill
 from sokovan.domain.reasons import WaitReason
 from sokovan.domain.resources import Request
 from sokovan.domain.sessions import AgentId
@@ -277,6 +277,21 @@ def test_nobody_moves_to_an_earlier_moment_at_the_cost_of_another():
 
     assert started(world) == ["s2"]
     assert reserved(world) == {"s1": 7.0}
+
+
+def test_kernels_start_where_it_was_promised_when_looking_anew_finds_no_room_for_all():
+    agents = [an_agent("a0", gpus=2), an_agent("a1", gpus=1), an_agent("a2", cores=2, gpus=1)]
+    world = World(agents, Backfill.EASY, ranking=AgentRanking.ROUND_ROBIN)
+    part, most_cores = Request(gpu_shares=300), Request(3000)
+    apart = Where(kernels_per_agent_max=1)
+    world.submit(a_job("r0", 2, cores=2), a_job("r1", 1, cores=2))
+    world.submit(a_job("head", 1, part, part, most_cores, where=apart))
+    world.step()
+    assert reserved(world) == {"head": 1.0}
+
+    world.at(1).end("r1")
+
+    assert started(world) == ["head"]
 
 
 def test_a_higher_rank_may_push_a_reservation_to_a_later_moment():
