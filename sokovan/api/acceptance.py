@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sokovan.domain.cluster import Agent, ScalingGroup
 from sokovan.domain.errors import (
@@ -15,15 +15,44 @@ from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.sessions import SESSION_PRIORITY_MAX, SESSION_PRIORITY_MIN, SessionSpec
 from sokovan.domain.where import Where, contradiction
 from sokovan.placement.binding import never_fits
-from sokovan.placement.explain import sentence
 from sokovan.placement.machines import Machines
 from sokovan.placement.needs import Demand
+from sokovan.placement.sentences import sentence
 from sokovan.scheduler.stages import LIMITED
 
 NAMED_MAX = 10
 """How many agents a refusal names."""
 _ENV_NAME = re.compile(r"[^=\0]+")
 DEPENDENCIES_MAX = 1000
+
+
+def check_all(
+    specs: Sequence[SessionSpec],
+    groups: Mapping[str, ScalingGroup],
+    machines_of: Callable[[str], Machines],
+) -> list[InfeasibleRequestError | None]:
+    """Refuse submissions that make no sense; say of each what refuses it that could never fit.
+
+    Args:
+        specs: What was submitted together.
+        groups: The scaling groups by name.
+        machines_of: The agents of a group.
+
+    Raises:
+        UnknownGroupError: There is no such group.
+        InvalidRequestError: Anything else.
+    """
+    machines = {name: machines_of(name) for name in {spec.scaling_group for spec in specs}}
+    known: dict[tuple[object, ...], InfeasibleRequestError | None] = {}
+    found: list[InfeasibleRequestError | None] = []
+    for spec in specs:
+        group = spec.scaling_group
+        check(spec, groups, machines[group])
+        asked = group, spec.request, spec.kernel_count, spec.where
+        if not spec.allow_infeasible and asked not in known:
+            known[asked] = infeasible(spec, machines[group])
+        found.append(None if spec.allow_infeasible else known[asked])
+    return found
 
 
 def check(spec: SessionSpec, groups: Mapping[str, ScalingGroup], machines: Machines) -> None:
@@ -51,19 +80,16 @@ def check(spec: SessionSpec, groups: Mapping[str, ScalingGroup], machines: Machi
     _check_where(spec, machines.agents)
 
 
-def check_feasible(spec: SessionSpec, machines: Machines) -> None:
-    """Refuse a submission that no agents of its group could ever fit.
-
-    Raises:
-        InfeasibleRequestError: It could not run even if all agents were empty.
-    """
+def infeasible(spec: SessionSpec, machines: Machines) -> InfeasibleRequestError | None:
+    """Return what refuses a submission that could not run even if all agents were empty."""
     wait = never_fits(Demand([spec.request] * spec.kernel_count, spec.where), machines)
-    if wait is not None:
-        raise InfeasibleRequestError(
-            f"{sentence(wait)}; ask for less, or submit with allow_infeasible (--allow-infeasible)"
-            " to wait for an agent that can",
-            field="request",
-        )
+    if wait is None:
+        return None
+    return InfeasibleRequestError(
+        f"{sentence(wait)}; ask for less, or submit with allow_infeasible (--allow-infeasible)"
+        " to wait for an agent that can",
+        field="request",
+    )
 
 
 def _check_command(spec: SessionSpec) -> None:

@@ -138,6 +138,29 @@ class History(BaseModel):
     items: list[HistoryLine]
 
 
+class Suggestion(BaseModel):
+    """One change with which a session would start now."""
+
+    dimension: Literal[
+        "cpu",
+        "mem",
+        "gpu",
+        "gpu_mem",
+        "walltime",
+        "constraint",
+        "spread",
+        "kernels",
+        "priority",
+        "group",
+    ]
+    from_: Annotated[Any, Field(alias="from")]
+    """In base units: milli-cores, bytes, shares, seconds."""
+    to: Any
+    change: str
+    as_new: bool
+    """Whether it also helps who submits the session anew, so that it is the last in the queue."""
+
+
 class Why(BaseModel):
     """Where a session stands."""
 
@@ -145,6 +168,53 @@ class Why(BaseModel):
     sentence: str
     code: str
     facts: dict[str, Any]
+    suggestions: list[Suggestion] | None
+
+
+class OnAgent(BaseModel):
+    """Where one kernel goes."""
+
+    agent_id: str
+    agent: str
+    devices: list[tuple[int, int]]
+
+
+class Start(BaseModel):
+    """When something should start, if that is known."""
+
+    starts_at: Stamp | None
+    ends_at: Stamp | None
+    not_before: Stamp | None
+    reserved: bool
+    agents: list[OnAgent]
+    sentence: str
+
+
+class Eta(Start):
+    """When a session should start, or has started."""
+
+    session: Session
+
+
+class DryRun(BaseModel):
+    """What would become of a session, were it submitted now."""
+
+    name: str
+    scaling_group: str
+    accepted: bool
+    starts_now: bool
+    agents: list[OnAgent]
+    sentence: str
+    code: str | None
+    facts: dict[str, Any]
+    eta: Start | None
+    suggestions: list[Suggestion] | None
+
+
+class DryRuns(BaseModel):
+    """What would become of several sessions that are submitted together."""
+
+    sessions: list[DryRun]
 
 
 class Cancelled(BaseModel):

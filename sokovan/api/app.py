@@ -115,6 +115,15 @@ class Api:
         views = await self._service.submit(specs)
         return _json({"sessions": views} if many else views[0], status=201)
 
+    async def dry_run(self, request: Request, suggest: bool = False) -> Response:
+        """Say what would become of sessions, were they submitted together; changes nothing."""
+        body = await _read(request, self._config.body_bytes_max)
+        specs, many = read_submission(
+            body, owner=self._owner, sessions_max=self._config.submit_sessions_max
+        )
+        views = await self._service.dry_run(specs, suggest=suggest)
+        return _json({"sessions": views} if many else views[0])
+
     async def sessions(
         self,
         live_only: bool | None = None,
@@ -151,9 +160,13 @@ class Api:
         """Return every recorded change of a session and its kernels, oldest first."""
         return _json({"items": await self._service.history(ref, owner=owner or self._owner)})
 
-    async def why(self, ref: str, owner: Owner = None) -> Response:
+    async def why(self, ref: str, owner: Owner = None, suggest: bool = False) -> Response:
         """Explain where a session stands: a sentence, a code, and the numbers behind it."""
-        return _json(await self._service.why(ref, owner=owner or self._owner))
+        return _json(await self._service.why(ref, owner=owner or self._owner, suggest=suggest))
+
+    async def eta(self, ref: str, owner: Owner = None) -> Response:
+        """Say when a session should start, or has started."""
+        return _json(await self._service.eta(ref, owner=owner or self._owner))
 
     async def wait(self, ref: str, owner: Owner = None, timeout_s: WaitS = 30.0) -> Response:
         """Return the session once it has ended, or as it is after `timeout_s`."""
@@ -282,10 +295,12 @@ def _routes(api: Api) -> APIRouter:
     routes = APIRouter(prefix="/v1", default_response_class=Response)
     for method, path, name in (
         ("POST", "/sessions", "submit"),
+        ("POST", "/sessions/dry-run", "dry_run"),
         ("GET", "/sessions", "sessions"),
         ("GET", "/sessions/{ref}", "session"),
         ("GET", "/sessions/{ref}/history", "history"),
         ("GET", "/sessions/{ref}/why", "why"),
+        ("GET", "/sessions/{ref}/eta", "eta"),
         ("GET", "/sessions/{ref}/wait", "wait"),
         ("GET", "/sessions/{ref}/output", "output"),
         ("POST", "/sessions/{ref}/cancel", "cancel"),

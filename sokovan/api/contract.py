@@ -22,10 +22,12 @@ _OUTPUT_HEADERS = {
 }
 _ANSWERS: Mapping[str, Kinds] = {
     "submit": (answers.Session, answers.Sessions),
+    "dry_run": (answers.DryRun, answers.DryRuns),
     "sessions": (answers.Page,),
     "session": (answers.Session,),
     "history": (answers.History,),
     "why": (answers.Why,),
+    "eta": (answers.Eta,),
     "wait": (answers.Session,),
     "cancel": (answers.Cancelled,),
     "hold": (answers.Session,),
@@ -40,12 +42,13 @@ _ANSWERS: Mapping[str, Kinds] = {
 }
 _BODIES: Mapping[str, Kinds] = {
     "submit": (SessionBody, SessionsBody),
+    "dry_run": (SessionBody, SessionsBody),
     "cancel": (CancelBody,),
     "drain": (DrainBody,),
     "label": (LabelBody,),
 }
 _OF_ONE_SESSION = frozenset(
-    {"session", "history", "why", "wait", "output", "cancel", "hold", "release"}
+    {"session", "history", "why", "eta", "wait", "output", "cancel", "hold", "release"}
 )
 _OF_ONE_AGENT = frozenset({"drain", "undrain", "label", "remove"})
 
@@ -56,7 +59,7 @@ def operation(name: str) -> dict[str, Any]:
     extra: dict[str, Any] = {"security": [{"token": []}]}
     if name in _BODIES:
         extra["requestBody"] = {
-            "required": name in {"submit", "label"},
+            "required": name in {"submit", "dry_run", "label"},
             "content": {"application/json": {"schema": _any_of(_BODIES[name])}},
         }
     return {

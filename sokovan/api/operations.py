@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from sokovan import __version__
-from sokovan.api.acceptance import check, check_feasible
+from sokovan.api.acceptance import check_all
+from sokovan.api.outlook import Outlook
 from sokovan.api.service import View
 from sokovan.clock import Clock
 from sokovan.domain.cluster import Agent
@@ -17,13 +18,14 @@ from sokovan.domain.errors import (
     AgentNotFoundError,
     AmbiguousIdError,
     IllegalStateError,
+    InfeasibleRequestError,
     InvalidRequestError,
     OutputUnavailableError,
 )
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import PRE_RUNNING, SessionStatus
-from sokovan.placement.explain import explain, sentence
 from sokovan.placement.machines import Machines
+from sokovan.placement.sentences import sentence
 from sokovan.scheduler.messages import OutputChunk
 from sokovan.scheduler.moves import Applied
 from sokovan.scheduler.ports import AgentGateway
@@ -40,6 +42,7 @@ from sokovan.store.queries import (
     stamp,
 )
 from sokovan.store.repository import SqlRepository
+from sokovan.store.submissions import rehearse
 
 STREAMS = ("stdout", "stderr")
 RECHECK_S = 30.0
@@ -97,13 +100,16 @@ class Operations:
         self._clock = clock
         self._tell = tell
         self._notices = notices
+        self._outlook = Outlook(repository)
         self._started_at = clock.now()
         self.address = ""
 
     # --- requests -------------------------------------------------------------------------------
 
     async def submit(self, specs: Sequence[SessionSpec]) -> list[View]:
-        self._check(specs)
+        for error in self._check(specs):
+            if error is not None:
+                raise error
         ids, applied = await self._repository.submit(specs)
         self._tell(applied)
         by_id = dict(zip(ids, specs, strict=True))
@@ -112,22 +118,21 @@ class Operations:
             return await self._views(ids)
         return [self._view(made[session_id], by_id[session_id]) for session_id in ids]
 
-    def _check(self, specs: Sequence[SessionSpec]) -> None:
-        """Refuse what makes no sense; whether it fits is asked once for equal requests."""
-        machines = {
-            name: snapshot.machines
-            if (snapshot := self._repository.snapshot(name))
-            else Machines(())
-            for name in {spec.scaling_group for spec in specs}
-        }
-        feasible = set()
-        for spec in specs:
-            group = spec.scaling_group
-            check(spec, self._repository.groups, machines[group])
-            asked = group, spec.request, spec.kernel_count, spec.where
-            if not spec.allow_infeasible and asked not in feasible:
-                check_feasible(spec, machines[group])
-                feasible.add(asked)
+    async def dry_run(self, specs: Sequence[SessionSpec], *, suggest: bool = False) -> list[View]:
+        refused = self._check(specs)
+        now = self._clock.now()
+        made, failed = await self._database.read(lambda tx: rehearse(tx, specs, now))
+        views = self._outlook.dry_run(made, failed, suggest=suggest)
+        return [
+            view | {"accepted": error is None} for view, error in zip(views, refused, strict=True)
+        ]
+
+    def _check(self, specs: Sequence[SessionSpec]) -> list[InfeasibleRequestError | None]:
+        def machines_of(name: str) -> Machines:
+            snapshot = self._repository.snapshot(name)
+            return snapshot.machines if snapshot else Machines(())
+
+        return check_all(specs, self._repository.groups, machines_of)
 
     async def cancel(self, ref: str, *, owner: str, force: bool = False) -> View:
         session_id = await self._resolve(ref, owner)
@@ -188,20 +193,24 @@ class Operations:
         session_id = await self._resolve(ref, owner)
         return await self._database.read(lambda tx: history_of(tx, session_id))
 
-    async def why(self, ref: str, *, owner: str) -> View:
+    async def why(self, ref: str, *, owner: str, suggest: bool = False) -> View:
         session_id = await self._resolve(ref, owner)
         (view,) = await self._views([session_id])
-        if view["status"] != SessionStatus.PENDING:
-            code = view["reason"] or view["status"]
-            lines = await self._database.read(lambda tx: history_of(tx, session_id))
-            return {"session": view, "sentence": _standing(view, lines), "code": code, "facts": {}}
-        snapshot = self._repository.snapshot(view["scaling_group"])
-        if snapshot is None or not snapshot.queue.has_come(session_id):
-            return {"session": view, **{k: view["wait"][k] for k in ("sentence", "code", "facts")}}
-        told = explain(snapshot, session_id)
-        del told["session_id"]
-        words = {"sentence": told.pop("sentence"), "code": told.pop("code")}
-        return {"session": view, **words, "facts": told.pop("facts") | told}
+        session = self._repository.live.sessions.get(session_id)
+        if view["status"] == SessionStatus.PENDING:
+            told = {k: view["wait"][k] for k in ("sentence", "code", "facts")}
+            if session is not None and session.status is SessionStatus.PENDING:
+                told = self._outlook.why(session, suggest=suggest)
+            return {"session": view, "suggestions": None, **told}
+        code = view["reason"] or view["status"]
+        lines = await self._database.read(lambda tx: history_of(tx, session_id))
+        words = {"sentence": _standing(view, lines), "code": code}
+        return {"session": view, **words, "facts": {}, "suggestions": None}
+
+    async def eta(self, ref: str, *, owner: str) -> View:
+        session_id = await self._resolve(ref, owner)
+        (view,) = await self._views([session_id])
+        return {"session": view, **self._outlook.eta(await self._session(session_id))}
 
     async def wait(self, ref: str, *, owner: str, timeout_s: float) -> View:
         session_id = await self._resolve(ref, owner)

@@ -54,8 +54,26 @@ class Service(Protocol):
         """
         ...
 
-    async def why(self, ref: str, *, owner: str) -> View:
-        """Explain where a session stands: `session`, `sentence`, `code` and `facts`."""
+    async def why(self, ref: str, *, owner: str, suggest: bool = False) -> View:
+        """Explain where a session stands: `session`, `sentence`, `code` and `facts`.
+
+        With `suggest`, `suggestions` say what would start a waiting one now; otherwise it is null.
+        """
+        ...
+
+    async def eta(self, ref: str, *, owner: str) -> View:
+        """Say when a session should start, or has started.
+
+        `session`, `starts_at`, `ends_at`, `not_before`, `reserved`, `agents` and `sentence`.
+        """
+        ...
+
+    async def dry_run(self, specs: Sequence[SessionSpec], *, suggest: bool = False) -> list[View]:
+        """Say what would become of sessions, were they submitted together now; nothing changes.
+
+        Each: `accepted`, `starts_now`, `agents`, `sentence`, `code`, `facts`, `eta` and
+        `suggestions`.
+        """
         ...
 
     async def cancel(self, ref: str, *, owner: str, force: bool = False) -> View:

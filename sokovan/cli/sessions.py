@@ -1,6 +1,6 @@
-"""Commands about sessions that are there: `ls show history why wait cancel hold release`."""
+"""Commands about sessions that are there: `ls show history why eta wait cancel hold release`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,7 +43,7 @@ def ls(
             group=group,
             limit=limit,
         )
-        now = _now(client)
+        now = now_of(client)
     if call.json:
         print_json(found)
     elif found:
@@ -65,7 +65,7 @@ def show(ctx: typer.Context, ref: Ref, json: Json = False, home: Home = None) ->
     call = call_of(ctx, home, json)
     with call.client() as client:
         session = client.get(ref)
-        now = _now(client)
+        now = now_of(client)
     if call.json:
         print_json(session)
     else:
@@ -88,18 +88,44 @@ def history(ctx: typer.Context, ref: Ref, json: Json = False, home: Home = None)
     return 0
 
 
-def why(ctx: typer.Context, ref: Ref, json: Json = False, home: Home = None) -> int:
-    """Explain where a session stands: why it waits, or how it ended."""
+def why(
+    ctx: typer.Context,
+    ref: Ref,
+    suggest: Annotated[
+        bool,
+        typer.Option("--suggest/--no-suggest", help="Find what would start it now, or do not."),
+    ] = True,
+    json: Json = False,
+    home: Home = None,
+) -> int:
+    """Explain where a session stands: why it waits and what would start it, or how it ended."""
     from sokovan.cli.explained import why_lines
-    from sokovan.cli.text import plain, print_json
 
     call = call_of(ctx, home, json)
+    return _explained(call, lambda client: client.why(ref, suggest=suggest), why_lines)
+
+
+def eta(ctx: typer.Context, ref: Ref, json: Json = False, home: Home = None) -> int:
+    """Say when a session should start, or has started."""
+    from sokovan.cli.explained import eta_lines
+
+    return _explained(call_of(ctx, home, json), lambda client: client.eta(ref), eta_lines)
+
+
+def _explained(
+    call: Call,
+    ask: "Callable[[Client], dict[str, Any]]",
+    lines: Callable[[dict[str, Any], float], Iterator[str]],
+) -> int:
+    from sokovan.cli.text import plain, print_json
+
     with call.client() as client:
-        answer = client.why(ref)
+        answer = ask(client)
+        now = now_of(client)
     if call.json:
         print_json(answer)
     else:
-        for line in why_lines(answer):
+        for line in lines(answer, now):
             print(plain(line))
     return 0
 
@@ -217,7 +243,7 @@ def _each(
     return 0
 
 
-def _now(client: "Client") -> float:
+def now_of(client: "Client") -> float:
     """Return the time by the server's clock, which is the one that its times come from."""
     if client.server_time is not None:
         return client.server_time

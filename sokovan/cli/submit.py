@@ -240,19 +240,29 @@ def submit(
     command: Command,
     read: Read,
     hold: Annotated[bool, typer.Option("--hold", help="Keep it waiting until `release`.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Submit nothing; say whether it would start now, or why not.",
+        ),
+    ] = False,
     json: Json = False,
     home: Home = None,
 ) -> int:
     """Submit a session and return; print its id.
 
-    The current directory, environment and umask go with it.
+    The current directory, environment and umask go with it. With `--dry-run` nothing is submitted:
+    0 means that it would be accepted, whether it would start or wait, and 4 that it would not.
     """
     from sokovan.cli.describe import short
     from sokovan.cli.text import print_json
 
     call = call_of(ctx, home, json)
     with call.client() as client:
-        session = _submit(client, command, read, held=hold)
+        session = _submit(client, command, read, held=hold, dry_run=dry_run)
+        if dry_run:
+            return _say_what_would_be(client, session, as_json=call.json)
     if call.json:
         print_json(session)
         return exits.SUCCESS
@@ -286,7 +296,22 @@ def run(
         return Attendance(call, client, session).until_it_ends()
 
 
-def _submit(client: "Client", command: list[str], read: Read, *, held: bool) -> dict[str, Any]:
+def _say_what_would_be(client: "Client", answer: dict[str, Any], *, as_json: bool) -> int:
+    from sokovan.cli.explained import dry_run_lines
+    from sokovan.cli.sessions import now_of
+    from sokovan.cli.text import plain, print_json
+
+    if as_json:
+        print_json(answer)
+    else:
+        for line in dry_run_lines(answer, now_of(client)):
+            print(plain(line))
+    return exits.SUCCESS if answer["accepted"] else exits.REFUSED
+
+
+def _submit(
+    client: "Client", command: list[str], read: Read, *, held: bool, dry_run: bool = False
+) -> dict[str, Any]:
     from sokovan.cli.parsing import parse_dependencies
 
     try:
@@ -306,6 +331,8 @@ def _submit(client: "Client", command: list[str], read: Read, *, held: bool) -> 
         session["held"] = True
     for variable in sorted(os.environ.keys() - session["env"].keys()):
         print(f"sokovan: {variable!r} is not UTF-8, and is left out", file=sys.stderr)
+    if dry_run:
+        return client.dry_run(command, suggest=True, **session)
     return client.submit(command, **session)
 
 

@@ -61,6 +61,7 @@ __all__ = [
 WAIT_SLICE_S = 30.0
 """How long one request waits on the server before the next one is sent."""
 PAGE_SESSIONS = 1000
+DRY_RUN = "/v1/sessions/dry-run"
 
 
 class Client:
@@ -123,6 +124,30 @@ class Client:
         answer: Views = self._ask("POST", "/v1/sessions", body=body)["sessions"]
         return answer
 
+    def dry_run(
+        self, command: Sequence[str], *, suggest: bool = False, **options: Unpack[SessionOptions]
+    ) -> View:
+        """Say what would become of a session, were it submitted now; nothing changes.
+
+        `accepted`, `starts_now`, `agents`; else `sentence`, `code`, `facts`, `eta`, `suggestions`.
+
+        Args:
+            command: As for `submit`, and so are the options.
+            suggest: Find what would start it now.
+        """
+        session: SessionFields = {"command": command, **options}
+        body = _completed(session, captured())
+        return self._ask("POST", DRY_RUN, body=body, params={"suggest": suggest})
+
+    def dry_run_many(self, sessions: Iterable[SessionFields], *, suggest: bool = False) -> Views:
+        """Say the same of sessions that would be submitted together, in the same order."""
+        here = captured()
+        body = {"sessions": [_completed(session, here) for session in sessions]}
+        answer: Views = self._ask("POST", DRY_RUN, body=body, params={"suggest": suggest})[
+            "sessions"
+        ]
+        return answer
+
     # --- one session ------------------------------------------------------------------------------
     # `ref` is an id, a prefix that only one id has, `@` for the last submitted session, or `@~2`
     # for the one two before it.
@@ -135,9 +160,18 @@ class Client:
         """Return every recorded change of a session and its kernels, oldest first."""
         return _items(self._ask("GET", _path(ref, "history")))
 
-    def why(self, ref: str) -> View:
-        """Explain where a session stands: `session`, `sentence`, `code` and `facts`."""
-        return self._ask("GET", _path(ref, "why"))
+    def why(self, ref: str, *, suggest: bool = False) -> View:
+        """Explain where a session stands: `session`, `sentence`, `code` and `facts`.
+
+        Args:
+            ref: The session.
+            suggest: Find what would start it now: `suggestions`.
+        """
+        return self._ask("GET", _path(ref, "why"), params={"suggest": True} if suggest else None)
+
+    def eta(self, ref: str) -> View:
+        """Say when a session should start, or has started: `starts_at`, `reserved`, `sentence`."""
+        return self._ask("GET", _path(ref, "eta"))
 
     def wait(self, ref: str, timeout_s: float | None = None) -> View:
         """Return the session once it has ended, or as it is after `timeout_s`."""

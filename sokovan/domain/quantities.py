@@ -116,3 +116,18 @@ def format_duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def exact_size(size: int) -> str:
+    """Write bytes so that they are read as the same number: `1536M`, never `1.5G`."""
+    for power, unit in ((40, "T"), (30, "G"), (20, "M"), (10, "K")):
+        if size and size % (1 << power) == 0:
+            return f"{size >> power}{unit}"
+    return str(size)
+
+
+def exact_duration(seconds: int) -> str:
+    """Write whole seconds so that they are read as the same number: `1d2h5s`."""
+    days, rest = divmod(seconds, 86400)
+    parts = ((days, "d"), (rest // 3600, "h"), (rest % 3600 // 60, "m"), (rest % 60, "s"))
+    return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"

@@ -1,6 +1,6 @@
 """Who of those that are blocked has a reservation in a pass, and who may start before them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from math import inf
 
@@ -18,8 +18,11 @@ from sokovan.placement.conservative import RESERVATIONS_MAX, Conservative
 from sokovan.placement.fit import Placer, Places, assignment_of
 from sokovan.placement.needs import Demand
 from sokovan.placement.promises import Promise, Reservation
-from sokovan.placement.releases import Releases, release_of, walltime_of
+from sokovan.placement.releases import Release, Releases, release_of, walltime_of
 from sokovan.placement.snapshot import Snapshot
+
+Held = Callable[[], Iterable[tuple[Hold, float]]]
+"""Says what is held, and until when it should be."""
 
 
 class Bookings:
@@ -28,16 +31,21 @@ class Bookings:
     Args:
         snapshot: What is known, with the promises of earlier passes.
         placer: Of what is free now.
-        held: Says what is held at present, by this pass too, and until when it should be.
+        held: Says what was held before the pass, and until when it should be.
+        taken: Says the same of what this pass has placed so far.
+        like: The bookings of another pass at this very moment, which may know the former already.
     """
 
     def __init__(
         self,
         snapshot: Snapshot,
         placer: Placer,
-        held: Callable[[], Iterable[tuple[Hold, float]]],
+        held: Held,
+        taken: Held,
+        like: "Bookings | None" = None,
     ) -> None:
-        self._snapshot, self._placer, self._held = snapshot, placer, held
+        self._snapshot, self._placer, self._held, self._taken = snapshot, placer, held, taken
+        self._before: Releases | None = like._before if like else None  # noqa: SLF001
         self._policy = snapshot.group.backfill
         self.blocked: list[SessionWithKernels] = []
         """Those that found no room, in order, as far as they may get a reservation."""
@@ -116,6 +124,13 @@ class Bookings:
             self._kept[session.session_id] = own
         return places
 
+    def placer_for(self, session: SessionWithKernels) -> Placer:
+        """Return who would place a session now that delays nobody, and is promised nothing."""
+        self.reserve()
+        if self._book is None:
+            return self._placer
+        return self._book.limited(self._snapshot.now + walltime_of(session, self._snapshot.group))
+
     def is_due(self, session: SessionWithKernels, demand: Demand) -> bool:
         """Say whether something was reserved for a session from now on."""
         return self._due(session, demand) is not None
@@ -129,15 +144,23 @@ class Bookings:
             lane = self._snapshot.queue.lane_of(session.session_id)
             assert lane is not None, "who waits in a pass is in a lane"
             find = self._first if easy else self._next
-            slot = find(session, lane.demand)
-            reservation = None
-            if slot is not None:
-                assignment = assignment_of(session, slot.places, self._placer.machines)
-                reservation = Reservation(
-                    session.session_id, slot.starts_at, slot.ends_at, assignment
-                )
-                self.reservations[session.session_id] = reservation
+            reservation = self._booked(session, find(session, lane.demand))
             self.promises[session.session_id] = Promise(lane.demand, reservation)
+
+    def reserve_next(
+        self, session: SessionWithKernels, demand: Demand, not_before: float = 0.0
+    ) -> Reservation | None:
+        """Reserve for one more session, behind all that are blocked, to see when it could be."""
+        self.reserve()
+        return self._booked(session, self._next(session, demand, not_before))
+
+    def _booked(self, session: SessionWithKernels, slot: Slot | None) -> Reservation | None:
+        if slot is None:
+            return None
+        assignment = assignment_of(session, slot.places, self._placer.machines)
+        made = Reservation(session.session_id, slot.starts_at, slot.ends_at, assignment)
+        self.reservations[session.session_id] = made
+        return made
 
     def _first(self, session: SessionWithKernels, demand: Demand) -> Slot | None:
         now, walltime_s = self._snapshot.now, walltime_of(session, self._snapshot.group)
@@ -147,22 +170,31 @@ class Bookings:
             self._book = book
         return slot
 
-    def _next(self, session: SessionWithKernels, demand: Demand) -> Slot | None:
+    def _next(
+        self, session: SessionWithKernels, demand: Demand, not_before: float = 0.0
+    ) -> Slot | None:
         if not isinstance(self._book, Conservative):
             self._book = self._conservative()
         own = self._put_back(session)
-        return self._book.reserve(demand, walltime_of(session, self._snapshot.group), own)
+        walltime_s = walltime_of(session, self._snapshot.group)
+        return self._book.reserve(demand, walltime_s, own, not_before)
 
     def _conservative(self, kept: Iterable[float] = ()) -> Conservative:
         now, placer = self._snapshot.now, self._placer
         return Conservative(now, placer, self._releases(), placer.beside, kept)
 
     def _releases(self) -> Releases:
-        machines = self._placer.machines
-        releases = [release_of(hold, machines, at) for hold, at in self._held()]
-        found = Releases([release for release in releases if release is not None], machines)
+        if self._before is None:
+            self._before = Releases(self._released(self._held()), self._placer.machines)
+        found = self._before.plus(self._released(self._taken()))
         self.stale_at = found.next_after(self._snapshot.now)
         return found
+
+    def _released(self, held: Iterable[tuple[Hold, float]]) -> Iterator[Release]:
+        for hold, at in held:
+            release = release_of(hold, self._placer.machines, at)
+            if release is not None:
+                yield release
 
     # --- promises ---------------------------------------------------------------------------------
 

@@ -121,19 +121,24 @@ class Conservative:
         """Undo `take_out`."""
         self._change(slot.demand, slot.places, *self._span(slot), sign=1)
 
-    def reserve(self, demand: Demand, walltime_s: float, kept: Slot | None) -> Slot | None:
+    def reserve(
+        self, demand: Demand, walltime_s: float, kept: Slot | None, not_before: float = 0.0
+    ) -> Slot | None:
         """Reserve for a blocked session at the first moment from which it has room to its end.
 
         Args:
             demand: What it asks for.
             walltime_s: For how long.
             kept: What it was promised, and is not taken out at present; it gets nothing later.
+            not_before: It is to start no earlier.
 
         Returns:
             `None` if it never has room, whatever is released: it waits for something else.
         """
         for index in self._candidates(demand, walltime_s):
             starts_at = self._moments[index]
+            if starts_at < not_before:
+                continue
             if kept is not None and starts_at >= kept.starts_at:
                 break
             last = max(index + 1, bisect_left(self._moments, starts_at + walltime_s))

@@ -92,18 +92,27 @@ class Pass:
 
     Args:
         snapshot: What is known.
-        until: Stop when it is this session's turn, with everything as it is then.
+        until: Stop when it is this session's turn, with everything as it is then. It need not be in
+            the queue; if it is, it is taken for what is said here, and nothing is promised to it.
         lasting: What is found may be remembered for later passes.
+        like: A pass at this very moment, which knows already when holds should be released.
     """
 
     def __init__(
-        self, snapshot: Snapshot, until: SessionId | None = None, *, lasting: bool = False
+        self,
+        snapshot: Snapshot,
+        until: SessionWithKernels | None = None,
+        *,
+        lasting: bool = False,
+        like: "Pass | None" = None,
     ) -> None:
         self.snapshot = snapshot
         self.group = snapshot.group
         self.machines = snapshot.machines
         self.room = self.machines.room()
         self._until = until
+        self.turn_came = False
+        """Whether nobody closed the pass before the session that it was to go to."""
         self._ranking = RANKINGS[self.group.ranking](snapshot)
         self._lasting = lasting
         self._whereabouts = Whereabouts(snapshot)
@@ -117,25 +126,32 @@ class Pass:
         )
         self.placed: dict[SessionId, Assignment] = {}
         self.verdicts: dict[Demand, Verdict] = {}
-        self.bookings = Bookings(snapshot, self.placer, self._held)
+        self.bookings: Bookings = Bookings(
+            snapshot, self.placer, self._held, self._taken, like.bookings if like else None
+        )
         self._too_long: dict[Demand, float] = {}
         """From this walltime on, sessions of the demand were found to delay a reservation."""
+        self.shares = Shares({"cpu": 0, "mem": 0, "gpu": 0})
+        """What each owner holds, where the order asks for it."""
         self.plan = Plan(self.placed, Waits(self), frozenset())
 
     def run(self) -> None:
         """Go through the queue once."""
-        shares = Shares(self.machines.totals())
+        shares = self.shares = Shares(self.machines.totals())
         order = ORDERS[self.group.order]
         if order.by_owner:
             self._count_shares(shares)
         never: list[Lane] = []
         self.bookings.keep(self._able_in_order())
-        lines = list(self._lines(never))
-        for line in order.walk(lines, shares):
+        for line in order.walk([*self._lines(never), *self._last_lines()], shares):
             assert line.head is not None
             session = line.head[3]
-            if session.session_id == self._until:
+            if session is self._until:
+                self.turn_came = True
                 return
+            if self._is_replaced(session):
+                line.next()
+                continue
             if session.session_id in self.snapshot.waiting_for_old:
                 line.next()
                 continue
@@ -158,9 +174,11 @@ class Pass:
         order = ORDERS[self.group.order]
         if order.by_owner:
             self._count_shares(shares)
-        for line in order.walk([Line(lane) for lane in self.snapshot.queue.lanes()], shares):
+        lines = [Line(lane) for lane in self.snapshot.queue.lanes()]
+        for line in order.walk([*lines, *self._last_lines()], shares):
             assert line.head is not None
-            yield line.head
+            if not self._is_replaced(line.head[3]):
+                yield line.head
             if line.head[2] in self.placed:
                 shares.add(line.head[3].owner, line.demand.requests)
             line.next()
@@ -191,12 +209,16 @@ class Pass:
         return held_until(hold, session, self.group, now)
 
     def _held(self) -> Iterator[tuple[Hold, float]]:
-        for hold in [*self.machines.holds.values(), *self.new_holds()]:
-            yield hold, self.until(hold)
+        return ((hold, self.until(hold)) for hold in self.machines.holds.values())
+
+    def _taken(self) -> Iterator[tuple[Hold, float]]:
+        return ((hold, self.until(hold)) for hold in self.new_holds())
 
     def _able_in_order(self) -> Iterator[tuple[SessionWithKernels, Demand]]:
         """Yield those that could be placed if there were room, in order."""
         for *_, session_id, session in self.in_order():
+            if session is self._until:
+                return
             lane = self.snapshot.queue.lane_of(session_id)
             assert lane is not None
             waits = session_id in self.snapshot.waiting_for_old
@@ -213,6 +235,11 @@ class Pass:
         """What is reserved for whom; for all that have a reservation after `reserve_all`."""
         return self.bookings.reservations
 
+    @property
+    def reserves(self) -> bool:
+        """Whether sessions that find no room may have a reservation in this group."""
+        return self.group.backfill not in _PLAIN
+
     def reserve_all(self) -> None:
         """Work out the reservations that nobody needed to know of so far, for people to see."""
         self.bookings.reserve()
@@ -226,6 +253,19 @@ class Pass:
         if self.bookings.blocked and not self._has_some_room(demand):
             return None
         return self.bookings.place(session, demand)
+
+    def would_start(self, session: SessionWithKernels) -> Places | None:
+        """Say where a session would go, were it the next one; nothing is taken."""
+        demand = self.snapshot.queue.demand_of(session)
+        if demand.problem is not None or self._is_refused_already(demand):
+            return None
+        placer = self.placer
+        if self.reserves:
+            if self.bookings.blocked and not self._has_some_room(demand):
+                return None
+            placer = self.bookings.placer_for(session)
+        places = _tried(placer, demand)
+        return None if places is None or self.never(demand) is not None else places
 
     def _try(self, line: Line, session: SessionWithKernels) -> Places | None:
         demand = line.demand
@@ -248,12 +288,7 @@ class Pass:
 
     def fits(self, demand: Demand) -> bool:
         """Say whether it would fit now, were nothing reserved."""
-        cursor = self.placer.cursor
-        places = self.placer.place(demand)
-        if places is not None:
-            self.placer.give_back(demand.needs, places)
-            self.placer.cursor = cursor
-        return places is not None
+        return _tried(self.placer, demand) is not None
 
     def _is_refused_already(self, demand: Demand) -> bool:
         if self.verdicts.get(demand) is Verdict.NO_ROOM:
@@ -300,6 +335,15 @@ class Pass:
             ):
                 yield Line(lane)
 
+    def _last_lines(self) -> list[Line]:
+        """The line of the session that the pass is to go to, if any."""
+        return [Line(self.snapshot.queue.lane_for(self._until))] if self._until else []
+
+    def _is_replaced(self, session: SessionWithKernels) -> bool:
+        """Whether it stands in the queue as what the pass does not take it for."""
+        until = self._until
+        return until is not None and session.session_id == until.session_id and session is not until
+
     def never(self, demand: Demand) -> Wait | None:
         """Say why a demand can never be met, or `None`; found once while the agents stay alike."""
         if demand.judged_at != self.machines.statics:
@@ -319,6 +363,16 @@ class Pass:
         """The last row up to the agent that was taken last, which may not be there any more."""
         last = self.group.last_agent_id
         return bisect_right(self.machines.agents, last or "", key=lambda a: a.agent_id) - 1
+
+
+def _tried(placer: Placer, demand: Demand) -> Places | None:
+    """Place a demand and take nothing."""
+    cursor = placer.cursor
+    places = placer.place(demand)
+    if places is not None:
+        placer.give_back(demand.needs, places)
+        placer.cursor = cursor
+    return places
 
 
 _PLAIN = (Backfill.NONE, Backfill.STRICT)

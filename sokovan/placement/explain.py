@@ -1,288 +1,53 @@
-"""Why a session waits, for people: one plain sentence, and the facts behind it."""
+"""The whole picture of a session that waits, for people: where it stands, who is in its way."""
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from heapq import nsmallest
 from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
 from sokovan.domain.cluster import QueueOrder
-from sokovan.domain.quantities import (
-    DEVICE_SHARES,
-    format_duration,
-    format_milli,
-    format_size,
-)
 from sokovan.domain.reasons import Wait, WaitReason
-from sokovan.domain.sessions import AgentId, SessionId
-from sokovan.placement.binding import AGENTS_NAMED_MAX, CODES, Looks, label
+from sokovan.domain.sessions import SessionId
 from sokovan.placement.engine import Pass, run
+from sokovan.placement.eta import reservation
+from sokovan.placement.kinds import KINDS_NAMED_MAX, agents_told, kinds_of, kinds_told
+from sokovan.placement.looks import AGENTS_NAMED_MAX, REASONS, Looks, label
 from sokovan.placement.order import ORDERS
+from sokovan.placement.queue import Entry
+from sokovan.placement.sentences import sentence
 from sokovan.placement.snapshot import Snapshot
 
 HOLDERS_NAMED_MAX = 50
 """How many holders an explanation names at most."""
+HELD_AGENTS_MAX = 50
+"""On so many agents, those that come closest, are holders looked for."""
+AHEAD_NAMED_MAX = 5
+"""How many of those ahead are named, the first ones."""
 
-Facts = Mapping[str, Any]
 
-# --- one sentence ---------------------------------------------------------------------------------
-
-
-def sentence(wait: Wait, *, now: float | None = None) -> str:
-    """Say in one plain sentence why a session waits, with the numbers in units that people use.
+def explain(snapshot: Snapshot, session_id: SessionId, done: Pass | None = None) -> dict[str, Any]:
+    """Explain where a pending session stands, as a pass over `snapshot` leaves it. JSON-able.
 
     Args:
-        wait: The reason; facts may be missing.
-        now: Seconds since the epoch, to say how long a time is away.
-    """
-    return _SENTENCES[wait.code](wait.facts, now)
-
-
-def _held(facts: Facts, now: float | None) -> str:
-    return "is held back; release it and it takes its place in the queue"
-
-
-def _begin(facts: Facts, now: float | None) -> str:
-    begin_at = facts.get("begin_at")
-    if now is None or begin_at is None:
-        return "waits for its begin time"
-    return f"waits for its begin time, in {format_duration(max(0.0, begin_at - now))}"
-
-
-def _dependency(facts: Facts, now: float | None) -> str:
-    unmet = facts.get("unmet", [])
-    named = ", ".join(f"{one['session_id']} ({one['kind']})" for one in unmet[:AGENTS_NAMED_MAX])
-    more = len(unmet) - AGENTS_NAMED_MAX
-    return (
-        f"waits for other sessions to end: {named or 'not known'}"
-        f"{f' and {more} more' if more > 0 else ''}"
-    )
-
-
-def _old_kernels(facts: Facts, now: float | None) -> str:
-    agents = ", ".join(facts.get("agents", [])) or "its old agent"
-    return f"waits until {agents} confirms that the kernels of its last attempt are gone"
-
-
-def _retry(facts: Facts, now: float | None) -> str:
-    retry_at = facts.get("retry_at")
-    if now is None or retry_at is None:
-        return "waits a while after a failed attempt"
-    return (
-        f"waits a while after a failed attempt: tries again in"
-        f" {format_duration(max(0.0, retry_at - now))}"
-    )
-
-
-def _not_examined(facts: Facts, now: float | None) -> str:
-    agents = ", ".join(facts.get("agents", []))
-    if agents:
-        return f"has not been looked at yet; there is room for it on {agents}"
-    return "has not been looked at yet"
-
-
-def _no_agents(facts: Facts, now: float | None) -> str:
-    return "waits for an agent: its scaling group has none"
-
-
-def _not_alive(facts: Facts, now: float | None) -> str:
-    agents = ", ".join(facts.get("agents", []))
-    more = facts.get("lost", 0) - len(facts.get("agents", []))
-    return (
-        f"waits for an agent that is lost: only {agents or 'such an agent'}"
-        f"{f' and {more} more' if more > 0 else ''} could take it"
-    )
-
-
-def _drained(facts: Facts, now: float | None) -> str:
-    agents, reasons = facts.get("agents", []), facts.get("reasons", {})
-    named = [f"{name} ({reasons[name]})" if name in reasons else name for name in agents]
-    more = facts.get("drained", 0) - len(agents)
-    lost = facts.get("lost", 0)
-    return (
-        f"waits for an agent that is drained: only {', '.join(named) or 'such an agent'}"
-        f"{f' and {more} more' if more > 0 else ''}"
-        f" could take it{f', or one of {lost} that are lost' if lost else ''}"
-    )
-
-
-def _short(facts: Facts, now: float | None) -> str:
-    if "requested" not in facts:
-        return "waits for room on an agent"
-    which = "with the most free" if facts["best_has_most"] else "that comes closest"
-    also = "".join(f", and {_ALSO[code]}" for code in facts["also"])
-    return (
-        f"waits for {_asked(facts)}: the agent {which}, {facts['best_agent']},"
-        f" has {_has(facts)}{also}"
-    )
-
-
-def _unmet(facts: Facts, now: float | None) -> str:
-    return "waits for an agent that it may go on"
-
-
-def _other(facts: Facts) -> str:
-    """The session that is in the way, as people call it."""
-    named = f" ({facts['name']})" if facts.get("name") else ""
-    return f"{facts['session_id']}{named}" if "session_id" in facts else "another"
-
-
-def _reserved(facts: Facts, now: float | None) -> str:
-    starts_at = facts.get("starts_at")
-    when = ""
-    if now is not None and starts_at is not None:
-        when = f", in {format_duration(max(0.0, starts_at - now))}"
-    return (
-        f"could start now, but would still run when {_other(facts)}, which is ahead of it,"
-        f" is to start on what it would use{when}"
-    )
-
-
-def _behind(facts: Facts, now: float | None) -> str:
-    return f"waits its turn: {_other(facts)} is ahead of it, and nobody overtakes in this group"
-
-
-def _not_all(facts: Facts, now: float | None) -> str:
-    if "form" in facts:
-        return f"waits for room for all its {facts['kernels']} kernels {facts['form']}"
-    if "next" not in facts:
-        return "waits for room for all its kernels at once"
-    inner = Wait(WaitReason(facts["next"]["code"]), facts["next"]["facts"])
-    return (
-        f"waits for room for all its {facts['kernels']} kernels at once:"
-        f" {facts['fit']} would fit, the next {sentence(inner, now=now)}"
-    )
-
-
-def _never(facts: Facts, now: float | None) -> str:
-    if "problem" in facts:
-        return f"can never start: {facts['problem']}"
-    if "unmet" in facts:
-        return f"can never start here: {_no_agent_meets(facts)}"
-    if "form" in facts:
-        return (
-            f"can never start here: there would be no room for its {facts['kernels']} kernels"
-            f" {facts['form']} if all agents were empty"
-        )
-    if "slot" not in facts:
-        return "can never start here: no agent of its scaling group could take it"
-    if "kernels" in facts:
-        return (
-            f"can never start here: only {facts['fit']} of its {facts['kernels']} kernels would fit"
-            f" at once if all agents were empty; the next asks for {_asked(facts)}, and the agent"
-            f" that comes closest, {facts['best_agent']}, would have {_has(facts)}"
-        )
-    if facts["largest"] >= facts["requested"]:
-        return (
-            f"can never start here: no agent has all that it asks for; it needs {_asked(facts)},"
-            f" and the agent that comes closest, {facts['best_agent']},"
-            f" has {_bare(facts, 'best_total')}"
-        )
-    return (
-        f"can never start here: it asks for {_asked(facts)}, and the agent with the most,"
-        f" {facts['largest_agent']}, has {_bare(facts, 'largest')}"
-    )
-
-
-def _no_agent_meets(facts: Facts) -> str:
-    if facts["by"] == WaitReason.AGENT_NOT_CHOSEN.value:
-        return f"none of the agents that it may go on is in its scaling group: {facts['most']}"
-    if facts["by"] == WaitReason.AGENT_EXCLUDED.value:
-        return "every agent of its scaling group is excluded"
-    return f"no agent of its scaling group meets all of {', '.join(facts['unmet'])}"
-
-
-def _asked(facts: Facts) -> str:
-    """The requested amount with what it is an amount of."""
-    requested = facts["requested"]
-    if facts["slot"] == "cpu":
-        return f"{format_milli(requested)} {'core' if requested == DEVICE_SHARES else 'cores'}"
-    if facts["slot"] == "mem":
-        return f"{_bare(facts, 'requested')} of memory"
-    if facts["slot"] == "kernels":
-        return "an agent with fewer kernels"
-    memory = facts["gpu_mem_bytes_min"]
-    suffix = f" with at least {format_size(memory)}" if memory else ""
-    if facts["slot"] == "gpu" and requested < DEVICE_SHARES:
-        return f"{format_milli(requested)} of a GPU{suffix}"
-    return f"{facts['devices']} {'GPU' if facts['devices'] == 1 else 'GPUs'}{suffix}"
-
-
-def _has(facts: Facts) -> str:
-    """What the agent has free, of how much."""
-    if facts["slot"] == "gpu" and facts["requested"] < DEVICE_SHARES:
-        return f"at most {format_milli(facts['best_free'])} of one free"
-    return f"{_bare(facts, 'best_free')} of {_bare(facts, 'best_total')} free"
-
-
-def _bare(facts: Facts, key: str) -> str:
-    """The number alone; bytes in full where rounding would make two amounts look alike."""
-    if facts["slot"] == "kernels":
-        return str(facts[key])
-    if facts["slot"] in {"cpu", "gpu"}:
-        return format_milli(facts[key])
-    if facts["slot"] == "gpu_mem":
-        return f"{facts['devices']} with {format_size(facts[key])}"
-    amounts = {facts[other] for other in _AMOUNTS if other in facts}
-    if len({format_size(amount) for amount in amounts}) < len(amounts):
-        return f"{facts[key]} bytes"
-    return format_size(facts[key])
-
-
-_AMOUNTS = ("requested", "best_free", "best_total", "largest")
-_ALSO = {
-    WaitReason.TOO_LITTLE_CPU.value: "too little cpu",
-    WaitReason.TOO_LITTLE_MEM.value: "too little memory",
-    WaitReason.TOO_FEW_GPUS.value: "too few GPUs",
-    WaitReason.TOO_MANY_KERNELS.value: "as many kernels as it may",
-}
-_SENTENCES: Mapping[WaitReason, Callable[[Facts, float | None], str]] = {
-    WaitReason.NOT_EXAMINED_YET: _not_examined,
-    WaitReason.HELD: _held,
-    WaitReason.BEGIN_TIME_NOT_REACHED: _begin,
-    WaitReason.WAITING_FOR_DEPENDENCY: _dependency,
-    WaitReason.WAITING_FOR_OLD_KERNELS: _old_kernels,
-    WaitReason.WAITING_FOR_RETRY: _retry,
-    WaitReason.NO_AGENTS: _no_agents,
-    WaitReason.NEVER_FITS: _never,
-    WaitReason.AGENT_NOT_ALIVE: _not_alive,
-    WaitReason.AGENT_DRAINED: _drained,
-    WaitReason.TOO_LITTLE_CPU: _short,
-    WaitReason.TOO_LITTLE_MEM: _short,
-    WaitReason.TOO_FEW_GPUS: _short,
-    WaitReason.GPU_MEM_TOO_SMALL: _short,
-    WaitReason.NOT_ALL_KERNELS_FIT: _not_all,
-    WaitReason.TOO_MANY_KERNELS: _short,
-    WaitReason.CONSTRAINT_NOT_MET: _unmet,
-    WaitReason.AGENT_NOT_CHOSEN: _unmet,
-    WaitReason.AGENT_EXCLUDED: _unmet,
-    WaitReason.RESERVED_FOR_ANOTHER: _reserved,
-    WaitReason.BEHIND_ANOTHER: _behind,
-}
-
-# --- the whole picture ----------------------------------------------------------------------------
-
-
-def explain(snapshot: Snapshot, session_id: SessionId) -> dict[str, Any]:
-    """Explain where a pending session stands, as a pass over `snapshot` would leave it. JSON-able.
+        snapshot: What is known.
+        session_id: Whom to explain.
+        done: The pass; left out, the last one, or a new one if something has changed since.
 
     Returns:
-        `session_id, code, sentence, facts`; `position` in the queue from 1 and who is `ahead`,
-        `None` for a session that may not be placed whatever is free; `agents`, the closest first,
-        with what each lacks, and `refused_by`, their number by reason; `drained_for`, the number
-        of those that are drained, by what was said of it; `holders` of what it waits for. A session
+        `session_id, code, sentence, facts`; `examined` and why not; `position` in the queue from 1
+        and who is `ahead`, `None` for a session that may not be placed whatever is free;
+        `agents`, the closest first, with what each lacks, `refused_by`, their number by reason,
+        and the same by `kinds`; `drained_for`, the number of those that are drained, by what was
+        said of it; `holders` of what it waits for, and until when; its `reservation`. A session
         that the snapshot does not have is NOT_EXAMINED_YET.
     """
-    done = run(snapshot)
-    on = dict.fromkeys(
-        label(done.machines.agents[row])
-        for row in done.machines.rows_of(
-            one.agent_id for one in done.plan.placed.get(session_id, ())
-        )
-    )
-    unseen = Wait(WaitReason.NOT_EXAMINED_YET, {"agents": list(on)})
-    wait = done.plan.waits.get(session_id, unseen)
+    done = run(snapshot) if done is None else done
+    found = done.plan.waits.get(session_id)
+    wait = found or _unseen(done, session_id)
     looks = _looks(done, session_id)
     rows = _closest_first(looks)
     holders = _holders(done, looks, rows)
@@ -291,38 +56,72 @@ def explain(snapshot: Snapshot, session_id: SessionId) -> dict[str, Any]:
         "code": wait.code.value,
         "sentence": sentence(wait, now=snapshot.now),
         "facts": wait.facts,
+        **_examined(done, session_id, wait),
         **_standing(done, session_id),
-        "agents": [_agent(looks, row) for row in rows[:AGENTS_NAMED_MAX] if looks],
+        "agents": agents_told(looks, rows[:AGENTS_NAMED_MAX]) if looks else [],
         "agents_total": len(rows),
         "refused_by": looks.counted() if looks else {},
+        **_kinds(done, session_id, looks, wait),
         "drained_for": _drained_for(done, looks),
         "holders": holders[:HOLDERS_NAMED_MAX],
         "holders_total": len(holders),
+        **reservation(done, session_id, found),
     }
+
+
+def _unseen(done: Pass, session_id: SessionId) -> Wait:
+    placed = done.plan.placed.get(session_id, ())
+    rows = done.machines.rows_of(one.agent_id for one in placed)
+    on = dict.fromkeys(label(done.machines.agents[row]) for row in rows)
+    return Wait(WaitReason.NOT_EXAMINED_YET, {"agents": list(on)})
+
+
+def _examined(done: Pass, session_id: SessionId, wait: Wait) -> dict[str, Any]:
+    """Say whether the pass compared the session, or one that asks for the same, with the agents."""
+    if wait.code is WaitReason.BEHIND_ANOTHER:
+        because = (
+            f"the pass ended at {wait.facts['session_id']}, which is ahead of it and finds no room"
+        )
+    elif wait.code is WaitReason.NOT_EXAMINED_YET and session_id not in done.placed:
+        because = "it came in after the pass began"
+    elif session_id in {*done.snapshot.queue.aside, *done.snapshot.waiting_for_old}:
+        because = "it may not be placed yet, whatever is free"
+    else:
+        return {"examined": True, "not_examined_because": None}
+    return {"examined": False, "not_examined_because": because}
+
+
+# --- its place ------------------------------------------------------------------------------------
 
 
 def _standing(done: Pass, session_id: SessionId) -> dict[str, Any]:
     """The place in the order in which the pass went through the queue."""
     queue = done.snapshot.queue
     mine = queue.entry_of(session_id)
-    old = done.snapshot.waiting_for_old
-    lined_up = len(queue) - len(queue.aside) - sum(queue.entry_of(i) is not None for i in old)
-    if mine is None or session_id in old:
-        return {"position": None, "ahead": None, "queue_length": lined_up}
-    if ORDERS[done.group.order].by_owner:
-        ahead = list(takewhile(lambda entry: entry[2] != session_id, done.in_order()))
+    lined_up = len(queue) - len(queue.aside) - sum(1 for _ in _set_apart(done))
+    if mine is None or session_id in done.snapshot.waiting_for_old:
+        return {"position": None, "ahead": None, "ahead_first": [], "queue_length": lined_up}
+    if done.placed and ORDERS[done.group.order].by_owner:
+        total, higher, first = _ahead_by_walking(done, mine)
     else:
-        entries = (entry for lane in queue.lanes() for entry in lane.entries)
-        ahead = [entry for entry in entries if entry[:3] < mine[:3]]
-    ahead = [entry for entry in ahead if entry[2] not in old]
-    higher = sum(entry[0] < mine[0] for entry in ahead)
+        total, higher, first = _ahead_by_lane(done, mine)
+    apart = [entry for entry in _set_apart(done) if _is_ahead(done, entry, mine)]
+    total -= len(apart)
+    higher -= sum(entry[0] < mine[0] for entry in apart)
+    by = AHEAD_BY[done.group.order]
     return {
-        "position": len(ahead) + 1,
-        "ahead": {
-            "total": len(ahead),
-            "by_higher_priority": higher,
-            AHEAD_BY[done.group.order]: len(ahead) - higher,
-        },
+        "position": total + 1,
+        "ahead": {"total": total, "by_higher_priority": higher, by: total - higher},
+        "ahead_first": [
+            {
+                "session_id": entry[2],
+                "name": entry[3].name,
+                "priority": entry[3].priority,
+                "by": "by_higher_priority" if entry[0] < mine[0] else by,
+            }
+            for entry in first
+            if entry[2] not in done.snapshot.waiting_for_old
+        ][:AHEAD_NAMED_MAX],
         "queue_length": lined_up,
     }
 
@@ -333,6 +132,50 @@ AHEAD_BY: Mapping[QueueOrder, str] = {
     QueueOrder.DRF: "by_smaller_share",
 }
 """What puts one session before another of the same effective priority."""
+
+
+def _set_apart(done: Pass) -> Iterator[Entry]:
+    """Those that stand in lanes, but may not be placed: their old kernels may still run."""
+    entries = map(done.snapshot.queue.entry_of, done.snapshot.waiting_for_old)
+    return (entry for entry in entries if entry is not None)
+
+
+def _is_ahead(done: Pass, entry: Entry, mine: Entry) -> bool:
+    return _rank(done, entry) < _rank(done, mine)
+
+
+def _rank(done: Pass, entry: Entry) -> tuple[Any, ...]:
+    if not ORDERS[done.group.order].by_owner:
+        return entry[:3]
+    return entry[0], done.shares.dominant(entry[3].owner), *entry[1:3]
+
+
+def _ahead_by_lane(done: Pass, mine: Entry) -> tuple[int, int, list[Entry]]:
+    """Count who is ahead, and by priority, without looking at all of them; name the first."""
+    by_owner = ORDERS[done.group.order].by_owner
+    share = done.shares.dominant(mine[3].owner) if by_owner else None
+    total = higher = 0
+    first: list[Entry] = []
+    for lane in done.snapshot.queue.lanes():
+        before: Any = mine[:3]
+        if by_owner and (other := done.shares.dominant(lane.owner)) != share:
+            assert share is not None
+            before = (mine[0] + 1,) if other < share else (mine[0],)
+        count = bisect_left(lane.entries, before)
+        total += count
+        higher += min(count, bisect_left(lane.entries, (mine[0],)))
+        first += lane.entries[: min(count, AHEAD_NAMED_MAX)]
+    first = nsmallest(2 * AHEAD_NAMED_MAX, first, key=lambda entry: _rank(done, entry))
+    return total, higher, first
+
+
+def _ahead_by_walking(done: Pass, mine: Entry) -> tuple[int, int, list[Entry]]:
+    """The same where shares have changed during the pass, because it placed some."""
+    ahead = list(takewhile(lambda entry: entry[2] != mine[2], done.in_order()))
+    return len(ahead), sum(entry[0] < mine[0] for entry in ahead), ahead[: 2 * AHEAD_NAMED_MAX]
+
+
+# --- the agents -----------------------------------------------------------------------------------
 
 
 def _looks(done: Pass, session_id: SessionId) -> Looks | None:
@@ -349,66 +192,65 @@ def _closest_first(looks: Looks | None) -> list[int]:
     if looks is None:
         return []
     order = np.lexsort((looks.distance, ~looks.serving, ~looks.able))
-    return [int(row) for row in order]
+    rows: list[int] = order.tolist()
+    return rows
+
+
+def _kinds(done: Pass, session_id: SessionId, looks: Looks | None, wait: Wait) -> dict[str, Any]:
+    """The agents by kind; those that have room are refused where that is reserved for another."""
+    lane = done.snapshot.queue.lane_of(session_id)
+    is_reserved = wait.code is WaitReason.RESERVED_FOR_ANOTHER
+    if looks is None and is_reserved and lane is not None:
+        looks = Looks(lane.demand.needs[0], done.machines, done.placer.room)
+    if looks is None or not done.machines.agents:
+        return {"kinds": [], "kinds_total": 0}
+    codes = looks.codes()
+    if is_reserved:
+        codes[codes < 0] = REASONS.index(WaitReason.RESERVED_FOR_ANOTHER)
+    kinds = kinds_of(done.snapshot)
+    told = kinds_told(looks, codes, kinds)
+    total = len(told) if len(told) < KINDS_NAMED_MAX else len(np.unique(kinds))
+    return {"kinds": told, "kinds_total": total}
 
 
 def _drained_for(done: Pass, looks: Looks | None) -> dict[str, int]:
-    agents = done.machines.agents if looks else []
-    reasons = Counter(agent.drain_reason for agent in agents if agent.is_drained)
-    return dict(sorted(reasons.items()))
+    if looks is None:
+        return {}
+    out = (looks.agent(row) for row in np.flatnonzero(~looks.serving).tolist())
+    return dict(sorted(Counter(a.drain_reason for a in out if a.is_drained).items()))
 
 
-def _agent(looks: Looks, row: int) -> dict[str, Any]:
-    agent = looks.agent(row)
-    lacks = []
-    for slot in looks.short_on(row):
-        requested, free, total = looks.numbers(slot, row)
-        lacks.append(
-            {
-                "code": CODES[slot].value,
-                "slot": slot,
-                "requested": requested,
-                "free": free,
-                "total": total,
-            }
-        )
-    return {
-        "agent_id": agent.agent_id,
-        "agent": label(agent),
-        "status": agent.status.value,
-        "drained": agent.is_drained,
-        "code": looks.code_of(row).value,
-        "lacks": lacks,
-    }
+# --- what it waits for ----------------------------------------------------------------------------
 
 
 def _holders(done: Pass, looks: Looks | None, rows: Sequence[int]) -> list[dict[str, Any]]:
-    """Who holds the slots that are short on the agents that could take the kernel, until when."""
+    """Who holds the slots that are short on the closest agents that could take it, until when."""
     if looks is None:
         return []
-    wanted = {
-        row: {"gpu" if slot == "gpu_mem" else slot for slot in looks.short_on(row)}
-        for row in rows
-        if looks.able[row] and looks.serving[row]
+    could = [row for row in rows[:HELD_AGENTS_MAX] if looks.able[row] and looks.serving[row]]
+    wanted: dict[str, set[str]] = {
+        looks.agent(row).agent_id: {"gpu" if s == "gpu_mem" else s for s in looks.short_on(row)}
+        for row in could
     }
+    names: dict[str, str] = {looks.agent(row).agent_id: label(looks.agent(row)) for row in could}
     found: dict[tuple[str, str, bool], dict[str, Any]] = {}
-    for hold in (*done.machines.holds.values(), *done.new_holds()):
+    holds = [hold for hold in done.machines.holds.values() if hold.agent_id in wanted]
+    holds += [hold for hold in done.new_holds() if hold.agent_id in wanted]
+    for hold in holds:
         held = {
             "cpu": hold.cpu_milli,
             "mem": hold.mem_bytes,
             "gpu": sum(shares for _, shares in hold.devices),
             "kernels": 1,
         }
-        agent_id = AgentId(hold.agent_id)
-        row = done.machines.row_of.get(agent_id, -1)
-        if not any(held[slot] for slot in wanted.get(row, ())):
+        if not any(held[slot] for slot in wanted[hold.agent_id]):
             continue
         entry = found.setdefault(
             (hold.agent_id, hold.session_id, hold.is_leftover),
             {
                 "session_id": hold.session_id,
                 "agent_id": hold.agent_id,
-                "agent": label(looks.agent(row)),
+                "agent": names[hold.agent_id],
                 "leftover": hold.is_leftover,
                 "until": done.until(hold),
                 "cpu_milli": 0,
@@ -419,5 +261,5 @@ def _holders(done: Pass, looks: Looks | None, rows: Sequence[int]) -> list[dict[
         entry["cpu_milli"] += held["cpu"]
         entry["mem_bytes"] += held["mem"]
         entry["gpu_shares"] += held["gpu"]
-    closest = {looks.agent(row).agent_id: place for place, row in enumerate(wanted)}
+    closest = {agent_id: place for place, agent_id in enumerate(wanted)}
     return sorted(found.values(), key=lambda one: (closest[one["agent_id"]], one["session_id"]))

@@ -46,22 +46,34 @@ class Eligible:
     Attributes:
         rows: By row, whether the agent may be used.
         devices: By row and position, whether the device may be used; `None`: every device.
+        refused: By row, the position in `REFUSALS` of why the agent may not be used.
     """
 
     rows: NDArray[np.bool_]
     devices: NDArray[np.bool_] | None
+    refused: NDArray[np.int8]
+
+
+REFUSALS = (
+    WaitReason.AGENT_NOT_CHOSEN,
+    WaitReason.AGENT_EXCLUDED,
+    WaitReason.CONSTRAINT_NOT_MET,
+)
+"""Why an agent may not be used whatever is free."""
 
 
 def eligible(where: Filter, agents: Sequence[Agent], width: int) -> Eligible:
     """Ask every agent and device. `width`: positions of devices in a row."""
-    rows = np.array([refused_by(where, agent) is None for agent in agents], bool)
+    refusals = [refused_by(where, agent) for agent in agents]
+    refused = np.array([-1 if r is None else REFUSALS.index(r[0]) for r in refusals], np.int8)
+    rows = refused < 0
     if not minds_devices(where):
-        return Eligible(rows, None)
+        return Eligible(rows, None, refused)
     devices = np.zeros((len(agents), max(1, width)), bool)
     for row, agent in enumerate(agents):
         for position, device in enumerate(agent.capacity.devices):
             devices[row, position] = lets_through(where, device)
-    return Eligible(rows, devices)
+    return Eligible(rows, devices, refused)
 
 
 def refused_by(where: Filter, agent: Agent) -> tuple[WaitReason, str] | None:

@@ -118,6 +118,10 @@ class Demands:
         self._count[demand] += 1
         return demand
 
+    def find(self, session: SessionWithKernels) -> Demand:
+        """Return the known demand of a session, or a new one that nobody else will see."""
+        return self._known.get(_key(session)) or demand_of(session)
+
     def drop(self, session: SessionWithKernels) -> None:
         """Forget a demand that nobody has any more."""
         key = _key(session)

@@ -141,17 +141,34 @@ class Queue(Mapping[SessionId, SessionWithKernels]):
         found = self._in_lane.get(session_id)
         return found[1] if found else None
 
+    def demand_of(self, session: SessionWithKernels) -> Demand:
+        """Return the demand of those here that ask for the same, else a new one."""
+        return self._demands.find(session)
+
+    def lane_for(self, session: SessionWithKernels) -> Lane:
+        """Return a lane of its own for a session, which need not be here, at its place.
+
+        If it is here, this one comes right after it: no two entries are equal up to the id.
+        """
+        lane = Lane(self.demand_of(session), session.owner if self._order.by_owner else "")
+        rank, number, session_id, _ = self._entry(session)
+        lane.entries.append((rank, number, SessionId(f"{session_id}\0"), session))
+        return lane
+
     def _line_up(self, session: SessionWithKernels) -> None:
         demand = self._demands.take(session)
         owner = session.owner if self._order.by_owner else ""
         lane = self._lanes.get((demand, owner))
         if lane is None:
             lane = self._lanes[demand, owner] = Lane(demand, owner)
-        number = -session.number if self._order.newest_first else session.number
-        rank = effective_rank(session, self._group.ageing_s)
-        entry = (-rank, number, session.session_id, session)
+        entry = self._entry(session)
         insort(lane.entries, entry, key=_place)
         self._in_lane[session.session_id] = lane, entry
+
+    def _entry(self, session: SessionWithKernels) -> Entry:
+        number = -session.number if self._order.newest_first else session.number
+        rank = effective_rank(session, self._group.ageing_s)
+        return -rank, number, session.session_id, session
 
 
 def _place(entry: Entry) -> tuple[int, int, SessionId]:

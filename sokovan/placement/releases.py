@@ -65,7 +65,8 @@ class Releases:
     """
 
     def __init__(self, releases: Iterable[Release], machines: Machines) -> None:
-        given = list(releases)
+        given = self._given = list(releases)
+        self._machines = machines
         at, rows, cpu, mem, devices = zip(*given, strict=True) if given else ((),) * 5
         times = np.array(at, np.float64)
         order = np.argsort(times, kind="stable")
@@ -83,6 +84,11 @@ class Releases:
         self._parts = np.array(parts, np.int64).reshape(-1, 4)
         self._parts_at = times[self._parts[:, 0]]
         self._overdrawn = machines.overdrawn()
+
+    def plus(self, releases: Iterable[Release]) -> "Releases":
+        """Return these and some more."""
+        more = list(releases)
+        return Releases([*self._given, *more], self._machines) if more else self
 
     def next_after(self, now: float) -> float:
         """Return the first moment after `now` at which something should be released."""

@@ -1,7 +1,7 @@
 """All that decides one scheduling pass of a group, as one value."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from sokovan.domain.cluster import Agent, ScalingGroup
@@ -58,6 +58,10 @@ class Snapshot:
     promises: Mapping[SessionId, Promise] = field(default_factory=dict)
     usual: Usual = NOTHING
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def apart(self, **changes: Any) -> "Snapshot":
+        """Return the same, for passes of which nothing is to be remembered."""
+        return replace(self, **{"memory": {}} | changes)
 
 
 def snapshot_of(known: Known) -> Snapshot:

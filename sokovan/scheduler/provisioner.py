@@ -4,7 +4,7 @@ from sokovan.domain.reasons import WaitReason
 from sokovan.domain.sessions import SESSION_PRIORITY_MIN
 from sokovan.domain.statuses import SessionStatus
 from sokovan.placement.engine import place
-from sokovan.placement.explain import sentence
+from sokovan.placement.sentences import sentence
 from sokovan.placement.snapshot import snapshot_of
 from sokovan.scheduler.ports import ScheduledSessionData, ScheduleResult, SchedulingData
 from sokovan.scheduler.results import SessionTransitionInfo

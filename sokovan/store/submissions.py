@@ -110,6 +110,44 @@ def accept(
     return answer, insert_sessions(tx, entries), failed
 
 
+def rehearse(
+    tx: Transaction, submitted: Sequence[SessionSpec], now: float
+) -> tuple[list[SessionWithKernels], dict[SessionId, str]]:
+    """Return the sessions that a submission would become, and write nothing.
+
+    Their ids are `#0`, `#1` and so on, and their numbers are behind all others. Creation ids do not
+    matter.
+
+    Returns:
+        The sessions, and those of them that a dependency has failed already, with the reason.
+
+    Raises:
+        InvalidRequestError: A dependency does not exist, or leads back to its own session.
+    """
+    ids = _Positions()
+    entries = [(spec, new_session(spec, ids, now), "") for spec in submitted]
+    answer = [session.session_id for _, session, _ in entries]
+    entries, failed = _with_dependencies(tx, submitted, answer, entries)
+    made = [replace(session, number=BEHIND_ALL + n) for n, (_, session, _) in enumerate(entries)]
+    return made, failed
+
+
+BEHIND_ALL = 2**60
+"""A number that no accepted session has."""
+
+
+class _Positions(IdSource):
+    """Names sessions by their position in the submission; mints nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0
+
+    def session_id(self) -> SessionId:
+        self._next += 1
+        return SessionId(f"#{self._next - 1}")
+
+
 def insert_sessions(tx: Transaction, entries: Sequence[Entry]) -> list[SessionWithKernels]:
     """Write new sessions with all that belongs to them; return them with their numbers."""
     if not entries:

@@ -35,9 +35,20 @@ PATHS = [
     "",
     "/healthz",
     "/v1/sessions",
+    "/v1/sessions/dry-run",
     *(
         f"/v1/sessions/{{}}{action}"
-        for action in ("", "/history", "/why", "/wait", "/output", "/cancel", "/hold", "/release")
+        for action in (
+            "",
+            "/history",
+            "/why",
+            "/eta",
+            "/wait",
+            "/output",
+            "/cancel",
+            "/hold",
+            "/release",
+        )
     ),
     "/v1/agents",
     "/v1/agents/{}/drain",

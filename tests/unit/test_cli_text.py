@@ -155,7 +155,7 @@ def test_why_names_the_numbers():
         },
     }
 
-    assert list(why_lines(answer)) == [
+    assert list(why_lines(answer, NOW)) == [
         "abcdefgh: waits for 4G of memory",
         "  place 3 of 9 in the queue; before it: 2 by higher priority",
         "  agents:",
@@ -176,7 +176,7 @@ def test_why_counts_the_drained_agents():
             "drained_for": agents,
         }  # fmt: skip
         return list(
-            why_lines({"session": SESSION, "sentence": "waits", "code": "", "facts": facts})
+            why_lines({"session": SESSION, "sentence": "waits", "code": "", "facts": facts}, NOW)
         )
 
     assert drained(**{"new disk": 1})[2:] == [
@@ -265,7 +265,7 @@ def test_show_says_where_a_session_may_go_in_the_words_of_the_options():
 def test_why_without_facts_is_one_line():
     answer = {"session": SESSION, "sentence": "it runs on local", "code": "RUNNING", "facts": {}}
 
-    assert list(why_lines(answer)) == ["abcdefgh: it runs on local"]
+    assert list(why_lines(answer, NOW)) == ["abcdefgh: it runs on local"]
 
 
 def test_a_terminal_is_told_nothing_by_a_name():

@@ -388,6 +388,8 @@ def test_the_rest_of_the_requests_are_where_the_api_has_them(client, server):
     server.will_answer(
         says({"items": [1]}),
         says({"sentence": "so"}),
+        says({"suggestions": []}),
+        says({"starts_at": None}),
         says({"outcome": "cancelled"}),
         says({"held": True}),
         says({"held": False}),
@@ -398,6 +400,8 @@ def test_the_rest_of_the_requests_are_where_the_api_has_them(client, server):
 
     assert client.history("a") == [1]
     assert client.why("a") == {"sentence": "so"}
+    assert client.why("a", suggest=True) == {"suggestions": []}
+    assert client.eta("a") == {"starts_at": None}
     client.cancel("a", force=True)
     client.hold("a")
     client.release("a")
@@ -409,6 +413,8 @@ def test_the_rest_of_the_requests_are_where_the_api_has_them(client, server):
     assert sent == [
         ("GET", "/v1/sessions/a/history"),
         ("GET", "/v1/sessions/a/why"),
+        ("GET", "/v1/sessions/a/why"),
+        ("GET", "/v1/sessions/a/eta"),
         ("POST", "/v1/sessions/a/cancel"),
         ("POST", "/v1/sessions/a/hold"),
         ("POST", "/v1/sessions/a/release"),
@@ -416,7 +422,21 @@ def test_the_rest_of_the_requests_are_where_the_api_has_them(client, server):
         ("POST", "/v1/shutdown"),
         ("GET", "/healthz"),
     ]
-    assert server.requests[2]["body"] == {"force": True}
+    assert [one["query"] for one in server.requests[1:3]] == [{}, {"suggest": "true"}]
+    assert server.requests[4]["body"] == {"force": True}
+
+
+def test_a_dry_run_sends_what_a_submission_would(server, client):
+    server.will_answer(says({"starts_now": True}), says({"sessions": [1, 2]}))
+
+    assert client.dry_run(["true"], suggest=True, cpu_milli=500) == {"starts_now": True}
+    assert client.dry_run_many([{"command": ["a"]}, {"command": ["b"]}]) == [1, 2]
+
+    one, many = server.requests
+    assert (one["method"], one["path"]) == ("POST", "/v1/sessions/dry-run")
+    assert one["query"] == {"suggest": "true"}
+    assert (one["body"]["command"], one["body"]["cpu_milli"]) == (["true"], 500)
+    assert [session["command"] for session in many["body"]["sessions"]] == [["a"], ["b"]]
 
 
 def test_agents_are_taken_out_of_service_and_back(server, client):
