@@ -16,8 +16,9 @@ from sokovan.placement.binding import Looks, never_fits
 from sokovan.placement.engine import place
 from sokovan.placement.explain import explain, sentence
 from sokovan.placement.filters import filter_of
-from sokovan.placement.fit import Placer, fits_on, fitting
+from sokovan.placement.fit import fits_on, fitting
 from sokovan.placement.needs import Demand, Need
+from sokovan.placement.placer import Placer
 from sokovan.placement.rank import CONCENTRATED
 from sokovan.placement.snapshot import snapshot_of
 from tests.property.reference import (
