@@ -118,11 +118,6 @@ class Queue(Mapping[SessionId, SessionWithKernels]):
                 self._line_up(session)
                 self.version += 1
 
-    @property
-    def lined_up(self) -> int:
-        """How many sessions are not aside."""
-        return len(self._in_lane)
-
     def lanes(self) -> Iterator[Lane]:
         """Iterate over all lanes; each has a session."""
         return iter(self._lanes.values())

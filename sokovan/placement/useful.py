@@ -6,7 +6,7 @@ agent's key for a need changes only when something is taken from the agent or re
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 import numpy as np
@@ -26,6 +26,7 @@ from sokovan.placement.fragmentation import (
 from sokovan.placement.fragmentation import Room as Free
 from sokovan.placement.machines import Machines
 from sokovan.placement.needs import Need
+from sokovan.placement.queue import Lane
 from sokovan.placement.ranking import CONCENTRATED, Ranking, concentrated
 from sokovan.placement.room import Ints, Room
 from sokovan.placement.snapshot import Snapshot
@@ -45,15 +46,20 @@ Score = Callable[[Ask, Free, Bool, Typical, Bool | None], tuple[Int, Int]]
 
 def usual_of(snapshot: Snapshot) -> Usual:
     """Return what is typical; the snapshot keeps it until it is to be learned anew."""
-    sessions = snapshot.queue.lined_up + len(snapshot.machines.holds)
+    waiting = sum(len(lane.entries) for lane in _sound(snapshot))
+    sessions = waiting + len(snapshot.machines.holds)
     if snapshot.usual.is_due(sessions):
         snapshot.usual = _learned(snapshot, sessions)
     return snapshot.usual
 
 
+def _sound(snapshot: Snapshot) -> Iterator[Lane]:
+    return (lane for lane in snapshot.queue.lanes() if lane.demand.problem is None)
+
+
 def _learned(snapshot: Snapshot, made_from: int) -> Usual:
     counts: Counter[Shape] = Counter()
-    waiting = (entry[3] for lane in snapshot.queue.lanes() for entry in lane.entries)
+    waiting = (entry[3] for lane in _sound(snapshot) for entry in lane.entries)
     running = (s for s in snapshot.running.values() if s.status not in WITHOUT_AGENTS)
     for session in chain(waiting, running):
         conditions = tuple(c for c in session.where.constraints if c.is_of_devices)
