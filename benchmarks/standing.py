@@ -22,7 +22,6 @@ from sokovan.domain.cluster import Backfill
 from sokovan.domain.sessions import SessionId
 from sokovan.placement.engine import Plan, place
 from sokovan.placement.explain import explain
-from sokovan.placement.machines import held_on
 from sokovan.placement.snapshot import Snapshot
 
 FREED = 15
@@ -71,7 +70,8 @@ def _after_changes(snapshot: Snapshot, cluster: Cluster) -> Figures:
         came.time(lambda: place(snapshot))
 
         row = number * len(agents) // len(latest)
-        holds = held_on(snapshot.machines, [row])[row]
+        freed_id = snapshot.machines.agents[row].agent_id
+        holds = [h for h in snapshot.machines.holds.values() if h.agent_id == freed_id]
         plan = freed.time(lambda: _freed(snapshot, holds))  # noqa: B023 - it is called at once
         _compare(plan, snapshot)
         placed += len(plan.placed)

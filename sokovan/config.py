@@ -114,7 +114,7 @@ class GroupConfig:
     order: str = "fifo"
     """Who is looked at first among equal priorities: `fifo`, `lifo`, or `drf`, which is the owner
     with the smallest dominant share."""
-    ranking: str = "concentrated"
+    ranking: str = "useful"
     """Which agent is taken: `concentrated`, `dispersed`, `round_robin` or `fragmentation`."""
     backfill: str = "easy"
     """What those behind one that does not fit may do: `none`, `strict`, `easy`, `conservative`."""

@@ -24,7 +24,6 @@ from sokovan.domain.errors import (
 )
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import PRE_RUNNING, SessionStatus
-from sokovan.placement.machines import Machines
 from sokovan.placement.sentences import sentence
 from sokovan.scheduler.messages import OutputChunk
 from sokovan.scheduler.moves import Applied
@@ -128,11 +127,7 @@ class Operations:
         ]
 
     def _check(self, specs: Sequence[SessionSpec]) -> list[InfeasibleRequestError | None]:
-        def machines_of(name: str) -> Machines:
-            snapshot = self._repository.snapshot(name)
-            return snapshot.machines if snapshot else Machines(())
-
-        return check_all(specs, self._repository.groups, machines_of)
+        return check_all(specs, self._repository.groups, self._repository.machines_of)
 
     async def cancel(self, ref: str, *, owner: str, force: bool = False) -> View:
         session_id = await self._resolve(ref, owner)

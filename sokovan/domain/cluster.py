@@ -99,7 +99,7 @@ class ScalingGroup:
 
     name: str = "default"
     order: QueueOrder = QueueOrder.FIFO
-    ranking: AgentRanking = AgentRanking.CONCENTRATED
+    ranking: AgentRanking = AgentRanking.USEFUL
     limits: Mapping[str, Limit] = field(default_factory=dict)
     """Limits by stage name, where they differ from the stage table."""
     pending_timeout_s: float | None = None

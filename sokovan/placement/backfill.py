@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from math import inf
 
 from sokovan.domain.sessions import AgentId
-from sokovan.placement.fit import Place, Placer, Places
-from sokovan.placement.machines import Machines, Room, smaller
+from sokovan.placement.machines import Machines
 from sokovan.placement.needs import Demand
+from sokovan.placement.placer import Place, Placer, Places
 from sokovan.placement.promises import Promise
 from sokovan.placement.releases import Releases
+from sokovan.placement.room import Room, smaller
 
 TRIED_MAX = 16
 """Under `easy`, for so many blocked sessions in turn is a reservation sought; those that wait for

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.resources import Request
 from sokovan.domain.where import ClusterMode
-from sokovan.placement.fit import Placer, fitting
+from sokovan.placement.fit import fitting
 from sokovan.placement.looks import AGENTS_NAMED_MAX, CODES, Looks, label, out_of_service
-from sokovan.placement.machines import Machines, Room
+from sokovan.placement.machines import Machines
 from sokovan.placement.needs import Demand, Need, total
+from sokovan.placement.placer import Placer
 from sokovan.placement.ranking import CONCENTRATED
+from sokovan.placement.room import Room
 
 
 def binding(demand: Demand, placer: Placer, machines: Machines) -> Wait:

@@ -15,8 +15,8 @@ from sokovan.placement.backfill import (
     slot_of,
 )
 from sokovan.placement.conservative import RESERVATIONS_MAX, Conservative
-from sokovan.placement.fit import Placer, Places, assignment_of
 from sokovan.placement.needs import Demand
+from sokovan.placement.placer import Placer, Places, assignment_of
 from sokovan.placement.promises import Promise, Reservation
 from sokovan.placement.releases import Release, Releases, release_of, walltime_of
 from sokovan.placement.snapshot import Snapshot

@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sokovan.placement.backfill import MakePlacer, Slot
-from sokovan.placement.fit import Placer, Places, fitting
-from sokovan.placement.machines import Room, smaller
+from sokovan.placement.fit import fitting
 from sokovan.placement.needs import Demand
+from sokovan.placement.placer import Placer, Places
 from sokovan.placement.releases import Releases
+from sokovan.placement.room import Room, smaller
 
 MOMENTS_MAX = 64
 """With more releases, some are left out: they then count late, never early. The same holds for the

@@ -10,8 +10,9 @@ from sokovan.domain.cluster import Agent, AgentStatus
 from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.reasons import WaitReason
 from sokovan.placement.filters import REFUSALS, refused_by
-from sokovan.placement.machines import ABSENT, Ints, Machines, Room
+from sokovan.placement.machines import Machines
 from sokovan.placement.needs import Need
+from sokovan.placement.room import ABSENT, Ints, Room
 
 AGENTS_NAMED_MAX = 20
 """How many agents a list in the facts names at most."""

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sokovan.placement.machines import Ints, Room
 from sokovan.placement.needs import Need
+from sokovan.placement.room import Ints, Room
 
 GIB_BITS = 30
 

@@ -11,7 +11,8 @@ from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.resources import DeviceShares, Hold
 from sokovan.domain.sessions import AgentId, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
-from sokovan.placement.machines import Machines, Room
+from sokovan.placement.machines import Machines
+from sokovan.placement.room import Room
 
 
 def walltime_of(session: SessionWithKernels, group: ScalingGroup) -> float:

@@ -22,8 +22,8 @@ from sokovan.domain.resources import Request
 from sokovan.domain.sessions import SESSION_PRIORITY_MAX, SessionId, SessionWithKernels
 from sokovan.domain.where import ClusterMode, Where
 from sokovan.placement.admit import admission
-from sokovan.placement.fit import Places
 from sokovan.placement.needs import malformed
+from sokovan.placement.placer import Places
 from sokovan.placement.releases import walltime_of
 from sokovan.placement.snapshot import Snapshot
 from sokovan.placement.turn import LAST, Turn, largest, smallest

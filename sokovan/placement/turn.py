@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sokovan.domain.sessions import SessionWithKernels
 from sokovan.placement.engine import Pass
-from sokovan.placement.fit import Places
+from sokovan.placement.placer import Places
 from sokovan.placement.snapshot import Snapshot
 
 LAST = 2**60

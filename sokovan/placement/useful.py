@@ -6,12 +6,14 @@ agent's key for a need changes only when something is taken from the agent or re
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sokovan.domain.quantities import DEVICE_SHARES
+from sokovan.domain.statuses import SessionStatus
 from sokovan.placement.filters import Filter
 from sokovan.placement.fragmentation import (
     Ask,
@@ -22,9 +24,11 @@ from sokovan.placement.fragmentation import (
     published_fgd,
 )
 from sokovan.placement.fragmentation import Room as Free
-from sokovan.placement.machines import Ints, Machines, Room
+from sokovan.placement.machines import Machines
 from sokovan.placement.needs import Need
+from sokovan.placement.queue import Lane
 from sokovan.placement.ranking import CONCENTRATED, Ranking, concentrated
+from sokovan.placement.room import Ints, Room
 from sokovan.placement.snapshot import Snapshot
 from sokovan.placement.typical import Shape, Usual, frequent, generic, weighed
 
@@ -34,21 +38,30 @@ LAST = 2**61
 NEEDS_KEPT_MAX = 256
 """For so many needs are keys kept between passes."""
 
+WITHOUT_AGENTS = {SessionStatus.PENDING, SessionStatus.DEPRIORITIZING}
+
 Score = Callable[[Ask, Free, Bool, Typical, Bool | None], tuple[Int, Int]]
 """See `fragmentation.published_fgd`."""
 
 
 def usual_of(snapshot: Snapshot) -> Usual:
     """Return what is typical; the snapshot keeps it until it is to be learned anew."""
-    sessions = len(snapshot.queue) + len(snapshot.machines.holds)
+    waiting = sum(len(lane.entries) for lane in _sound(snapshot))
+    sessions = waiting + len(snapshot.machines.holds)
     if snapshot.usual.is_due(sessions):
         snapshot.usual = _learned(snapshot, sessions)
     return snapshot.usual
 
 
+def _sound(snapshot: Snapshot) -> Iterator[Lane]:
+    return (lane for lane in snapshot.queue.lanes() if lane.demand.problem is None)
+
+
 def _learned(snapshot: Snapshot, made_from: int) -> Usual:
     counts: Counter[Shape] = Counter()
-    for session in {**snapshot.queue, **snapshot.running}.values():
+    waiting = (entry[3] for lane in _sound(snapshot) for entry in lane.entries)
+    running = (s for s in snapshot.running.values() if s.status not in WITHOUT_AGENTS)
+    for session in chain(waiting, running):
         conditions = tuple(c for c in session.where.constraints if c.is_of_devices)
         for kernel in session.kernels:
             request = kernel.request

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from sokovan.domain.sessions import SessionId, SessionWithKernels
-from sokovan.placement.fit import Places
+from sokovan.placement.placer import Places
 from sokovan.placement.snapshot import Snapshot
 
 

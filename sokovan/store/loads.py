@@ -8,6 +8,7 @@ from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.sessions import SessionId, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
 from sokovan.placement.engine import place
+from sokovan.placement.machines import Machines
 from sokovan.placement.snapshot import Snapshot
 from sokovan.scheduler.ports import (
     PendingTimeoutSessionData,
@@ -146,6 +147,11 @@ class Loads:
         """Return what placement works on now; `None` when there is no such group."""
         group = self._groups.get(scaling_group)
         return self.live.snapshot(group, self._clock.now()) if group else None
+
+    def machines_of(self, scaling_group: str) -> Machines:
+        """Return the agents of a group as placement knows them; none where there is no group."""
+        snapshot = self.snapshot(scaling_group)
+        return snapshot.machines if snapshot else Machines(())
 
     def wait_of(self, session: SessionWithKernels) -> Wait:
         """Return why a PENDING session waits, as a pass would find it now."""

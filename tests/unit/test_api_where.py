@@ -13,6 +13,7 @@ from sokovan.config import ApiConfig
 from sokovan.domain.errors import InvalidRequestError
 from sokovan.domain.where import Where
 from sokovan.domain.where_fields import where_of
+from sokovan.placement.machines import Machines
 from tests.build import (
     A1,
     A2,
@@ -175,22 +176,26 @@ async def test_a_condition_on_devices_needs_one(http):
 def test_an_agent_may_be_named_by_its_id_also_one_that_is_lost():
     agents = [an_agent(A1, name="left"), an_agent(A2, name="right")]
 
-    check(a_spec(where=Where(agents=("left", A2))), groups_of(), agents)
+    check(a_spec(where=Where(agents=("left", A2))), groups_of(), Machines(agents))
 
 
 def test_an_agent_may_be_named_before_it_has_joined():
     where = Where(agents=("later",), prefer=("sooner",), exclude=("never",))
 
-    check(a_spec(where=where), groups_of(), [])
-    check(a_spec(where=where, allow_infeasible=True), groups_of(), [an_agent(A1, name="left")])
+    check(a_spec(where=where), groups_of(), Machines(()))
+    check(
+        a_spec(where=where, allow_infeasible=True),
+        groups_of(),
+        Machines([an_agent(A1, name="left")]),
+    )
     with pytest.raises(InvalidRequestError, match="the group default has no agent 'later'"):
-        check(a_spec(where=where), groups_of(), [an_agent(A1, name="left")])
+        check(a_spec(where=where), groups_of(), Machines([an_agent(A1, name="left")]))
 
 
 def test_of_many_agents_only_some_are_named():
     agents = [an_agent(f"a{n:02}", name=f"agent-{n:02}") for n in range(50)]
 
     with pytest.raises(InvalidRequestError, match=r"agent-09 …; name one") as refused:
-        check(a_spec(where=Where(agents=("nobody",))), groups_of(), agents)
+        check(a_spec(where=Where(agents=("nobody",))), groups_of(), Machines(agents))
 
     assert len(refused.value.message) < 500

@@ -7,8 +7,9 @@ from sokovan.domain.reasons import WaitReason
 from sokovan.domain.where import ANYWHERE, ClusterMode, Where
 from sokovan.placement.binding import Looks, never_fits
 from sokovan.placement.filters import filter_of
-from sokovan.placement.fit import Placer, choose_devices
+from sokovan.placement.fit import choose_devices
 from sokovan.placement.needs import Demand, Need
+from sokovan.placement.placer import Placer
 from sokovan.placement.rank import CONCENTRATED
 from tests.property.strategies import G, a_hold, an_agent, machines_of, need
 
