@@ -7,7 +7,6 @@ from sokovan.domain.cluster import Backfill
 from sokovan.domain.quantities import format_duration
 from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.sessions import Assignment, SessionId, SessionWithKernels
-from sokovan.placement.backfill import TRIED_MAX
 from sokovan.placement.conservative import RESERVATIONS_MAX
 from sokovan.placement.engine import Pass, run
 from sokovan.placement.looks import label
