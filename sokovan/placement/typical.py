@@ -23,7 +23,7 @@ WEIGHT_SUM = 2**20
 
 
 def frequent(
-    counts: Mapping[Kind, int], *, covered: float = COVERED, shapes_max: int = SHAPES_MAX
+    counts: Mapping[Kind, float], *, covered: float = COVERED, shapes_max: int = SHAPES_MAX
 ) -> list[Kind]:
     """Return the most frequent shapes, as many as make up `covered` of all that came.
 

@@ -34,6 +34,10 @@ from sokovan.placement.typical import Shape, Usual, frequent, generic, weighed
 
 NEAREST = 128
 """So many of the fullest rows with room are compared; of equal losses, the fullest is taken."""
+NEAREST_OF_KIND = 16
+"""So many at least of each kind of agents that the same typical requests may use."""
+TIES = 2**12
+"""More than rows are ever compared."""
 LAST = 2**61
 NEEDS_KEPT_MAX = 256
 """For so many needs are keys kept between passes."""
@@ -65,9 +69,8 @@ def _learned(snapshot: Snapshot, made_from: int) -> Usual:
         conditions = tuple(c for c in session.where.constraints if c.is_of_devices)
         for kernel in session.kernels:
             request = kernel.request
-            if request.gpu_shares > 0:
-                ask = Ask(request.cpu_milli, request.mem_bytes, request.gpu_shares)
-                counts[ask, Filter(conditions, gpu_mem_bytes_min=request.gpu_mem_bytes_min)] += 1
+            ask = Ask(request.cpu_milli, request.mem_bytes, request.gpu_shares)
+            counts[ask, Filter(conditions, gpu_mem_bytes_min=request.gpu_mem_bytes_min)] += 1
     ordered = sorted(counts.items(), key=lambda item: (-item[1], repr(item[0])))
     return Usual(made_from, tuple(ordered))
 
@@ -89,15 +92,27 @@ class ByLoss:
         self._machines = machines
         self._score = score
         self._typical, self._allowed = _table(machines, usual)
+        kinds, kind = np.unique(self._allowed, axis=0, return_inverse=True)
+        self._kind: NDArray[np.intp] = kind.reshape(-1)
+        self._of_each = max(NEAREST // len(kinds), NEAREST_OF_KIND)
         self._kept: dict[Need, tuple[Ints, Ints, Ints]] = {}
 
     def keys(self, need: Need, room: Room, rows: NDArray[np.intp]) -> Ints:
         free: Ints = concentrated(need.gpu > 0, room.gpu[rows], room.cpu[rows], room.mem[rows])
-        fullest = np.argsort(free, kind="stable")[:NEAREST]
+        fullest = self._fullest(free, self._kind[rows])
         keys: Ints = np.full(len(rows), LAST, np.int64)
         losses = self._losses(need, room, rows[fullest])
-        keys[fullest] = losses * NEAREST + np.arange(len(fullest))
+        keys[fullest] = losses * TIES + np.arange(len(fullest))
         return keys
+
+    def _fullest(self, free: Ints, kinds: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Choose rows of every kind, the fullest first; a kind is what may take what."""
+        order = np.lexsort((free, kinds))
+        sorted_kinds = kinds[order]
+        within = np.arange(len(order)) - np.searchsorted(sorted_kinds, sorted_kinds)
+        chosen = order[within < self._of_each]
+        found: NDArray[np.intp] = chosen[np.argsort(free[chosen], kind="stable")]
+        return found
 
     def _losses(self, need: Need, room: Room, rows: NDArray[np.intp]) -> Ints:
         keys, devices, stamps = self._of(need)
@@ -134,22 +149,28 @@ class ByLoss:
 
 
 def _table(machines: Machines, usual: Usual) -> tuple[Typical, Bool]:
-    """Lay out the typical requests, and say which rows have devices that each may take."""
+    """Lay out the typical requests, and say which rows have devices that each may take.
+
+    Typical are those with the largest weights, see `weighed`: a shape that is seldom asked for, but
+    may take few of the devices, is as much worth to keep room for as a frequent one.
+    """
     shares = np.maximum(machines.shares_total, 0)
-    counts = dict(usual.counts)
-    shapes, reached = [], []
-    for shape in frequent(counts):
-        devices = machines.eligible(shape[1]).devices
-        reach = shares if devices is None else np.where(devices, shares, 0)
-        if reach.any():
-            shapes.append(shape)
-            reached.append(reach.sum(axis=1) > 0)
+    whole = max(1, int(shares.sum()))
+    reached: dict[Shape, Bool] = {}
+    parts: dict[Shape, float] = {}
+    for shape, _ in usual.counts:
+        if shape[0].count:
+            devices = machines.eligible(shape[1]).devices
+            rows = (shares if devices is None else np.where(devices, shares, 0)).sum(axis=1) > 0
+            if rows.any():
+                reached[shape], parts[shape] = rows, int(shares[rows].sum()) / whole
+    counts = {shape: count for shape, count in usual.counts if shape in reached}
+    shapes = frequent({shape: count / parts[shape] for shape, count in counts.items()})
     if shapes:
-        whole = max(1, int(shares.sum()))
-        parts = [int(shares[rows].sum()) / whole for rows in reached]
-        asks = [ask for ask, _ in shapes]
-        return weighed(asks, [counts[shape] for shape in shapes], parts), np.array(reached).T
-    devices_total = max(1, int(shares.sum()) // DEVICE_SHARES)
+        asks, weights = [ask for ask, _ in shapes], [counts[shape] for shape in shapes]
+        typical = weighed(asks, weights, [parts[shape] for shape in shapes])
+        return typical, np.array([reached[shape] for shape in shapes]).T
+    devices_total = max(1, whole // DEVICE_SHARES)
     totals = machines.totals()
     typical = generic(totals["cpu"] // devices_total, totals["mem"] // devices_total)
     return typical, np.ones((len(shares), len(typical.weight)), bool)
