@@ -18,7 +18,7 @@ from sokovan.placement.typical import frequent, generic, weighed
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "binpack"
 STATELESS = {"best-fit": best_fit, "concentrated": concentrated, "dispersed": dispersed}
-RANKINGS = (*STATELESS, "ours")
+RANKINGS = (*STATELESS, "useful")
 
 
 def rows(*, exact_s: float | None = None) -> list[dict[str, Any]]:
@@ -81,7 +81,7 @@ def load(path: Path) -> tuple[list[Ask], Room]:
 def greedy(asks: Sequence[Ask], room: Room, ranking: str) -> list[exact.Spot | None]:
     """Place one request after the other where `ranking` says; ties go to the first node.
 
-    Ours begins with the generic requests and learns each that comes, as it would from a queue.
+    `useful` begins with the generic requests and learns each that comes, as it would from a queue.
     """
     room = Room(room.cpu_milli.copy(), room.mem_bytes.copy(), room.shares.copy())
     seen: dict[Ask, int] = {}

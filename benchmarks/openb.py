@@ -7,7 +7,6 @@ USENIX ATC 2023. Units: cpu in milli-cores, memory in MiB here, devices in share
 import csv
 import gzip
 import io
-import math
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +18,8 @@ import numpy as np
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import openb_engine
+from sokovan.domain.cluster import AgentRanking
 from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.placement.fragmentation import (
     Ask,
@@ -26,16 +27,13 @@ from sokovan.placement.fragmentation import (
     Float,
     Int,
     Room,
-    least_worth_lost,
     published_fgd,
 )
-from sokovan.placement.typical import frequent, generic, table, weighed
+from sokovan.placement.typical import frequent, table
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "openb"
 LISTS = ("default", "cpu100", "gpushare40", "gpushare100", "multigpu50", "gpuspec33")
 SEEDS = (42, 43, 44)
-RENEWED_FIRST, RENEWED_GROWTH = 16, 1.5
-"""The typical requests are renewed after so many arrivals, and whenever they grew by so much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +151,6 @@ class Cluster:
         self.room = Room(full.cpu_milli[order], full.mem_bytes[order], full.shares[order])
         self.suited = np.array([nodes.allowed(form)[order] for form in trace.forms])
         self._forms = trace.forms
-        self.seen = 0
-        """How many requests have come."""
         self._scorer: Scorer = best_fit
         self._keys = np.full(self.suited.shape, np.inf)
         self._device = np.full(self.suited.shape, -1)
@@ -258,27 +254,6 @@ def published(trace: Trace, cluster: Cluster) -> Scorer:
     return lambda ask, room, rows: published_fgd(ask, room, allowed[rows], typical)
 
 
-def learned(trace: Trace, cluster: Cluster) -> Scorer:
-    """Our own ranking, from the requests that came so far."""
-    counts = Counter(trace.forms[i] for i in trace.arrivals[: cluster.seen].tolist())
-    shapes = frequent(counts)
-    shares = cluster.empty.shares.sum(axis=1)
-    positions = [trace.forms.index(shape) for shape in shapes if shape.ask.count]
-    if not positions:
-        devices = int(shares.sum()) // DEVICE_SHARES
-        cpu, mem = int(cluster.empty.cpu_milli.sum()), int(cluster.empty.mem_bytes.sum())
-        typical = generic(cpu // devices, mem // devices)
-        allowed = np.ones((len(shares), len(typical.weight)), dtype=bool)
-    else:
-        allowed = cluster.suited[positions].T
-        typical = weighed(
-            [trace.forms[i].ask for i in positions],
-            [counts[trace.forms[i]] for i in positions],
-            (shares @ allowed / shares.sum()).tolist(),
-        )
-    return lambda ask, room, rows: least_worth_lost(ask, room, allowed[rows], typical)
-
-
 def fixed(scorer: Scorer) -> Maker:
     """Rank by a rule that learns nothing."""
     return lambda _trace, _cluster: scorer
@@ -287,26 +262,22 @@ def fixed(scorer: Scorer) -> Maker:
 POLICIES: dict[str, Maker] = {
     "best-fit": fixed(best_fit),
     "fgd": published,
-    "ours": learned,
     "concentrated": fixed(concentrated),
     "dispersed": fixed(dispersed),
 }
 
 
+ENGINE = (AgentRanking.USEFUL, AgentRanking.FRAGMENTATION)
+"""Rankings that are replayed over the engine itself."""
+
+
 def replay(nodes: Nodes, trace: Trace, policy: str) -> Bool:
     """Say of each arrival whether it was placed."""
-    make = POLICIES[policy]
+    if policy in ENGINE:
+        return openb_engine.replay(nodes, trace, AgentRanking(policy))
     cluster = Cluster(nodes, trace)
-    cluster.rank_by(make(trace, cluster))
-    placed = np.zeros(len(trace.arrivals), dtype=bool)
-    renew = RENEWED_FIRST
-    for position, form in enumerate(trace.arrivals.tolist()):
-        cluster.seen = position + 1
-        if make is learned and cluster.seen == renew:
-            cluster.rank_by(make(trace, cluster))
-            renew = math.ceil(renew * RENEWED_GROWTH)
-        placed[position] = cluster.put(form)
-    return placed
+    cluster.rank_by(POLICIES[policy](trace, cluster))
+    return np.array([cluster.put(form) for form in trace.arrivals.tolist()], dtype=bool)
 
 
 def curve(nodes: Nodes, trace: Trace, placed: Bool) -> dict[int, float]:

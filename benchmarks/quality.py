@@ -1,8 +1,6 @@
 """How good placement is: next to published results, and next to proven optima."""
 
 import argparse
-import importlib
-import importlib.util
 import json
 import sys
 import time
@@ -15,7 +13,7 @@ import numpy as np
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import binpack, openb
+from benchmarks import binpack, openb, swf
 
 Rows = list[dict[str, Any]]
 AT = (100, 130)
@@ -28,7 +26,7 @@ def openb_rows(args: argparse.Namespace) -> Rows:
     rows: Rows = []
     for name in args.lists:
         traces = [openb.load_trace(name, seed, nodes) for seed in openb.SEEDS]
-        for policy in openb.POLICIES:
+        for policy in (*openb.POLICIES, *openb.ENGINE):
             begun = time.process_time()
             curves = [
                 openb.curve(nodes, trace, openb.replay(nodes, trace, policy)) for trace in traces
@@ -49,12 +47,15 @@ def binpack_rows(args: argparse.Namespace) -> Rows:
 
 
 def swf_rows(args: argparse.Namespace) -> Rows:
-    """Whatever `benchmarks/swf.py` measures: its function `rows` gives one row per line."""
-    if importlib.util.find_spec("benchmarks.swf") is None:
-        print("benchmarks/swf.py is not there: skipped", file=sys.stderr)
-        return []
-    rows: Rows = importlib.import_module("benchmarks.swf").rows()
-    return rows
+    """Mean wait and bounded slowdown in seconds, and utilisation, next to the references."""
+    found: Rows = []
+    for row in swf.swf_report(swf.SHARED / "swf"):
+        shown = {name: row[name] for name in ("log", "policy", "order")}
+        for name in ("mean_wait", "mean_bounded_slowdown", "utilization"):
+            shown[name] = row.get(name)
+            shown[f"reference_{name}"] = (row.get("reference") or {}).get(name)
+        found.append(shown)
+    return found
 
 
 SECTIONS: Mapping[str, Callable[[argparse.Namespace], Rows]] = {
