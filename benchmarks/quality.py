@@ -51,7 +51,7 @@ def swf_rows(args: argparse.Namespace) -> Rows:
     found: Rows = []
     for row in swf.swf_report(swf.SHARED / "swf"):
         shown = {name: row[name] for name in ("log", "policy", "order")}
-        for name in ("mean_wait", "mean_bounded_slowdown", "utilization"):
+        for name in ("mean_wait", "mean_bounded_slowdown", "utilisation"):
             shown[name] = row.get(name)
             shown[f"reference_{name}"] = (row.get("reference") or {}).get(name)
         found.append(shown)
