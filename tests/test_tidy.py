@@ -25,7 +25,7 @@ ENTRY_POINTS = {
     "sokovan/cli/main.py": "the `sokovan` command, see pyproject.toml",
     "sokovan/agent/__main__.py": "`python -m sokovan.agent` runs it",
     "sokovan/client/__init__.py": "the SDK, imported by its users",
-    "sokovan/placement/exact.py": "called for batches planned by hand: benchmarks/quality.py",
+    "sokovan/placement/exact.py": "for a batch planned by hand: benchmarks/quality.py --exact",
     "sokovan/store/migrations/env.py": "Alembic runs it by path",
     "sokovan/store/migrations/versions/*.py": "Alembic runs them by path",
 }

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from sokovan import __version__
 from sokovan.api.acceptance import check_all
-from sokovan.api.outlook import Outlook
+from sokovan.api.outlook import Outlook, standing
 from sokovan.api.service import View
 from sokovan.clock import Clock
 from sokovan.domain.cluster import Agent
@@ -199,7 +199,7 @@ class Operations:
             return {"session": view, "suggestions": None, **told}
         code = view["reason"] or view["status"]
         lines = await self._database.read(lambda tx: history_of(tx, session_id))
-        words = {"sentence": _standing(view, lines), "code": code}
+        words = {"sentence": standing(view, lines), "code": code}
         return {"session": view, **words, "facts": {}, "suggestions": None}
 
     async def eta(self, ref: str, *, owner: str) -> View:
@@ -369,29 +369,3 @@ async def _for(event: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-
-
-def _standing(view: View, history: Sequence[View]) -> str:
-    """Say in one sentence where a session stands that does not wait to be placed."""
-    ending = ("TERMINATING", "TERMINATED", "CANCELLED")
-    ends = [
-        line["detail"]
-        for line in history
-        if line["to_status"] in ending and line["from_status"] != line["to_status"]
-    ]
-    cause = next((f": {detail}" for detail in ends if detail), "")
-    status, on = view["status"], ", ".join(view["agents"]) or "no agent"
-    errors = [kernel["error"] for kernel in view["kernels"] if kernel["error"]]
-    trouble = f"; the last error: {errors[0]}" if errors else ""
-    match status:
-        case "TERMINATED" | "CANCELLED":
-            code = "" if view["exit_code"] is None else f", exit code {view['exit_code']}"
-            return f"it has ended: {view['reason']} ({view['result']}{code}){cause}"
-        case "RUNNING":
-            return f"it runs on {on}{trouble}"
-        case "TERMINATING":
-            return f"it is being stopped on {on}: {view['reason']}{cause}"
-        case "DEPRIORITIZING":
-            return "its priority is being lowered, as no agent could ever fit it so far"
-        case _:
-            return f"it is {status.lower()} on {on}{trouble}"

@@ -198,3 +198,29 @@ def _starting(done: Pass, assignment: Assignment) -> View:
         "eta": None,
         "suggestions": None,
     }
+
+
+def standing(view: View, history: Sequence[View]) -> str:
+    """Say in one sentence where a session stands that does not wait to be placed."""
+    ending = ("TERMINATING", "TERMINATED", "CANCELLED")
+    ends = [
+        line["detail"]
+        for line in history
+        if line["to_status"] in ending and line["from_status"] != line["to_status"]
+    ]
+    cause = next((f": {detail}" for detail in ends if detail), "")
+    status, on = view["status"], ", ".join(view["agents"]) or "no agent"
+    errors = [kernel["error"] for kernel in view["kernels"] if kernel["error"]]
+    trouble = f"; the last error: {errors[0]}" if errors else ""
+    match status:
+        case "TERMINATED" | "CANCELLED":
+            code = "" if view["exit_code"] is None else f", exit code {view['exit_code']}"
+            return f"it has ended: {view['reason']} ({view['result']}{code}){cause}"
+        case "RUNNING":
+            return f"it runs on {on}{trouble}"
+        case "TERMINATING":
+            return f"it is being stopped on {on}: {view['reason']}{cause}"
+        case "DEPRIORITIZING":
+            return "its priority is being lowered, as no agent could ever fit it so far"
+        case _:
+            return f"it is {status.lower()} on {on}{trouble}"

@@ -336,8 +336,8 @@ class Pass:
 
     def never(self, demand: Demand) -> Wait | None:
         """Say why a demand can never be met, or `None`; found once while the agents stay alike."""
-        if demand.judged_at != self.machines.statics:
-            demand.judged_at = self.machines.statics
+        if demand.judged_at != self.machines.agents_version:
+            demand.judged_at = self.machines.agents_version
             demand.never = never_fits(demand, self.machines)
         return demand.never
 

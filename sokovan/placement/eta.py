@@ -7,7 +7,6 @@ from sokovan.domain.cluster import Backfill
 from sokovan.domain.quantities import format_duration
 from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.sessions import Assignment, SessionId, SessionWithKernels
-from sokovan.placement.backfill import TRIED_MAX
 from sokovan.placement.conservative import RESERVATIONS_MAX
 from sokovan.placement.engine import Pass, run
 from sokovan.placement.looks import label
@@ -109,12 +108,7 @@ def _reserved(done: Pass, session_id: SessionId) -> Reservation | None:
 
 def _is_tried(done: Pass, session_id: SessionId) -> bool:
     """Whether a reservation is sought for a session, should nobody ahead of it find one."""
-    tried = (
-        done.bookings.blocked[:TRIED_MAX]
-        if done.group.backfill is Backfill.EASY
-        else done.bookings.blocked
-    )
-    return any(session.session_id == session_id for session in tried)
+    return any(session.session_id == session_id for session in done.bookings.blocked)
 
 
 def _why_none(done: Pass, session_id: SessionId, wait: Wait | None) -> str:

@@ -153,26 +153,40 @@ def _rank(done: Pass, entry: Entry) -> tuple[Any, ...]:
 def _ahead_by_lane(done: Pass, mine: Entry) -> tuple[int, int, list[Entry]]:
     """Count who is ahead, and by priority, without looking at all of them; name the first."""
     by_owner = ORDERS[done.group.order].by_owner
-    share = done.shares.dominant(mine[3].owner) if by_owner else None
+    shares: dict[str, Any] = {}
+    share = done.shares.dominant(mine[3].owner) if by_owner else 0
     total = higher = 0
-    first: list[Entry] = []
+    heads: list[tuple[Any, ...]] = []
     for lane in done.snapshot.queue.lanes():
-        before: Any = mine[:3]
-        if by_owner and (other := done.shares.dominant(lane.owner)) != share:
-            assert share is not None
-            before = (mine[0] + 1,) if other < share else (mine[0],)
-        count = bisect_left(lane.entries, before)
-        total += count
-        higher += min(count, bisect_left(lane.entries, (mine[0],)))
-        first += lane.entries[: min(count, AHEAD_NAMED_MAX)]
-    first = nsmallest(2 * AHEAD_NAMED_MAX, first, key=lambda entry: _rank(done, entry))
-    return total, higher, first
+        before: tuple[Any, ...] = mine[:3]
+        other = share
+        if by_owner:
+            if lane.owner not in shares:
+                shares[lane.owner] = done.shares.dominant(lane.owner)
+            other = shares[lane.owner]
+            if other != share:
+                before = (mine[0] + 1,) if other < share else (mine[0],)
+        entries = lane.entries
+        if entries[0] < before:
+            total += bisect_left(entries, before)
+            higher += bisect_left(entries, (mine[0],))
+            rank, number, session_id, _ = entries[0]
+            heads.append((rank, other, number, session_id, lane))
+    # The first ones are in the lanes whose heads come first, at most one of each before another's.
+    lanes = [head[-1] for head in nsmallest(FIRST, heads)]
+    first = [entry for lane in lanes for entry in lane.entries[:FIRST] if entry[2] != mine[2]]
+    first = [entry for entry in first if _is_ahead(done, entry, mine)]
+    return total, higher, nsmallest(FIRST, first, key=lambda entry: _rank(done, entry))
+
+
+FIRST = 2 * AHEAD_NAMED_MAX
+"""Some of the first may not be placed at all."""
 
 
 def _ahead_by_walking(done: Pass, mine: Entry) -> tuple[int, int, list[Entry]]:
     """The same where shares have changed during the pass, because it placed some."""
     ahead = list(takewhile(lambda entry: entry[2] != mine[2], done.in_order()))
-    return len(ahead), sum(entry[0] < mine[0] for entry in ahead), ahead[: 2 * AHEAD_NAMED_MAX]
+    return len(ahead), sum(entry[0] < mine[0] for entry in ahead), ahead[:FIRST]
 
 
 # --- the agents -----------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ def kinds_of(snapshot: Snapshot) -> NDArray[np.intp]:
     """Number the kinds of agents, by row: same cores, memory and devices. Remembered."""
     machines = snapshot.machines
     kept = snapshot.memory.get("kinds")
-    if kept is None or kept[0] is not machines or kept[1] != machines.statics:
-        kept = snapshot.memory["kinds"] = machines, machines.statics, _numbered(machines)
+    if kept is None or kept[0] is not machines or kept[1] != machines.agents_version:
+        kept = snapshot.memory["kinds"] = machines, machines.agents_version, _numbered(machines)
     kinds: NDArray[np.intp] = kept[2]
     return kinds
 

@@ -38,7 +38,7 @@ class Machines:
         self.row_of: dict[AgentId, int] = {a.agent_id: r for r, a in enumerate(self.agents)}
         self.kernels_max = kernels_max
         self.version = version
-        self.statics = version
+        self.agents_version = version
         """The version at which something other than holds last changed."""
         size = len(self.agents)
         width = max((len(agent.capacity.devices) for agent in self.agents), default=0)
@@ -84,7 +84,7 @@ class Machines:
         self._usable.clear()
         self._empty = None
         self.grow([row])
-        self.statics = self.version
+        self.agents_version = self.version
         return True
 
     def put_hold(self, hold: Hold) -> None:

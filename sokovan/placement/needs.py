@@ -53,7 +53,7 @@ class Demand:
         problem: What makes it nonsense that nobody can have meant, or `None`.
         refused_at: The version of the machines at which all of it found no room; 0: it may.
         never: Why it could not be met even by empty agents, as of `judged_at`.
-        judged_at: The version of the machines' statics for which `never` was found; 0: not yet.
+        judged_at: The `agents_version` of the machines for which it was found; 0: none yet.
     """
 
     __slots__ = (

@@ -165,7 +165,7 @@ def by_loss(score: Score) -> Callable[[Snapshot], Ranking]:
         usual, machines = usual_of(snapshot), snapshot.machines
         if not (machines.shares_total > 0).any():
             return CONCENTRATED
-        made_for = id(machines), machines.statics, usual, score
+        made_for = id(machines), machines.agents_version, usual, score
         kept = snapshot.memory.get("by loss")
         if kept is None or kept[0] != made_for:
             kept = snapshot.memory["by loss"] = made_for, ByLoss(machines, usual, score)

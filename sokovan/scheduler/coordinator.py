@@ -132,6 +132,8 @@ class Coordinator:
         """Load, act, settle, save, tell; return what was applied."""
         stage = handler.stage
         load = self._store.load_for_stage(scaling_group, stage, self._config.full_cycle_s)
+        if load.again_at is not None:
+            self._cadence.wake_at((scaling_group, stage.name), load.again_at)
         if not load:
             return Applied()
         try:
@@ -173,8 +175,6 @@ class Coordinator:
 
     def _keep_time(self, stage: Stage, load: StageLoad) -> None:
         """Have the stage run again when the next back-off or limit of its sessions is over."""
-        if load.again_at is not None:
-            self._cadence.wake_at((load.group.name, stage.name), load.again_at)
         for session in (*load.taken, *load.backing_off, *load.awaited):
             current = self._store.live.sessions.get(session.session_id)
             if current is not None and current.status in stage.takes | stage.awaits:

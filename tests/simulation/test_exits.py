@@ -98,7 +98,7 @@ async def test_a_pending_timeout_ends_a_session_in_one_transaction_with_both_his
 
     assert path(world, session_id) == ["PENDING", "TERMINATING", "TERMINATED"]
     assert path(world, session_id, 0) == ["PENDING", "TERMINATING", "TERMINATED"]
-    assert S.TERMINATED in seen <= {S.PENDING, S.TERMINATED}, "nobody ever sees it TERMINATING"
+    assert seen == {S.PENDING, S.TERMINATED}, "nobody ever sees it TERMINATING"
     ended = session(world, session_id)
     assert ended.reason == EndReason.PENDING_TIMEOUT_EXCEEDED
     assert ended.ended_at == ended.created_at + 100
@@ -215,8 +215,7 @@ async def test_what_never_fits_makes_way_for_others_five_cycles_later():
     assert path(world, session_id) == ["PENDING", "DEPRIORITIZING", "PENDING"]
     assert notes(world, session_id)[:4] == ["NEVER_FITS"] * 4
     assert session(world, session_id).priority == 5
-    waited_s = session(world, session_id).status_since - session(world, session_id).created_at
-    assert 240 <= waited_s <= 300, "all that wait are looked through once a cycle, whenever it is"
+    assert session(world, session_id).status_since - session(world, session_id).created_at == 240
 
     await world.run_until(lambda: session(world, session_id).status_seq == 4, seconds_max=600)
     assert session(world, session_id).priority == 0

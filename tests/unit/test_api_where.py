@@ -181,6 +181,7 @@ def test_an_agent_may_be_named_by_its_id_also_one_that_is_lost():
 
 def test_an_agent_may_be_named_before_it_has_joined():
     where = Where(agents=("later",), prefer=("sooner",), exclude=("never",))
+    left = Machines([an_agent(A1, name="left")])
 
     check(a_spec(where=where), groups_of(), Machines(()))
     check(
@@ -189,7 +190,7 @@ def test_an_agent_may_be_named_before_it_has_joined():
         Machines([an_agent(A1, name="left")]),
     )
     with pytest.raises(InvalidRequestError, match="the group default has no agent 'later'"):
-        check(a_spec(where=where), groups_of(), Machines([an_agent(A1, name="left")]))
+        check(a_spec(where=where), groups_of(), left)
 
 
 def test_of_many_agents_only_some_are_named():
