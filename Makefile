@@ -34,7 +34,7 @@ check: $(VENV)/.dev ## Format, lint, types, imports, spelling, fast tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
-	$(BIN)/python -m pytest -q -m "$(FAST)"
+	$(BIN)/python -m pytest -q -n 2 -m "$(FAST)"
 
 .PHONY: format
 format: $(VENV)/.dev ## Format the code and mend what lint can mend

@@ -115,7 +115,8 @@ class GroupConfig:
     """Who is looked at first among equal priorities: `fifo`, `lifo`, or `drf`, which is the owner
     with the smallest dominant share."""
     ranking: str = "useful"
-    """Which agent is taken: `useful`, `fragmentation`, `concentrated`, `dispersed`, `round_robin`."""
+    """Which agent is taken: `useful`, `concentrated`, `dispersed`, `round_robin`, `fragmentation`,
+    see the concepts page on placement."""
     backfill: str = "easy"
     """What those behind one that does not fit may do: `none`, `strict`, `easy`, `conservative`."""
     walltime_default_s: float = 86_400.0

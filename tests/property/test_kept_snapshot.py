@@ -257,7 +257,6 @@ class KeptSnapshot(RuleBasedStateMachine):
         }:
             kept.memory.clear()  # as the store does in every full cycle
         self.reservations_may_have_moved = False
-        anew.promises, anew.usual = kept.promises, kept.usual
 
         plan, expected = place(kept), place(anew)
 
