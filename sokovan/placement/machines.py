@@ -20,6 +20,11 @@ from sokovan.domain.sessions import AgentId
 from sokovan.placement.filters import Eligible, Filter, eligible
 from sokovan.placement.room import ABSENT, Ints, Room
 
+CPU_MILLI_MAX = 2**30 - 1
+MEM_BYTES_MAX = 2**48
+"""No agent has more than a million cores and 256 TiB. One that says so is taken at that: what is
+added up and ranked stays within 64 bits, and one agent's nonsense never stops a pass."""
+
 
 class Machines:
     """The agents of one group that are not GONE, by row, with what is held on each.
@@ -211,8 +216,8 @@ class Machines:
     def _describe(self, row: int) -> None:
         agent = self.agents[row]
         capacity = agent.capacity
-        self.cpu_total[row] = capacity.cpu_milli
-        self.mem_total[row] = capacity.mem_bytes
+        self.cpu_total[row] = min(capacity.cpu_milli, CPU_MILLI_MAX)
+        self.mem_total[row] = min(capacity.mem_bytes, MEM_BYTES_MAX)
         self.shares_total[row] = ABSENT
         self.shares_total[row, : len(capacity.devices)] = DEVICE_SHARES
         self.device_mem[row] = 0

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 
-from sokovan.domain.cluster import Agent, AgentStatus, QueueOrder
+from sokovan.domain.cluster import Agent, AgentStatus, Backfill, QueueOrder
 from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.reasons import WaitReason
 from sokovan.domain.resources import Device, DeviceShares, Hold, Request, over_held, used_by
@@ -275,13 +275,18 @@ def in_turn(data, plan) -> Iterator[SessionWithKernels]:
         held += [(session.owner, hold) for hold in new.get(session.session_id, ())]
 
 
-def at_each_turn(data, plan) -> Iterator[tuple[SessionWithKernels, dict[str, list[Hold]]]]:
-    """Yield who is looked at, and what is held then, by agent."""
+def when_refused(data, plan) -> Iterator[tuple[SessionWithKernels, dict[str, list[Hold]]]]:
+    """Yield who is looked at, and what is held by agent when it must not fit if it is refused.
+
+    That is its turn; with reservations, the end of the pass: it may have had room in its turn that
+    was kept from it, and that somebody with less time took afterwards.
+    """
     new = by_session(holds_of(data, plan))
-    held = by_agent(data.holds)
+    keeps_room = data.group.backfill in {Backfill.EASY, Backfill.CONSERVATIVE}
+    held = by_agent([*data.holds, *(holds_of(data, plan) if keeps_room else ())])
     for session in in_turn(data, plan):
         yield session, held
-        for hold in new.get(session.session_id, ()):
+        for hold in () if keeps_room else new.get(session.session_id, ()):
             held[hold.agent_id].append(hold)
 
 

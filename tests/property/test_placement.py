@@ -24,7 +24,6 @@ from sokovan.placement.snapshot import snapshot_of
 from tests.property.reference import (
     NOT_ADMITTED,
     NOT_FOR_WANT_OF_ROOM,
-    at_each_turn,
     by_agent,
     copies,
     devices_of,
@@ -37,6 +36,7 @@ from tests.property.reference import (
     placings,
     too_much,
     twin_of,
+    when_refused,
 )
 from tests.property.strategies import (
     G,
@@ -258,7 +258,7 @@ def test_a_refused_session_does_not_fit_after_what_was_placed_before_it(data):
     data = without_reservations(data)
     plan = place(snapshot_of(data))
 
-    for session, held in at_each_turn(data, plan):
+    for session, held in when_refused(data, plan):
         wait = plan.waits.get(session.session_id)
         if wait is not None and wait.code not in NOT_FOR_WANT_OF_ROOM:
             assert not any(
@@ -282,7 +282,7 @@ def test_equal_kernels_are_placed_whenever_they_can_be(data):
 
     serving = [agent for agent in data.agents if in_service(agent)]
     most = data.group.agent_kernels_max
-    for session, held in at_each_turn(data, plan):
+    for session, held in when_refused(data, plan):
         wait = plan.waits.get(session.session_id)
         if wait is not None and wait.code not in NOT_FOR_WANT_OF_ROOM:
             assert most_at_once(session, serving, held, most) < len(session.kernels)

@@ -1,8 +1,11 @@
 """Which of the agents that fit is taken."""
 
+from dataclasses import replace
+
 import pytest
 
-from sokovan.domain.cluster import AgentRanking, Backfill, ScalingGroup
+from sokovan.domain.cluster import AgentRanking, Backfill, QueueOrder, ScalingGroup
+from sokovan.domain.resources import Request
 from sokovan.domain.sessions import AgentId
 from sokovan.placement.engine import place
 from sokovan.placement.rank import RANKINGS
@@ -111,3 +114,21 @@ def test_memory_ranks_by_whole_gibibytes(ranking):
     assert where(*queue(1), agents=agents[2:] + agents[:1], ranking=ranking) == [
         "a3" if dispersed else "a1"
     ]
+
+
+@pytest.mark.parametrize("ranking", sorted(RANKINGS))
+@pytest.mark.parametrize("gpus", [(), (G,)])
+def test_an_agent_that_claims_the_impossible_stops_nobody(ranking, gpus):
+    most = 2**63 - 1
+    boasters = [
+        replace(agent, capacity=replace(agent.capacity, cpu_milli=most, mem_bytes=most))
+        for agent in (an_agent("a1", gpus=gpus), an_agent("a2", gpus=gpus))
+    ]
+    sessions = [*queue(2, need("1", G)), a_session("huge", Request(most, most), number=9)]
+
+    for order in QueueOrder:
+        plan = place(
+            a_snapshot(*sessions, agents=boasters, group=ScalingGroup(ranking=ranking, order=order))
+        )
+        assert sorted(plan.placed) == ["s0", "s1"]
+        assert plan.never_fits == {"huge"}
