@@ -248,14 +248,8 @@ def test_who_has_waited_long_enough_is_ahead_of_any_priority(
 # --- what is not placed ---------------------------------------------------------------------------
 
 
-def without_reservations(data):
-    """Nobody finds room that is reserved, which somebody behind may have taken by the end."""
-    return replace(data, group=replace(data.group, backfill=Backfill.NONE))
-
-
 @given(scheduling_data(kernels_max=1))
 def test_a_refused_session_does_not_fit_after_what_was_placed_before_it(data):
-    data = without_reservations(data)
     plan = place(snapshot_of(data))
 
     for session, held in when_refused(data, plan):
@@ -277,7 +271,6 @@ def test_a_refused_session_does_not_fit_after_what_was_placed_before_it(data):
 @given(scheduling_data(equal_kernels=True))
 def test_equal_kernels_are_placed_whenever_they_can_be(data):
     """On one agent, in one rack, so many on one agent: over every choice of devices."""
-    data = without_reservations(data)
     plan = place(snapshot_of(data))
 
     serving = [agent for agent in data.agents if in_service(agent)]
