@@ -29,6 +29,8 @@ class Waiting:
         self.again_at = float("-inf")
         self._all_at = float("-inf")
         """When all that wait are to be looked through."""
+        self._more_at = float("-inf")
+        """Before then, nobody is taken off the list: the last ones were many."""
         self._again: deque[tuple[float, SessionId]] = deque()
         """Those with news, a full cycle later: their reason has held for so long, or they never
         fit and another attempt counts."""
@@ -59,14 +61,17 @@ class Waiting:
         due = self._due(snapshot, plan)
         repeated = (i for i in due if i in plan.never_fits)
         self._again.extend((now + every_s, i) for i in (*news, *repeated))
-        waits_for_more = len(due) == NOTED_MAX
-        first = now + NOTED_EVERY_S if waits_for_more else self._again[0][0] if self._again else inf
+        if len(due) == NOTED_MAX:
+            self._more_at = now + NOTED_EVERY_S
+        first = max(self._again[0][0], self._more_at) if self._again else inf
         self.again_at = min(self._all_at, first)
         return [queue[i] for i in news | dict.fromkeys((*due, *sorted(limited)))]
 
     def _due(self, snapshot: Snapshot, plan: Plan) -> list[SessionId]:
         """Take those off the list whose time has come, some at a time."""
         due: list[SessionId] = []
+        if snapshot.now < self._more_at:
+            return due
         while self._again and self._again[0][0] <= snapshot.now and len(due) < NOTED_MAX:
             _, session_id = self._again.popleft()
             if session_id in snapshot.queue and session_id not in plan.placed:
