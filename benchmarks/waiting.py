@@ -44,7 +44,6 @@ def main() -> None:
         before = cpu_seconds(home)
         time.sleep(args.idle)
         used = cpu_seconds(home)["manager"] - before["manager"]
-        (home / "bench.log").read_text()
     report(
         {
             "waiting": args.waiting,

@@ -51,7 +51,7 @@ Score = Callable[[Ask, Free, Bool, Typical, Bool | None], tuple[Int, Int]]
 def usual_of(snapshot: Snapshot) -> Usual:
     """Return what is typical; the snapshot keeps it until it is to be learned anew."""
     waiting = sum(len(lane.entries) for lane in _sound(snapshot))
-    sessions = waiting + len(snapshot.machines.holds)
+    sessions = waiting + int(snapshot.machines.free.kernels.sum())
     if snapshot.usual.is_due(sessions):
         snapshot.usual = _learned(snapshot, sessions)
     return snapshot.usual
@@ -64,7 +64,11 @@ def _sound(snapshot: Snapshot) -> Iterator[Lane]:
 def _learned(snapshot: Snapshot, made_from: int) -> Usual:
     counts: Counter[Shape] = Counter()
     waiting = (entry[3] for lane in _sound(snapshot) for entry in lane.entries)
-    running = (s for s in snapshot.running.values() if s.status not in WITHOUT_AGENTS)
+    running = (
+        session
+        for session in snapshot.running.values()
+        if session.scaling_group == snapshot.group.name and session.status not in WITHOUT_AGENTS
+    )
     for session in chain(waiting, running):
         conditions = tuple(c for c in session.where.constraints if c.is_of_devices)
         for kernel in session.kernels:
