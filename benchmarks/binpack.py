@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.openb import best_fit, concentrated, dispersed, fitting, of, take
 from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.placement import exact
-from sokovan.placement.fragmentation import Ask, Float, Int, Room, least_worth_lost
+from sokovan.placement.fragmentation import Ask, Float, Free, Int, least_worth_lost
 from sokovan.placement.typical import frequent, generic, weighed
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "binpack"
@@ -61,12 +61,12 @@ def rows(*, exact_s: float | None = None) -> list[dict[str, Any]]:
     return found
 
 
-def load(path: Path) -> tuple[list[Ask], Room]:
+def load(path: Path) -> tuple[list[Ask], Free]:
     """Read one instance."""
     data = json.loads(path.read_text())
     nodes = data["nodes"]
     count = np.array([node["gpus"] for node in nodes])
-    room = Room(
+    room = Free(
         np.array([node["cpu_milli"] for node in nodes]),
         np.array([node["memory_mib"] for node in nodes]),
         np.where(np.arange(count.max()) < count[:, None], DEVICE_SHARES, 0),
@@ -78,14 +78,14 @@ def load(path: Path) -> tuple[list[Ask], Room]:
     return asks, room
 
 
-def greedy(asks: Sequence[Ask], room: Room, ranking: str) -> list[exact.Spot | None]:
+def greedy(asks: Sequence[Ask], room: Free, ranking: str) -> list[exact.Spot | None]:
     """Place one request after the other where `ranking` says; ties go to the first node.
 
     `useful` begins with the generic requests and learns each that comes, as it would from a queue.
     """
-    room = Room(room.cpu_milli.copy(), room.mem_bytes.copy(), room.shares.copy())
+    room = Free(room.cpu_milli.copy(), room.mem_bytes.copy(), room.shares.copy())
     seen: dict[Ask, int] = {}
-    cluster = Room(room.cpu_milli.copy(), room.mem_bytes.copy(), room.shares.copy())
+    cluster = Free(room.cpu_milli.copy(), room.mem_bytes.copy(), room.shares.copy())
     spots: list[exact.Spot | None] = []
     for ask in asks:
         seen[ask] = seen.get(ask, 0) + 1
@@ -102,7 +102,7 @@ def greedy(asks: Sequence[Ask], room: Room, ranking: str) -> list[exact.Spot | N
 
 
 def ranked(
-    ask: Ask, room: Room, ranking: str, seen: dict[Ask, int], cluster: Room
+    ask: Ask, room: Free, ranking: str, seen: dict[Ask, int], cluster: Free
 ) -> tuple[Int | Float, Int]:
     """Rank the nodes in `room`, all of which have room for `ask`."""
     if ranking in STATELESS:

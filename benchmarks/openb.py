@@ -25,8 +25,8 @@ from sokovan.placement.fragmentation import (
     Ask,
     Bool,
     Float,
+    Free,
     Int,
-    Room,
     published_fgd,
 )
 from sokovan.placement.typical import frequent, table
@@ -50,7 +50,7 @@ class Nodes:
     """The cluster, empty."""
 
     names: tuple[str, ...]
-    room: Room
+    room: Free
     models: tuple[str, ...]
 
     def allowed(self, form: Form) -> Bool:
@@ -85,7 +85,7 @@ def load_nodes(folder: Path = DATA) -> Nodes:
     """Read the node list of the published runs."""
     rows = read(folder / "openb_node_list_gpu_node.csv")
     count = np.array([int(row["gpu"]) for row in rows])
-    room = Room(
+    room = Free(
         np.array([int(row["cpu_milli"]) for row in rows]),
         np.array([int(row["memory_mib"]) for row in rows]),
         np.where(np.arange(count.max()) < count[:, None], DEVICE_SHARES, 0),
@@ -133,7 +133,7 @@ def form_of(row: dict[str, str]) -> Form:
     return Form(ask, frozenset((row.get("gpu_spec") or "").split("|")) - {""})
 
 
-Scorer = Callable[[Ask, Room, Int], tuple[Int | Float, Int]]
+Scorer = Callable[[Ask, Free, Int], tuple[Int | Float, Int]]
 """From a request, what is free on nodes with room for it, and which nodes those are:
 a key per node, the smallest wins; and the device that gives a part, or -1."""
 
@@ -147,8 +147,8 @@ class Cluster:
     def __init__(self, nodes: Nodes, trace: Trace) -> None:
         order = np.argsort(trace.rank)
         full = nodes.room
-        self.empty = Room(full.cpu_milli[order], full.mem_bytes[order], full.shares[order])
-        self.room = Room(full.cpu_milli[order], full.mem_bytes[order], full.shares[order])
+        self.empty = Free(full.cpu_milli[order], full.mem_bytes[order], full.shares[order])
+        self.room = Free(full.cpu_milli[order], full.mem_bytes[order], full.shares[order])
         self.suited = np.array([nodes.allowed(form)[order] for form in trace.forms])
         self._forms = trace.forms
         self._scorer: Scorer = best_fit
@@ -187,18 +187,18 @@ class Cluster:
             self._keys[form, rows], self._device[form, rows] = self._scorer(ask, room, rows)
 
 
-def of(room: Room, rows: Int | Bool) -> Room:
+def of(room: Free, rows: Int | Bool) -> Free:
     """Return what is free on some of the nodes."""
-    return Room(room.cpu_milli[rows], room.mem_bytes[rows], room.shares[rows])
+    return Free(room.cpu_milli[rows], room.mem_bytes[rows], room.shares[rows])
 
 
-def fitting(ask: Ask, room: Room) -> Bool:
+def fitting(ask: Ask, room: Free) -> Bool:
     """Say which nodes have room."""
     fits = (room.cpu_milli >= ask.cpu_milli) & (room.mem_bytes >= ask.mem_bytes)
     return np.asarray(fits & ((room.shares >= max(ask.share, 1)).sum(axis=1) >= ask.count))
 
 
-def take(ask: Ask, room: Room, node: int, device: int) -> tuple[int, ...]:
+def take(ask: Ask, room: Free, node: int, device: int) -> tuple[int, ...]:
     """Take what is asked for from one node; return the devices: `device`, or the first all free."""
     shares = room.shares[node]
     room.cpu_milli[node] -= ask.cpu_milli
@@ -210,7 +210,7 @@ def take(ask: Ask, room: Room, node: int, device: int) -> tuple[int, ...]:
     return tuple(devices)
 
 
-def tightest(ask: Ask, room: Room) -> Int:
+def tightest(ask: Ask, room: Free) -> Int:
     """Return, for a part of a device, the device with the least room that fits; else -1."""
     if not 0 < ask.gpu_shares < DEVICE_SHARES:
         return np.full(len(room.cpu_milli), -1)
@@ -219,20 +219,20 @@ def tightest(ask: Ask, room: Room) -> Int:
     )
 
 
-def best_fit(ask: Ask, room: Room, _rows: Int) -> tuple[Int, Int]:
+def best_fit(ask: Ask, room: Free, _rows: Int) -> tuple[Int, Int]:
     """The published BestFit policy."""
     cpu = (room.cpu_milli - ask.cpu_milli) / 128_000
     gpu = (room.shares.sum(axis=1) - ask.gpu_shares) / 8_000
     return -(100 * (1 - 0.5 * cpu - 0.5 * gpu)).astype(np.int64), tightest(ask, room)
 
 
-def concentrated(ask: Ask, room: Room, _rows: Int) -> tuple[Int, Int]:
+def concentrated(ask: Ask, room: Free, _rows: Int) -> tuple[Int, Int]:
     """Least free first: GPU shares, then cpu, then memory."""
     shares = room.shares.sum(axis=1)
     return (shares << 38) + (room.cpu_milli << 21) + room.mem_bytes, tightest(ask, room)
 
 
-def dispersed(ask: Ask, room: Room, _rows: Int) -> tuple[Int, Int]:
+def dispersed(ask: Ask, room: Free, _rows: Int) -> tuple[Int, Int]:
     """Most free first: GPUs when some are asked for, then cpu, then memory; else fewest GPUs."""
     shares = room.shares.sum(axis=1)
     if ask.gpu_shares:

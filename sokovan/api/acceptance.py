@@ -15,6 +15,7 @@ from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.sessions import SESSION_PRIORITY_MAX, SESSION_PRIORITY_MIN, SessionSpec
 from sokovan.domain.where import Where, contradiction
 from sokovan.placement.binding import never_fits
+from sokovan.placement.looks import label
 from sokovan.placement.machines import Machines
 from sokovan.placement.needs import Demand
 from sokovan.placement.sentences import sentence
@@ -183,7 +184,7 @@ def _check_where(spec: SessionSpec, agents: Sequence[Agent]) -> None:
 def _check_agents(where: Where, scaling_group: str, agents: Sequence[Agent]) -> None:
     """Refuse names that no agent of the group has: most likely they are misspelt."""
     known = {name for agent in agents for name in (agent.name, agent.agent_id)}
-    names = sorted({agent.name or agent.agent_id for agent in agents})
+    names = sorted({label(agent) for agent in agents})
     some = ", ".join(names[:NAMED_MAX]) + " …" * (len(names) > NAMED_MAX)
     for field in ("agents", "prefer", "exclude"):
         for name in getattr(where, field):

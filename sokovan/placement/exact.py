@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sokovan.domain.quantities import DEVICE_SHARES
-from sokovan.placement.fragmentation import Ask, Bool, Room
+from sokovan.placement.fragmentation import Ask, Bool, Free
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Spot:
     """Where one request goes."""
 
     agent: int
-    """Row of the agent in the `Room`."""
+    """Row of the agent in the `Free`."""
     devices: tuple[int, ...] = ()
     """Ascending: the one that gives a part, or those that are given whole."""
 
@@ -33,7 +33,7 @@ def is_available() -> bool:
 
 def improve(
     asks: Sequence[Ask],
-    room: Room,
+    room: Free,
     start: Spots,
     values: Sequence[int],
     *,
@@ -91,7 +91,7 @@ def improve(
 class Model:
     """The variables that say where requests go, and what limits them."""
 
-    def __init__(self, cp: Any, asks: Sequence[Ask], room: Room, allowed: Bool | None) -> None:
+    def __init__(self, cp: Any, asks: Sequence[Ask], room: Free, allowed: Bool | None) -> None:
         self.cp = cp
         self._asks = asks
         self._shares = room.shares

@@ -38,7 +38,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Free:
     """What is free on some agents."""
 
     cpu_milli: Int
@@ -62,18 +62,18 @@ class Typical:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class Ways:
     """The ways to place one request: a row each, one or several per agent."""
 
     agent: Int
-    """Row of the agent in the `Room` that was asked about, ascending."""
+    """Row of the agent in the `Free` that was asked about, ascending."""
     device: Int
     """The device that gives a part, -1 where whole devices or none are taken."""
-    after: Room
+    after: Free
     """What would be free on that agent."""
 
 
-def places(ask: Ask, room: Room, usable: Bool | None = None) -> Places:
+def ways(ask: Ask, room: Free, usable: Bool | None = None) -> Ways:
     """List the ways in which agents with room for `ask` could take it.
 
     A part may come from any device with room for it; of those with equally much free only the first
@@ -88,26 +88,26 @@ def places(ask: Ask, room: Room, usable: Bool | None = None) -> Places:
     none = np.full(len(agents), -1)
     shares = room.shares
     if not ask.count:
-        return Places(agents, none, _less(room, ask, agents, shares))
+        return Ways(agents, none, _less(room, ask, agents, shares))
     fits = shares >= ask.share
     if usable is not None:
         fits &= usable
     if ask.share == DEVICE_SHARES:
         taken = fits & (np.cumsum(fits, axis=1) <= ask.count)
-        return Places(agents, none, _less(room, ask, agents, shares - taken * DEVICE_SHARES))
+        return Ways(agents, none, _less(room, ask, agents, shares - taken * DEVICE_SHARES))
     alike = (shares[:, :, None] == shares[:, None, :]) & fits[:, None, :]
     agents, devices = np.nonzero(fits & ~np.tril(alike, -1).any(axis=2))
     after = shares[agents]
     after[np.arange(len(agents)), devices] -= ask.share
-    return Places(agents, devices, _less(room, ask, agents, after))
+    return Ways(agents, devices, _less(room, ask, agents, after))
 
 
-def _less(room: Room, ask: Ask, agents: Int, shares: Int) -> Room:
+def _less(room: Free, ask: Ask, agents: Int, shares: Int) -> Free:
     cpu_milli, mem_bytes = room.cpu_milli[agents], room.mem_bytes[agents]
-    return Room(cpu_milli - ask.cpu_milli, mem_bytes - ask.mem_bytes, shares)
+    return Free(cpu_milli - ask.cpu_milli, mem_bytes - ask.mem_bytes, shares)
 
 
-def spoiled(room: Room, allowed: Bool, typical: Typical) -> Float:
+def spoiled(room: Free, allowed: Bool, typical: Typical) -> Float:
     """Free shares that a typical request cannot use, on average over `typical`, per agent.
 
     Args:
@@ -134,7 +134,7 @@ def spoiled(room: Room, allowed: Bool, typical: Typical) -> Float:
 
 
 def published_fgd(
-    ask: Ask, room: Room, allowed: Bool, typical: Typical, usable: Bool | None = None
+    ask: Ask, room: Free, allowed: Bool, typical: Typical, usable: Bool | None = None
 ) -> tuple[Int, Int]:
     """Rank agents with room for `ask` as the published FGD policy does: integers, hence ties.
 
@@ -152,7 +152,7 @@ def published_fgd(
         Weng et al., "Beware of Fragmentation", USENIX ATC 2023: 100 times the sigmoid of the
         decrease of `spoiled` in devices, cut to an integer.
     """
-    found = places(ask, room, usable)
+    found = ways(ask, room, usable)
     before = spoiled(room, allowed, typical)[found.agent]
     after = spoiled(found.after, allowed[found.agent], typical)
     scale = round(typical.weight.sum())  # 1, or what whole numbers as weights sum up to
@@ -161,7 +161,7 @@ def published_fgd(
     return _best(found, -score.astype(np.int64))
 
 
-def worth(room: Room, allowed: Bool, typical: Typical) -> Int:
+def worth(room: Free, allowed: Bool, typical: Typical) -> Int:
     """Free shares that typical requests can use, weighted, per agent.
 
     Per typical shape two amounts are added up. One is the free shares on devices large enough for
@@ -202,18 +202,18 @@ def worth(room: Room, allowed: Bool, typical: Typical) -> Int:
 
 
 def least_worth_lost(
-    ask: Ask, room: Room, allowed: Bool, typical: Typical, usable: Bool | None = None
+    ask: Ask, room: Free, allowed: Bool, typical: Typical, usable: Bool | None = None
 ) -> tuple[Int, Int]:
     """Rank agents with room for `ask` by what typical requests lose there; least first.
 
     Args and returns are those of `published_fgd`, the weights those of `weighed`.
     """
-    found = places(ask, room, usable)
+    found = ways(ask, room, usable)
     before = worth(room, allowed, typical)[found.agent]
     return _best(found, before - worth(found.after, allowed[found.agent], typical))
 
 
-def _best(found: Places, key: Int) -> tuple[Int, Int]:
+def _best(found: Ways, key: Int) -> tuple[Int, Int]:
     """Keep the smallest key of each agent, of equal ones the first device."""
     order = np.lexsort((found.device, key, found.agent))
     _, first = np.unique(found.agent[order], return_index=True)

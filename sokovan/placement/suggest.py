@@ -22,6 +22,7 @@ from sokovan.domain.resources import Request
 from sokovan.domain.sessions import SESSION_PRIORITY_MAX, SessionId, SessionWithKernels
 from sokovan.domain.where import ClusterMode, Where
 from sokovan.placement.admit import admission
+from sokovan.placement.looks import label
 from sokovan.placement.needs import malformed
 from sokovan.placement.placer import Places
 from sokovan.placement.releases import walltime_of
@@ -332,8 +333,7 @@ def _going(session: SessionWithKernels, **changes: Any) -> SessionWithKernels:
 
 
 def _names_of(turn: Turn, places: Places | None) -> set[str]:
-    agents = [turn.snapshot.machines.agents[place.row] for place in places or ()]
-    return {agent.name or agent.agent_id for agent in agents}
+    return {label(turn.snapshot.machines.agents[place.row]) for place in places or ()}
 
 
 def _aliases_of(turn: Turn, refs: Sequence[str]) -> set[str]:

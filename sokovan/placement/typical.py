@@ -25,9 +25,9 @@ WEIGHT_SUM = 2**20
 def frequent(
     counts: Mapping[Kind, float], *, covered: float = COVERED, shapes_max: int = SHAPES_MAX
 ) -> list[Kind]:
-    """Return the most frequent shapes, as many as make up `covered` of all that came.
+    """Return the shapes that count most, as many as make up `covered` of the sum.
 
-    Of equally frequent ones, those that come first in `counts` are taken.
+    Of those that count the same, the ones that come first in `counts` are taken.
     """
     needed, shapes = covered * sum(counts.values()), list[Kind]()
     for shape in sorted(counts, key=lambda shape: -counts[shape])[:shapes_max]:

@@ -18,12 +18,12 @@ from sokovan.placement.filters import Filter
 from sokovan.placement.fragmentation import (
     Ask,
     Bool,
+    Free,
     Int,
     Typical,
     least_worth_lost,
     published_fgd,
 )
-from sokovan.placement.fragmentation import Room as Free
 from sokovan.placement.machines import Machines
 from sokovan.placement.needs import Need
 from sokovan.placement.queue import Lane

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sokovan.placement.exact import Spot, improve, is_available
-from sokovan.placement.fragmentation import Ask, Room
+from sokovan.placement.fragmentation import Ask, Free
 
 if not is_available():
     pytest.skip("ortools is not installed", allow_module_level=True)
@@ -13,7 +13,7 @@ HALF, MOST, TWO, CPU_ONLY = Ask(1, 1, 500), Ask(1, 1, 800), Ask(1, 1, 2000), Ask
 
 
 def one_agent(*shares, cpu_milli=10):
-    return Room(np.array([cpu_milli]), np.array([10]), np.array([shares]))
+    return Free(np.array([cpu_milli]), np.array([10]), np.array([shares]))
 
 
 def test_what_is_placed_already_may_move_to_make_room():

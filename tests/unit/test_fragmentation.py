@@ -4,11 +4,11 @@ import numpy as np
 
 from sokovan.placement.fragmentation import (
     Ask,
-    Room,
+    Free,
     least_worth_lost,
-    places,
     published_fgd,
     spoiled,
+    ways,
     worth,
 )
 from sokovan.placement.typical import frequent, generic, table, weighed
@@ -19,7 +19,7 @@ CPU_ONLY = Ask(2000, 0, 0)
 
 def room(*agents):
     """Say per agent what is free: (cpu, shares of its devices)."""
-    return Room(
+    return Free(
         np.array([cpu for cpu, _ in agents]),
         np.array([2**40] * len(agents)),
         np.array([shares for _, shares in agents]),
@@ -31,7 +31,7 @@ def everywhere(agents, typical):
 
 
 def test_a_part_may_come_from_each_device_that_differs_in_what_is_free():
-    found = places(PART, room((9000, [1000, 1000, 500, 300]), (9000, [400, 0, 0, 400])))
+    found = ways(PART, room((9000, [1000, 1000, 500, 300]), (9000, [400, 0, 0, 400])))
 
     assert found.agent.tolist() == [0, 0, 1]
     assert found.device.tolist() == [0, 2, 0]
@@ -44,7 +44,7 @@ def test_a_part_may_come_from_each_device_that_differs_in_what_is_free():
 
 
 def test_whole_devices_are_taken_by_ascending_index():
-    found = places(TWO, room((9000, [400, 1000, 1000, 1000])))
+    found = ways(TWO, room((9000, [400, 1000, 1000, 1000])))
 
     assert found.device.tolist() == [-1]
     assert found.after.shares.tolist() == [[400, 0, 0, 1000]]
@@ -54,12 +54,12 @@ def test_only_usable_devices_are_taken():
     usable = np.array([[False, True, True]])
     free = room((9000, [1000, 1000, 1000]))
 
-    assert places(PART, free, usable).device.tolist() == [1]
-    assert places(ONE, free, usable).after.shares.tolist() == [[1000, 0, 1000]]
+    assert ways(PART, free, usable).device.tolist() == [1]
+    assert ways(ONE, free, usable).after.shares.tolist() == [[1000, 0, 1000]]
 
 
 def test_without_devices_only_cpu_and_memory_are_taken():
-    found = places(CPU_ONLY, room((9000, [1000])))
+    found = ways(CPU_ONLY, room((9000, [1000])))
 
     assert (found.after.cpu_milli.tolist(), found.after.shares.tolist()) == ([7000], [[1000]])
 
