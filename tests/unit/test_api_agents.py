@@ -2,13 +2,9 @@
 
 import re
 
-import httpx
 import pytest
 
-from sokovan.api.app import build_app
-from sokovan.api.operations import Notices, Operations
 from sokovan.clock import ManualClock
-from sokovan.config import ApiConfig
 from sokovan.domain.cluster import AgentStatus
 from sokovan.domain.resources import Request
 from sokovan.domain.sessions import AgentId
@@ -19,7 +15,6 @@ from tests.build import (
     A1,
     A2,
     NOW,
-    FakeGateway,
     a_capacity,
     a_move,
     a_repository,
@@ -30,8 +25,7 @@ from tests.build import (
     submitted,
 )
 from tests.checked import CheckedRepository
-
-TOKEN = "correct-horse"
+from tests.served import served
 
 
 @pytest.fixture
@@ -48,20 +42,7 @@ def told():
 
 @pytest.fixture
 async def http(repository, told):
-    service = Operations(
-        repository,
-        repository._database,
-        FakeGateway(),
-        repository._clock,
-        told.append,
-        Notices(),
-    )
-    app = build_app(service, TOKEN, ApiConfig(), shutdown=lambda: None)
-    transport = httpx.ASGITransport(app)
-    headers = {"authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(
-        transport=transport, base_url="http://here", headers=headers
-    ) as http:
+    async with served(repository, told.append) as http:
         yield http
 
 

@@ -2,14 +2,10 @@
 
 import copy
 
-import httpx
 import pytest
 
 from sokovan.api import outlook
-from sokovan.api.app import build_app
-from sokovan.api.operations import Notices, Operations
 from sokovan.clock import ManualClock
-from sokovan.config import ApiConfig
 from sokovan.domain.resources import Request
 from sokovan.domain.statuses import SessionStatus
 from sokovan.placement.engine import place, run
@@ -19,7 +15,6 @@ from tests.build import (
     A2,
     GIB,
     NOW,
-    FakeGateway,
     a_capacity,
     a_repository,
     a_spec,
@@ -29,8 +24,8 @@ from tests.build import (
     submitted,
 )
 from tests.checked import CheckedRepository
+from tests.served import served
 
-TOKEN = "correct-horse"
 DRY = "/v1/sessions/dry-run"
 
 
@@ -49,19 +44,7 @@ async def repository():
 
 @pytest.fixture
 async def http(repository):
-    service = Operations(
-        repository,
-        repository._database,
-        FakeGateway(),
-        repository._clock,
-        lambda applied: None,
-        Notices(),
-    )
-    app = build_app(service, TOKEN, ApiConfig(), shutdown=lambda: None)
-    headers = {"authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://here", headers=headers
-    ) as http:
+    async with served(repository) as http:
         yield http
 
 

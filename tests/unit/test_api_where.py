@@ -2,14 +2,10 @@
 
 import re
 
-import httpx
 import pytest
 
 from sokovan.api.acceptance import check
-from sokovan.api.app import build_app
-from sokovan.api.operations import Notices, Operations
 from sokovan.clock import ManualClock
-from sokovan.config import ApiConfig
 from sokovan.domain.errors import InvalidRequestError
 from sokovan.domain.where import Where
 from sokovan.domain.where_fields import where_of
@@ -18,7 +14,6 @@ from tests.build import (
     A1,
     A2,
     NOW,
-    FakeGateway,
     a_repository,
     a_spec,
     an_agent,
@@ -27,8 +22,8 @@ from tests.build import (
     in_memory,
 )
 from tests.checked import CheckedRepository
+from tests.served import served
 
-TOKEN = "correct-horse"
 WHERE = {
     "kernels_per_agent_max": 1,
     "same": "rack",
@@ -52,19 +47,7 @@ async def repository():
 
 @pytest.fixture
 async def http(repository):
-    service = Operations(
-        repository,
-        repository._database,
-        FakeGateway(),
-        repository._clock,
-        lambda _: None,
-        Notices(),
-    )
-    app = build_app(service, TOKEN, ApiConfig(), shutdown=lambda: None)
-    headers = {"authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://here", headers=headers
-    ) as http:
+    async with served(repository) as http:
         yield http
 
 

@@ -1,0 +1,37 @@
+"""The HTTP interface over a repository, in this process, with the real service behind it."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+
+from sokovan.api.app import build_app
+from sokovan.api.operations import Notices, Operations
+from sokovan.config import ApiConfig
+from sokovan.scheduler.moves import Applied
+from sokovan.store.repository import SqlRepository
+from tests.build import FakeGateway
+
+TOKEN = "correct-horse"
+
+
+@contextlib.asynccontextmanager
+async def served(
+    repository: SqlRepository, tell: Callable[[Applied], None] = lambda _: None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Give a client that may do everything.
+
+    Args:
+        repository: What is served.
+        tell: Is told what was applied.
+    """
+    service = Operations(
+        repository, repository._database, FakeGateway(), repository._clock, tell, Notices()
+    )
+    app = build_app(service, TOKEN, ApiConfig(), shutdown=lambda: None)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url="http://here",
+        headers={"authorization": f"Bearer {TOKEN}"},
+    ) as client:
+        yield client
