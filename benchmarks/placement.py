@@ -66,6 +66,7 @@ CASES = {
         Shape(5000, 10_000, mix="multi"),
         half_of="fifo-5000",
     ),
+    "useful": Case("1,000 agents, ranking useful", Shape(1000, 10_000, rank="useful")),
     "fragmentation": Case(
         "1,000 agents, ranking fragmentation", Shape(1000, 10_000, rank="fragmentation")
     ),
