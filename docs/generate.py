@@ -18,6 +18,7 @@ import typer.main
 
 from sokovan import config
 from sokovan.api.app import build_app
+from sokovan.api.guard import home_token
 from sokovan.api.service import SESSION_FIELDS
 from sokovan.cli.main import app as command
 from sokovan.domain import errors, reasons, statuses
@@ -307,7 +308,7 @@ def _params(sub: Any) -> list[str]:
 
 def openapi_file() -> str:
     """Return the OpenAPI description of the API."""
-    app = build_app(None, "token", config.ApiConfig(), shutdown=lambda: None)  # type: ignore[arg-type]
+    app = build_app(None, home_token("token"), config.ApiConfig(), shutdown=lambda: None)  # type: ignore[arg-type]
     return json.dumps(app.openapi(), indent=1, sort_keys=True) + "\n"
 
 

@@ -22,7 +22,9 @@ from fastapi import FastAPI
 
 from sokovan import __version__
 from sokovan.api.app import build_app
-from sokovan.api.operations import Notices, Operations
+from sokovan.api.guard import home_token
+from sokovan.api.notices import Notices
+from sokovan.api.operations import Operations
 from sokovan.clock import Clock, SystemClock
 from sokovan.cluster.local import LocalHome
 from sokovan.config import Config
@@ -105,7 +107,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    app = build_app(operations, token, config.api, shutdown=stop.set)
+    app = build_app(operations, home_token(token), config.api, shutdown=stop.set)
     host, port = listener.getsockname()[:2]
     operations.address = f"http://{host}:{port}"
 
@@ -135,7 +137,7 @@ async def _serve(
 
 
 async def _stop(app: FastAPI, server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:
-    app.state.stopping.set()
+    app.state.stopping.told.set()
     server.should_exit = True
     await serving
 

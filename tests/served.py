@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 
 from sokovan.api.app import build_app
-from sokovan.api.operations import Notices, Operations
+from sokovan.api.guard import home_token
+from sokovan.api.notices import Notices
+from sokovan.api.operations import Operations
 from sokovan.config import ApiConfig
 from sokovan.scheduler.moves import Applied
 from sokovan.store.repository import SqlRepository
@@ -28,7 +30,7 @@ async def served(
     service = Operations(
         repository, repository._database, FakeGateway(), repository._clock, tell, Notices()
     )
-    app = build_app(service, TOKEN, ApiConfig(), shutdown=lambda: None)
+    app = build_app(service, home_token(TOKEN), ApiConfig(), shutdown=lambda: None)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app),
         base_url="http://here",

@@ -84,8 +84,8 @@ class Session(BaseModel):
     started_at: Stamp | None
     ended_at: Stamp | None
     kernels: list[Kernel]
-    command: list[str]
-    cwd: str
+    command: list[str] | None
+    cwd: str | None
     cpu_milli: int
     mem_bytes: int
     gpu_shares: int

@@ -1,71 +1,34 @@
 """The contract: what each address takes and answers, as the OpenAPI document says it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from pydantic import BaseModel
-
 from sokovan.api import answers
-from sokovan.api.models import CancelBody, DrainBody, LabelBody, SessionBody, SessionsBody
+from sokovan.api.operation import Kinds, Operation
 from sokovan.api.problems import MEDIA_TYPE
 from sokovan.api.service import SESSION_FIELDS
-
-Kinds = tuple[type[BaseModel], ...]
+from sokovan.domain.access import Role
 
 REF = "#/components/schemas/{model}"
-_BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-_OUTPUT_HEADERS = {
-    "x-sokovan-offset": ("where the answer begins", "integer", True),
-    "x-sokovan-size": ("how long the stream is by now; not with `follow`", "integer", False),
-    "x-sokovan-ended": ("whether nothing follows that; not with `follow`", "boolean", False),
-}
-_ANSWERS: Mapping[str, Kinds] = {
-    "submit": (answers.Session, answers.Sessions),
-    "dry_run": (answers.DryRun, answers.DryRuns),
-    "sessions": (answers.Page,),
-    "session": (answers.Session,),
-    "history": (answers.History,),
-    "why": (answers.Why,),
-    "eta": (answers.Eta,),
-    "wait": (answers.Session,),
-    "cancel": (answers.Cancelled,),
-    "hold": (answers.Session,),
-    "release": (answers.Session,),
-    "agents": (answers.Agents,),
-    "drain": (answers.Agent,),
-    "undrain": (answers.Agent,),
-    "label": (answers.Agent,),
-    "remove": (answers.Agent,),
-    "status": (answers.Status,),
-    "stop": (answers.Stopping,),
-}
-_BODIES: Mapping[str, Kinds] = {
-    "submit": (SessionBody, SessionsBody),
-    "dry_run": (SessionBody, SessionsBody),
-    "cancel": (CancelBody,),
-    "drain": (DrainBody,),
-    "label": (LabelBody,),
-}
-_OF_ONE_SESSION = frozenset(
-    {"session", "history", "why", "eta", "wait", "output", "cancel", "hold", "release"}
-)
-_OF_ONE_AGENT = frozenset({"drain", "undrain", "label", "remove"})
 
 
-def operation(name: str) -> dict[str, Any]:
+def described(operation: Operation) -> dict[str, Any]:
     """Return what an operation says of itself beyond its parameters, as FastAPI takes it."""
-    success = 201 if name == "submit" else 200
-    extra: dict[str, Any] = {"security": [{"token": []}]}
-    if name in _BODIES:
+    extra: dict[str, Any] = {"security": [{"token": []}], "x-sokovan-role": operation.needs.value}
+    if operation.bodies:
         extra["requestBody"] = {
-            "required": name in {"submit", "dry_run", "label"},
-            "content": {"application/json": {"schema": _any_of(_BODIES[name])}},
+            "required": not operation.body_may_be_empty,
+            "content": {"application/json": {"schema": _any_of(operation.bodies)}},
         }
+    success = {
+        operation.status: dict(operation.content)
+        or {"content": {"application/json": {"schema": _any_of(operation.answers)}}}
+    }
     return {
-        "operation_id": name,
-        "status_code": success,
-        "responses": {success: _success(name)} | {s: _problem(s) for s in _refusals(name)},
+        "operation_id": operation.name,
+        "status_code": operation.status,
+        "responses": success | {s: _problem(s) for s in _refusals(operation)},
         "openapi_extra": extra,
     }
 
@@ -76,12 +39,13 @@ def healthz() -> dict[str, Any]:
     return {"operation_id": "healthz", "responses": {200: {"content": content}}}
 
 
-def complete(document: dict[str, Any]) -> None:
+def complete(document: dict[str, Any], operations: Sequence[Operation]) -> None:
     """Add to what FastAPI has found: the token, and every schema that the operations name."""
     components = document.setdefault("components", {})
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     schemas = components.setdefault("schemas", {})
-    named: list[Kinds] = [*_ANSWERS.values(), *_BODIES.values(), (answers.Problem,)]
+    named: list[Kinds] = [(answers.Problem,)]
+    named += [kinds for operation in operations for kinds in (operation.answers, operation.bodies)]
     for kind in (kind for kinds in named for kind in kinds):
         schema = kind.model_json_schema(ref_template=REF)
         schemas |= schema.pop("$defs", {})
@@ -91,26 +55,18 @@ def complete(document: dict[str, Any]) -> None:
     components["schemas"] = dict(sorted(schemas.items()))
 
 
-def _success(name: str) -> dict[str, Any]:
-    if name != "output":
-        return {"content": {"application/json": {"schema": _any_of(_ANSWERS[name])}}}
-    headers = {
-        header: {"description": meaning, "required": required, "schema": {"type": kind}}
-        for header, (meaning, kind, required) in _OUTPUT_HEADERS.items()
-    }
-    return {"content": _BINARY, "headers": headers}
-
-
-def _refusals(name: str) -> Iterator[int]:
+def _refusals(operation: Operation) -> Iterator[int]:
     """Yield the statuses other than success that an operation may answer with."""
     yield 401
-    if name in _OF_ONE_SESSION | _OF_ONE_AGENT:
+    if operation.needs is not Role.READ_ONLY or operation.names_one:
+        yield 403
+    if operation.names_one:
         yield 404
-    if name in _OF_ONE_SESSION | _OF_ONE_AGENT or name == "submit":
+    if operation.names_one or operation.may_conflict:
         yield 409
-    if name in _BODIES:
+    if operation.bodies:
         yield 413
-    yield from (422, 500, 503)
+    yield from (422, 429, 500, 503)
 
 
 def _problem(status: int) -> dict[str, Any]:

@@ -1,12 +1,16 @@
-"""The door of the API: only with the token, and no exception leaves as a traceback."""
+"""The door of the API: only with a token, and no exception leaves as a traceback."""
 
 import hmac
 import logging
+import os
+import pwd
+from collections.abc import Callable
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sokovan.api.problems import InternalError, problem_response
+from sokovan.domain.access import Caller, Role
 from sokovan.domain.errors import UnauthorizedError
 
 log = logging.getLogger(__name__)
@@ -15,28 +19,55 @@ OPEN_PATHS = frozenset({"/healthz"})
 """What answers without a token: it tells nothing."""
 
 
-class Guard:
-    """Lets a request through with the token; turns what goes wrong behind it into a problem."""
+Identify = Callable[[bytes, str], Caller | None]
+"""Says whose a token is, given where the request comes from; `None` is nobody's."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        assert token, "an empty token would let everyone in"
+
+def home_token(token: str) -> Identify:
+    """Let in whoever has the home's own token: it is the server's user, and may do everything."""
+    assert token, "an empty token would let everyone in"
+    expected, user = token.encode(), server_user()
+
+    def identify(given: bytes, address: str) -> Caller | None:
+        if not hmac.compare_digest(given, expected):
+            return None
+        return Caller(user, Role.ADMIN, address=address)
+
+    return identify
+
+
+def server_user() -> str:
+    """Return the name of the user whose server this is."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container may run as a number that has no name
+        return str(os.geteuid())
+
+
+class Guard:
+    """Lets a request through with a token; turns what goes wrong behind it into a problem."""
+
+    def __init__(self, app: ASGIApp, identify: Identify) -> None:
         self._app = app
-        self._expected = b"Bearer " + token.encode()
+        self._identify = identify
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["path"] not in OPEN_PATHS and not self._is_allowed(scope):
+        caller = self._caller(scope)
+        if caller is None and scope["path"] not in OPEN_PATHS:
             refused = problem_response(
                 UnauthorizedError(
-                    "the token is missing or wrong; send 'Authorization: Bearer <token>' with what"
-                    " is in the file 'token' in the server's home"
+                    "the token is missing, wrong, expired or revoked; send 'Authorization: Bearer"
+                    " TOKEN' with one of yours, or with what is in the file 'token' in the"
+                    " server's home"
                 ),
                 headers={"www-authenticate": "Bearer"},
             )
             await refused(scope, receive, send)
             return
+        scope.setdefault("state", {})["caller"] = caller
         await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,9 +91,13 @@ class Guard:
             )
             await failed(scope, receive, send)
 
-    def _is_allowed(self, scope: Scope) -> bool:
+    def _caller(self, scope: Scope) -> Caller | None:
         given = b""
         for name, value in scope["headers"]:
             if name == b"authorization":
                 given = value
-        return hmac.compare_digest(given, self._expected)
+        scheme, _, token = given.partition(b" ")
+        if scheme != b"Bearer" or not token:
+            return None
+        address = scope["client"][0] if scope.get("client") else ""
+        return self._identify(token, address)

@@ -4,40 +4,36 @@ import asyncio
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 
 from sokovan import __version__
 from sokovan.api.acceptance import check_all
+from sokovan.api.agent_operations import AgentOperations
+from sokovan.api.lookup import shapes_of_lines
+from sokovan.api.notices import Notices
 from sokovan.api.outlook import Outlook, standing
 from sokovan.api.service import View
 from sokovan.clock import Clock
-from sokovan.domain.cluster import Agent
+from sokovan.domain.access import Caller, Role
 from sokovan.domain.errors import (
     AgentError,
-    AgentNotFoundError,
-    AmbiguousIdError,
+    ForbiddenError,
     IllegalStateError,
     InfeasibleRequestError,
     InvalidRequestError,
     OutputUnavailableError,
 )
-from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
+from sokovan.domain.sessions import SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import PRE_RUNNING, SessionStatus
-from sokovan.placement.sentences import sentence
 from sokovan.scheduler.messages import OutputChunk
 from sokovan.scheduler.moves import Applied
 from sokovan.scheduler.ports import AgentGateway
 from sokovan.store.engine import Database
 from sokovan.store.queries import (
     Filter,
-    agent_view,
     counts_by_status,
     history_of,
     page,
-    resolve,
-    session_view,
-    sessions_with_specs,
     stamp,
 )
 from sokovan.store.repository import SqlRepository
@@ -48,31 +44,7 @@ RECHECK_S = 30.0
 """A waiter looks again after so long, so that a lost notice only delays it."""
 
 
-class Notices:
-    """Wakes those who wait for a session to change. A post-processor of the coordinator."""
-
-    def __init__(self) -> None:
-        self._waiters: dict[SessionId, list[asyncio.Event]] = defaultdict(list)
-
-    def __call__(self, applied: Applied) -> None:
-        for moved in applied.moved:
-            for event in self._waiters.get(moved.session_id, ()):
-                event.set()
-
-    @asynccontextmanager
-    async def of(self, session_id: SessionId) -> AsyncIterator[asyncio.Event]:
-        """Give an event that is set whenever the session changes."""
-        event = asyncio.Event()
-        self._waiters[session_id].append(event)
-        try:
-            yield event
-        finally:
-            self._waiters[session_id].remove(event)
-            if not self._waiters[session_id]:
-                del self._waiters[session_id]
-
-
-class Operations:
+class Operations(AgentOperations):
     """The `Service` of a running manager.
 
     Args:
@@ -93,11 +65,8 @@ class Operations:
         tell: Callable[[Applied], None],
         notices: Notices,
     ) -> None:
-        self._repository = repository
-        self._database = database
+        super().__init__(repository, database, clock, tell)
         self._gateway = gateway
-        self._clock = clock
-        self._tell = tell
         self._notices = notices
         self._outlook = Outlook(repository)
         self._started_at = clock.now()
@@ -105,19 +74,23 @@ class Operations:
 
     # --- requests -------------------------------------------------------------------------------
 
-    async def submit(self, specs: Sequence[SessionSpec]) -> list[View]:
+    async def submit(self, specs: Sequence[SessionSpec], *, caller: Caller) -> list[View]:
+        _may_submit(specs, caller)
         for error in self._check(specs):
             if error is not None:
                 raise error
-        ids, applied = await self._repository.submit(specs)
+        ids, applied = await self._repository.submit(specs, by=caller)
         self._tell(applied)
         by_id = dict(zip(ids, specs, strict=True))
         made = {i: s for i in ids if (s := self._repository.live.sessions.get(i)) is not None}
         if len(made) < len(by_id):  # known before, or cancelled at once
-            return await self._views(ids)
-        return [self._view(made[session_id], by_id[session_id]) for session_id in ids]
+            return await self._views(ids, caller)
+        return [self._view(made[session_id], by_id[session_id], caller) for session_id in ids]
 
-    async def dry_run(self, specs: Sequence[SessionSpec], *, suggest: bool = False) -> list[View]:
+    async def dry_run(
+        self, specs: Sequence[SessionSpec], *, caller: Caller, suggest: bool = False
+    ) -> list[View]:
+        _may_submit(specs, caller)
         refused = self._check(specs)
         now = self._clock.now()
         made, failed = await self._database.read(lambda tx: rehearse(tx, specs, now))
@@ -129,13 +102,13 @@ class Operations:
     def _check(self, specs: Sequence[SessionSpec]) -> list[InfeasibleRequestError | None]:
         return check_all(specs, self._repository.groups, self._repository.machines_of)
 
-    async def cancel(self, ref: str, *, owner: str, force: bool = False) -> View:
-        session_id = await self._resolve(ref, owner)
+    async def cancel(self, ref: str, *, caller: Caller, force: bool = False) -> View:
+        session_id = await self._resolve_own(ref, caller)
         applied = await self._repository.request_termination(
-            [session_id], force=force, detail=f"by {owner}"
+            [session_id], force=force, detail=f"by {caller.user}", by=caller
         )
         self._tell(applied)
-        (view,) = await self._views([session_id])
+        (view,) = await self._views([session_id], caller)
         moved = {moved.session_id: moved.to_status for moved in applied.moved}
         if view["status"] == SessionStatus.TERMINATING:
             outcome = "terminating"
@@ -145,10 +118,10 @@ class Operations:
             outcome = "terminating" if session_id in moved else "already-ended"
         return {"session": view, "outcome": outcome}
 
-    async def set_held(self, ref: str, *, owner: str, held: bool) -> View:
-        session_id = await self._resolve(ref, owner)
-        applied = await self._repository.set_held(session_id, held=held)
-        (view,) = await self._views([session_id])
+    async def set_held(self, ref: str, *, caller: Caller, held: bool) -> View:
+        session_id = await self._resolve_own(ref, caller)
+        applied = await self._repository.set_held(session_id, held=held, by=caller)
+        (view,) = await self._views([session_id], caller)
         if applied is None:
             raise IllegalStateError(
                 f"session {session_id} is {view['status']}; only a PENDING one can be held"
@@ -162,6 +135,7 @@ class Operations:
     async def sessions(
         self,
         *,
+        caller: Caller,
         live_only: bool = True,
         statuses: Sequence[str] = (),
         owner: str | None = None,
@@ -178,19 +152,23 @@ class Operations:
                 )
         asked = Filter(live_only, statuses, owner, name, scaling_group, limit, cursor)
         ids, following = await self._database.read(lambda tx: page(tx, asked))
-        return {"items": await self._views(ids), "next_cursor": following}
+        return {"items": await self._views(ids, caller), "next_cursor": following}
 
-    async def session(self, ref: str, *, owner: str) -> View:
-        (view,) = await self._views([await self._resolve(ref, owner)])
+    async def session(self, ref: str, *, caller: Caller) -> View:
+        (view,) = await self._views([await self._resolve(ref, caller)], caller)
         return view
 
-    async def history(self, ref: str, *, owner: str) -> list[View]:
-        session_id = await self._resolve(ref, owner)
-        return await self._database.read(lambda tx: history_of(tx, session_id))
+    async def history(self, ref: str, *, caller: Caller) -> list[View]:
+        return await self._lines(await self._resolve(ref, caller), caller)
 
-    async def why(self, ref: str, *, owner: str, suggest: bool = False) -> View:
-        session_id = await self._resolve(ref, owner)
-        (view,) = await self._views([session_id])
+    async def _lines(self, session_id: SessionId, caller: Caller) -> list[View]:
+        lines = await self._database.read(lambda tx: history_of(tx, session_id))
+        owner = (await self._session(session_id)).owner
+        return lines if caller.may_read(owner) else shapes_of_lines(lines)
+
+    async def why(self, ref: str, *, caller: Caller, suggest: bool = False) -> View:
+        session_id = await self._resolve(ref, caller)
+        (view,) = await self._views([session_id], caller)
         session = self._repository.live.sessions.get(session_id)
         if view["status"] == SessionStatus.PENDING:
             told = {k: view["wait"][k] for k in ("sentence", "code", "facts")}
@@ -198,35 +176,35 @@ class Operations:
                 told = self._outlook.why(session, suggest=suggest)
             return {"session": view, "suggestions": None, **told}
         code = view["reason"] or view["status"]
-        lines = await self._database.read(lambda tx: history_of(tx, session_id))
+        lines = await self._lines(session_id, caller)
         words = {"sentence": standing(view, lines), "code": code}
         return {"session": view, **words, "facts": {}, "suggestions": None}
 
-    async def eta(self, ref: str, *, owner: str) -> View:
-        session_id = await self._resolve(ref, owner)
-        (view,) = await self._views([session_id])
+    async def eta(self, ref: str, *, caller: Caller) -> View:
+        session_id = await self._resolve(ref, caller)
+        (view,) = await self._views([session_id], caller)
         return {"session": view, **self._outlook.eta(await self._session(session_id))}
 
-    async def wait(self, ref: str, *, owner: str, timeout_s: float) -> View:
-        session_id = await self._resolve(ref, owner)
+    async def wait(self, ref: str, *, caller: Caller, timeout_s: float) -> View:
+        session_id = await self._resolve(ref, caller)
         deadline = self._clock.now() + timeout_s
         async with self._notices.of(session_id) as changed:
             while True:
                 changed.clear()
                 if session_id not in self._repository.live.sessions:
-                    (view,) = await self._views([session_id])
+                    (view,) = await self._views([session_id], caller)
                     if view["ended_at"] is not None:
                         return view
                 left_s = deadline - self._clock.now()
                 if left_s <= 0:
-                    return (await self._views([session_id]))[0]
+                    return (await self._views([session_id], caller))[0]
                 await _for(changed, min(left_s, RECHECK_S))
 
     async def output(
         self,
         ref: str,
         *,
-        owner: str,
+        caller: Caller,
         kernel_index: int = 0,
         stream: str = "stdout",
         offset: int = 0,
@@ -237,12 +215,13 @@ class Operations:
             raise InvalidRequestError(
                 f"stream: there is no {stream!r}; choose stdout or stderr", field="stream"
             )
-        session_id = await self._resolve(ref, owner)
+        session_id = await self._resolve(ref, caller)
         deadline = self._clock.now() + wait_s
         async with self._notices.of(session_id) as changed:
             while True:
                 changed.clear()
                 session = await self._session(session_id)
+                _may_read(session, caller)
                 if not 0 <= kernel_index < len(session.kernels):
                     raise InvalidRequestError(
                         f"kernel: session {session_id} has kernels 0 to {len(session.kernels) - 1}",
@@ -293,79 +272,26 @@ class Operations:
             "leftovers": sum(1 for _ in live.leftovers()),
         }
 
-    async def agents(self) -> list[View]:
-        live = self._repository.live
-        by_name = sorted(live.agents.values(), key=lambda a: (a.name, a.agent_id))
-        return [self._agent_view(agent.agent_id) for agent in by_name]
-
-    async def set_drained(self, agent: str, *, drained: bool, reason: str = "") -> View:
-        agent_id = self._agent(agent).agent_id
-        self._tell(await self._repository.set_drained(agent_id, drained=drained, reason=reason))
-        return self._agent_view(agent_id)
-
-    async def set_labels(self, agent: str, changes: Mapping[str, str | None]) -> View:
-        agent_id = self._agent(agent).agent_id
-        self._tell(await self._repository.set_labels(agent_id, changes))
-        return self._agent_view(agent_id)
-
-    async def remove_agent(self, agent: str, *, force: bool = False) -> View:
-        found = self._agent(agent)
-        view = self._agent_view(found.agent_id)
-        self._tell(await self._repository.remove_agent(found.agent_id, force=force))
-        return view
-
-    # --- how they are made ----------------------------------------------------------------------
-
-    def _agent(self, ref: str) -> Agent:
-        known = self._repository.live.agents
-        named = [agent for agent in known.values() if agent.name == ref]
-        if ref in known:
-            return known[AgentId(ref)]
-        if not named:
-            raise AgentNotFoundError(f"there is no agent {ref!r}; `sokovan agents` lists them")
-        if len(named) > 1:
-            ids = ", ".join(f"{agent.agent_id} ({agent.status})" for agent in named)
-            raise AmbiguousIdError(f"{ref!r} could be {ids}; name it by its id")
-        return named[0]
-
-    def _agent_view(self, agent_id: AgentId) -> View:
-        live = self._repository.live
-        return agent_view(live.agents[agent_id], live.holds_on(agent_id))
-
-    async def _resolve(self, ref: str, owner: str) -> SessionId:
-        if ref in self._repository.live.sessions:
-            return SessionId(ref)
-        return await self._database.read(lambda tx: resolve(tx, ref, owner))
-
-    async def _session(self, session_id: SessionId) -> SessionWithKernels:
-        live = self._repository.live.sessions.get(session_id)
-        if live is not None:
-            return live
-        found = await self._database.read(lambda tx: sessions_with_specs(tx, [session_id]))
-        return found[0][0]
-
-    async def _views(self, ids: Sequence[SessionId]) -> list[View]:
-        found = await self._database.read(lambda tx: sessions_with_specs(tx, ids))
-        return [self._view(session, spec) for session, spec in found]
-
-    def _view(self, session: SessionWithKernels, spec: SessionSpec) -> View:
-        names: dict[str, str] = {a: agent.name for a, agent in self._repository.live.agents.items()}
-        wait = self._wait_view(session) if session.status is SessionStatus.PENDING else None
-        return session_view(session, spec, names, wait)
-
-    def _wait_view(self, session: SessionWithKernels) -> View:
-        live = self._repository.live
-        noted = live.waits.get(session.session_id)
-        wait = self._repository.wait_of(session)
-        return {
-            "code": wait.code.value,
-            "sentence": sentence(wait, now=self._clock.now()),
-            "facts": wait.facts,
-            "since": stamp(noted.since if noted else session.status_since),
-        }
-
 
 async def _for(event: asyncio.Event, seconds: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
+
+
+def _may_submit(specs: Sequence[SessionSpec], caller: Caller) -> None:
+    """Make sure that sessions are the caller's own, or that the caller may submit for others."""
+    for spec in specs:
+        if spec.owner != caller.user and caller.role is not Role.ADMIN:
+            raise ForbiddenError(
+                f"owner: you are {caller.user}, and only administrators may submit for others;"
+                " leave it out",
+                field="owner",
+            )
+
+
+def _may_read(session: SessionWithKernels, caller: Caller) -> None:
+    if not caller.may_read(session.owner):
+        raise ForbiddenError(
+            f"the output of session {session.session_id} is for {session.owner} and administrators"
+        )

@@ -6,6 +6,7 @@ Every answer is JSON-able: the same object that the API sends and the command pr
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from sokovan.domain.access import Caller
 from sokovan.domain.sessions import SessionSpec
 from sokovan.scheduler.messages import OutputChunk
 
@@ -15,14 +16,16 @@ View = dict[str, Any]
 class Service(Protocol):
     """The requests that users may make.
 
-    `ref` is a session id, or a prefix that only one has, or `@` for the owner's last submitted
-    session and `@~2` for the one two before.
+    `ref` is a session id, or a prefix that only one has, or `@` for the caller's last submitted
+    session and `@~2` for the one two before. Everybody sees the shape of every session; its
+    command, directory, output and errors are for its owner and for administrators, and so is
+    changing it.
 
     Raises:
         SokovanError: With a stable code, for everything that is the request's fault.
     """
 
-    async def submit(self, specs: Sequence[SessionSpec]) -> list[View]:
+    async def submit(self, specs: Sequence[SessionSpec], *, caller: Caller) -> list[View]:
         """Accept sessions, all or none; they are on disk when this returns.
 
         A dependency named `#0` means the first session of the same submission.
@@ -32,6 +35,7 @@ class Service(Protocol):
     async def sessions(
         self,
         *,
+        caller: Caller,
         live_only: bool = True,
         statuses: Sequence[str] = (),
         owner: str | None = None,
@@ -43,32 +47,34 @@ class Service(Protocol):
         """List sessions, newest first: `{"items": [...], "next_cursor": str | None}`."""
         ...
 
-    async def session(self, ref: str, *, owner: str) -> View:
+    async def session(self, ref: str, *, caller: Caller) -> View:
         """Return one session."""
         ...
 
-    async def history(self, ref: str, *, owner: str) -> list[View]:
+    async def history(self, ref: str, *, caller: Caller) -> list[View]:
         """Return every recorded change of a session and its kernels, oldest first.
 
         Items: `at, session_id, kernel_id, from_status, to_status, reason, detail, stage`.
         """
         ...
 
-    async def why(self, ref: str, *, owner: str, suggest: bool = False) -> View:
+    async def why(self, ref: str, *, caller: Caller, suggest: bool = False) -> View:
         """Explain where a session stands: `session`, `sentence`, `code` and `facts`.
 
         With `suggest`, `suggestions` say what would start a waiting one now; otherwise it is null.
         """
         ...
 
-    async def eta(self, ref: str, *, owner: str) -> View:
+    async def eta(self, ref: str, *, caller: Caller) -> View:
         """Say when a session should start, or has started.
 
         `session`, `starts_at`, `ends_at`, `not_before`, `reserved`, `agents` and `sentence`.
         """
         ...
 
-    async def dry_run(self, specs: Sequence[SessionSpec], *, suggest: bool = False) -> list[View]:
+    async def dry_run(
+        self, specs: Sequence[SessionSpec], *, caller: Caller, suggest: bool = False
+    ) -> list[View]:
         """Say what would become of sessions, were they submitted together now; nothing changes.
 
         Each: `accepted`, `starts_now`, `agents`, `sentence`, `code`, `facts`, `eta` and
@@ -76,18 +82,18 @@ class Service(Protocol):
         """
         ...
 
-    async def cancel(self, ref: str, *, owner: str, force: bool = False) -> View:
+    async def cancel(self, ref: str, *, caller: Caller, force: bool = False) -> View:
         """Ask for a session's end: `session` and `outcome`.
 
         The outcome is `cancelled`, `terminating` or `already-ended`.
         """
         ...
 
-    async def set_held(self, ref: str, *, owner: str, held: bool) -> View:
+    async def set_held(self, ref: str, *, caller: Caller, held: bool) -> View:
         """Hold a waiting session back, or release it; return the session."""
         ...
 
-    async def wait(self, ref: str, *, owner: str, timeout_s: float) -> View:
+    async def wait(self, ref: str, *, caller: Caller, timeout_s: float) -> View:
         """Return the session once it has ended, or as it is after `timeout_s`."""
         ...
 
@@ -95,7 +101,7 @@ class Service(Protocol):
         self,
         ref: str,
         *,
-        owner: str,
+        caller: Caller,
         kernel_index: int = 0,
         stream: str = "stdout",
         offset: int = 0,
@@ -116,21 +122,25 @@ class Service(Protocol):
         """Return every agent with capacity, what is held, what is free, and status."""
         ...
 
-    async def set_drained(self, agent: str, *, drained: bool, reason: str = "") -> View:
+    async def set_drained(
+        self, agent: str, *, caller: Caller, drained: bool, reason: str = ""
+    ) -> View:
         """Give an agent no new kernels, or some again; return the agent.
 
         `agent` is an id, or a name that only one has.
         """
         ...
 
-    async def set_labels(self, agent: str, changes: Mapping[str, str | None]) -> View:
+    async def set_labels(
+        self, agent: str, changes: Mapping[str, str | None], *, caller: Caller
+    ) -> View:
         """Change what an administrator says of an agent; `None` takes a label away.
 
         `agent` is an id, or a name that only one has.
         """
         ...
 
-    async def remove_agent(self, agent: str, *, force: bool = False) -> View:
+    async def remove_agent(self, agent: str, *, caller: Caller, force: bool = False) -> View:
         """Forget an agent that is GONE, with `force` its leftovers too; return what it was."""
         ...
 
@@ -151,8 +161,8 @@ SESSION_FIELDS: Mapping[str, str] = {
     "ended_at": "RFC 3339 UTC or null",
     "kernels": "list of kernels: id, role, index, status, agent, token, exit_code, reason, error, "
     "cpu_milli, mem_bytes, gpu_shares, gpu_mem_bytes_min, devices, started_at, ended_at",
-    "command": "list of strings",
-    "cwd": "working directory",
+    "command": "list of strings; null for those who may not see it",
+    "cwd": "working directory; null for those who may not see it",
     "cpu_milli": "milli-cores that each kernel asks for",
     "mem_bytes": "bytes that each kernel asks for",
     "gpu_shares": "shares that each kernel asks for: 1000 is a whole device",

@@ -97,8 +97,9 @@ def session_lines(session: View, now: float) -> Iterator[Row]:
         yield "result", session["result"]
     if session["exit_code"] is not None:
         yield "exit code", str(session["exit_code"])
-    yield "command", join(session["command"])
-    yield "directory", session["cwd"]
+    if session["command"] is not None:  # it is the caller's own
+        yield "command", join(session["command"])
+        yield "directory", session["cwd"]
     yield "owner", session["owner"]
     yield "group", session["scaling_group"]
     yield "priority", str(session["priority"])

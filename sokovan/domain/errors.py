@@ -89,6 +89,20 @@ class UnauthorizedError(SokovanError):
     http_status = 401
 
 
+class ForbiddenError(SokovanError):
+    """The token is good, but not for this: another role is needed, or another owner."""
+
+    code = "forbidden"
+    http_status = 403
+
+
+class TooManyRequestsError(SokovanError):
+    """A caller asks more often than the server allows; try again after `Retry-After`."""
+
+    code = "too-many-requests"
+    http_status = 429
+
+
 class StoreUnavailableError(SokovanError):
     """The store cannot be written at present: a full disk, a locked file."""
 

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from sqlalchemy import Engine
 
-from sokovan.api.operations import Notices, Operations
+from sokovan.api.notices import Notices
+from sokovan.api.operations import Operations
 from sokovan.clock import Clock, Origin
 from sokovan.config import Config
 from sokovan.domain.cluster import ScalingGroup

@@ -10,7 +10,7 @@ from sokovan.domain.errors import AgentNotFoundError, SokovanError
 from sokovan.domain.resources import Capacity, Device
 from sokovan.domain.sessions import AgentId
 from sokovan.simulator.faults import NO_FAULTS
-from sokovan.simulator.workload import machines
+from sokovan.simulator.workload import ROOT, machines
 from sokovan.simulator.world import World
 
 REBOOTS = 0.3
@@ -209,7 +209,7 @@ class Trouble:
         async def remove() -> None:
             if place.agent is None:  # else somebody has started it
                 with suppress(AgentNotFoundError):
-                    await self._world.operations.remove_agent(agent_id, force=True)
+                    await self._world.operations.remove_agent(agent_id, caller=ROOT, force=True)
             self._world.later(
                 self._fate.seconds("agent_down_s"),
                 f"{agent_id} is started",
@@ -223,7 +223,7 @@ class Trouble:
 
         async def ask() -> None:
             with suppress(AgentNotFoundError):  # it never introduced itself
-                await self._world.operations.remove_agent(agent_id, force=True)
+                await self._world.operations.remove_agent(agent_id, caller=ROOT, force=True)
 
         await self._ask_until_done(ask)
 
@@ -234,7 +234,7 @@ class Trouble:
 
         async def set_drained(*, drained: bool) -> None:
             with suppress(AgentNotFoundError):
-                await self._world.operations.set_drained(agent_id, drained=drained)
+                await self._world.operations.set_drained(agent_id, caller=ROOT, drained=drained)
 
         async def drain() -> None:
             await set_drained(drained=True)

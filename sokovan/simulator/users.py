@@ -9,7 +9,7 @@ from sokovan.domain.errors import SokovanError, StoreUnavailableError
 from sokovan.domain.resources import Request
 from sokovan.domain.sessions import Dependency, DependencyKind, Limit, SessionId, SessionSpec
 from sokovan.scheduler.moves import Moved
-from sokovan.simulator.workload import Wish
+from sokovan.simulator.workload import ROOT, Wish
 from sokovan.simulator.world import World
 
 AGAIN_S = 5.0
@@ -130,20 +130,20 @@ class Users:
         what = self._rng.choice([*NONSENSE, "another body", "cancel nobody", "cancel the dead"])
         try:
             if what == "cancel nobody":
-                await operations.cancel("nobody", owner="")
+                await operations.cancel("nobody", caller=ROOT)
             elif what == "cancel the dead":
                 over = [i for i in self._ids.values() if not self._is_live(i)]
                 if over:  # no error: it is over, which is what was wanted
-                    await operations.cancel(self._rng.choice(over), owner="")
+                    await operations.cancel(self._rng.choice(over), caller=ROOT)
                 return
             elif what == "another body":
                 spec = self._rng.choice(self._wishes).spec
                 if spec.name not in self._ids:
                     return
-                await operations.submit([replace(spec, command=("another",))])
+                await operations.submit([replace(spec, command=("another",))], caller=ROOT)
             else:
                 sound = SessionSpec(command=("nonsense",), name=what)
-                await operations.submit([replace(sound, **NONSENSE[what])])
+                await operations.submit([replace(sound, **NONSENSE[what])], caller=ROOT)
         except StoreUnavailableError:
             return
         except SokovanError as error:
@@ -158,10 +158,10 @@ class Users:
             return
         operations, session_id = world.operations, self._rng.choice(list(self._ids.values()))
         world.counts["looks"] += 1
-        view = await operations.session(session_id, owner="")
-        told = await operations.why(session_id, owner="")
-        await operations.history(session_id, owner="")
-        await operations.sessions(limit=10)
+        view = await operations.session(session_id, caller=ROOT)
+        told = await operations.why(session_id, caller=ROOT)
+        await operations.history(session_id, caller=ROOT)
+        await operations.sessions(caller=ROOT, limit=10)
         if not told["sentence"] or not told["code"]:
             world.judge.violations.append(f"session {session_id}: no answer to why: {view}")
 

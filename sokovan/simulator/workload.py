@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sokovan.domain.access import Caller, Role
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Capacity, Device, Request
 from sokovan.domain.sessions import Dependency, DependencyKind, Limit, SessionId, SessionSpec
@@ -14,6 +15,8 @@ GIB = 1024**3
 MOMENTS = tuple(SessionStatus(status) for status in SESSION_PATH[1:-1])
 """When it is worst to be cancelled."""
 OWNERS = ("ada", "grace", "edsger")
+ROOT = Caller("root", Role.ADMIN)
+"""Who asks on behalf of them all."""
 
 
 @dataclass(frozen=True, slots=True)

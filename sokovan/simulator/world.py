@@ -30,6 +30,7 @@ from sokovan.simulator.life import Manager, SteppedClock, end_other_tasks
 from sokovan.simulator.network import Network
 from sokovan.simulator.runtime import FakeRuntime, Script
 from sokovan.simulator.witness import everything_has_ended
+from sokovan.simulator.workload import ROOT
 from sokovan.store.engine import open_sqlite
 from sokovan.store.schema import prepare
 
@@ -237,8 +238,7 @@ class World:
         for index in range(spec.kernel_count if scripts else 0):
             self.scripts[spec.name, index] = scripts[min(index, len(scripts) - 1)]
         self.judge.asked[spec.name] = spec
-        (view,) = await self.operations.submit([spec])
-        session_id = SessionId(view["id"])
+        session_id = SessionId((await self.operations.submit([spec], caller=ROOT))[0]["id"])
         self.judge.accept(session_id, spec)
         return session_id
 
@@ -249,7 +249,7 @@ class World:
             SokovanError: The request was not recorded.
         """
         self.judge.may_be_cancelled.add(session_id)
-        await self.operations.cancel(session_id, owner="", force=force)
+        await self.operations.cancel(session_id, caller=ROOT, force=force)
         self.judge.cancelled[session_id] = None
         if force:
             self.judge.contact.forced[session_id] = None
@@ -261,7 +261,7 @@ class World:
             SokovanError: The request was not recorded.
         """
         with contextlib.suppress(IllegalStateError):  # it does not wait any more
-            await self.operations.set_held(session_id, owner="", held=False)
+            await self.operations.set_held(session_id, caller=ROOT, held=False)
 
     @property
     def gateway(self) -> AgentGateway:

@@ -9,7 +9,7 @@ from sokovan.domain.errors import SchemaTooNewError, SchemaTooOldError, StoreDam
 from sokovan.store.engine import as_unavailable
 from sokovan.store.tables import metadata
 
-STEPS = ("0001", "0002", "0003")
+STEPS = ("0001", "0002", "0003", "0004")
 """Those in `migrations/versions`, in order."""
 HEAD = STEPS[-1]
 

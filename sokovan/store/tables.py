@@ -62,6 +62,9 @@ sessions = Table(
     Column("creation_id", String(200)),
     Column("body_digest", String(64)),
     Column("where_to", Text),
+    Column("array_id", String(32)),
+    Column("array_index", Integer),
+    Column("array_waits", Boolean),
     UniqueConstraint("owner", "creation_id", name="uq_sessions_owner_creation_id"),
 )
 _LIVE = text("status NOT IN ('TERMINATED', 'CANCELLED')")
@@ -80,6 +83,28 @@ Index(
     postgresql_where=_RETRIES,
 )
 Index("ix_sessions_owner", sessions.c.owner, sessions.c.number)
+_IN_ARRAY = text("array_id IS NOT NULL")
+Index(
+    "ix_sessions_array",
+    sessions.c.array_id,
+    sessions.c.array_index,
+    sqlite_where=_IN_ARRAY,
+    postgresql_where=_IN_ARRAY,
+)
+
+arrays = Table(
+    "arrays",
+    metadata,
+    Column("array_id", String(32), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("owner", String(200), nullable=False),
+    Column("scaling_group", String(64), nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("running_max", Integer),
+    Column("params", Text),
+    Column("created_at", Float, nullable=False),
+)
+"""What the tasks of an array have in common; each task is a session."""
 
 specs = Table(
     "specs",
@@ -178,9 +203,55 @@ scaling_groups = Table(
     Column("fencing_token", Integer, nullable=False),
     Column("boot_id", String(64)),
     Column("clock_origin", Float),
+    Column("policy", Text),
 )
-"""A group's state, as opposed to its policy, which is configuration.
+"""A group's state, and what an administrator has set of its policy, whatever the settings say.
 
 Whoever holds the lease raises `fencing_token` when it takes over and names it in every apply; it
 leaves behind what its clock counts from.
 """
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token_id", String(32), primary_key=True),
+    Column("user", String(200), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("label", String(200), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String(200), nullable=False),
+    Column("expires_at", Float),
+    Column("revoked_at", Float),
+)
+"""Who may ask; of the secret itself, only the SHA-256 digest is kept."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("line", _NUMBER, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("user", String(200), nullable=False),
+    Column("token_id", String(32)),
+    Column("address", String(64), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("target", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+)
+"""Who changed what, and from where: a line in the transaction of each change."""
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("webhook_id", String(32), primary_key=True),
+    Column("owner", String(200), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("filters", Text),
+    Column("created_at", Float, nullable=False),
+    Column("position", _NUMBER, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("retry_at", Float),
+    Column("last_error", Text),
+)
+"""Who is told of events; `position` is the last line of history that was delivered."""

@@ -13,7 +13,9 @@ from urllib.parse import unquote
 
 from sokovan.agent.timers import Timers
 from sokovan.api.app import build_app
-from sokovan.api.operations import Notices, Operations
+from sokovan.api.guard import home_token
+from sokovan.api.notices import Notices
+from sokovan.api.operations import Operations
 from sokovan.clock import ManualClock
 from sokovan.cluster.inprocess import InProcessHome
 from sokovan.config import ApiConfig, Config, SchedulerConfig
@@ -101,7 +103,7 @@ class House:
         self.service = Operations(
             self.repository, self.database, self.home, self.clock, tell, notices
         )
-        self.app = build_app(self.service, TOKEN, LIMITS, shutdown=lambda: None)
+        self.app = build_app(self.service, home_token(TOKEN), LIMITS, shutdown=lambda: None)
 
     def add_agent(self, agent_id: AgentId = A1, capacity: Capacity = MACHINE) -> None:
         """Start a well-behaved agent."""

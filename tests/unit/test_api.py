@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from sokovan.api.app import build_app
+from sokovan.api.guard import home_token, server_user
 from sokovan.config import ApiConfig
 from sokovan.domain.errors import SessionNotFoundError
 from sokovan.scheduler.messages import OutputChunk
@@ -24,7 +25,7 @@ class Recorder:
         self.error = None
         self.chunks = []
 
-    async def submit(self, specs):
+    async def submit(self, specs, *, caller):
         self.specs += specs
         return [{"id": f"s{n}"} for n, _ in enumerate(specs)]
 
@@ -32,19 +33,19 @@ class Recorder:
         self.asked = asked
         return {"items": [], "next_cursor": None}
 
-    async def session(self, ref, *, owner):
+    async def session(self, ref, *, caller):
         if self.error:
             raise self.error
-        return {"id": ref, "owner": owner}
+        return {"id": ref, "owner": caller.user}
 
-    async def cancel(self, ref, *, owner, force=False):
+    async def cancel(self, ref, *, caller, force=False):
         self.asked = {"force": force}
         return {"session": {"id": ref}, "outcome": "cancelled"}
 
-    async def set_held(self, ref, *, owner, held):
+    async def set_held(self, ref, *, caller, held):
         return {"id": ref, "held": held}
 
-    async def wait(self, ref, *, owner, timeout_s):
+    async def wait(self, ref, *, caller, timeout_s):
         await asyncio.Event().wait()
 
     async def output(self, ref, **asked):
@@ -67,7 +68,7 @@ def stops():
 
 @pytest.fixture
 def app(service, stops):
-    return build_app(service, TOKEN, LIMITS, shutdown=lambda: stops.append("stop"))
+    return build_app(service, home_token(TOKEN), LIMITS, shutdown=lambda: stops.append("stop"))
 
 
 @pytest.fixture
@@ -245,7 +246,7 @@ async def test_what_is_not_json_in_utf8_is_refused(http, service, body):
 
 @pytest.mark.parametrize("length", [131_071, 131_072])
 async def test_a_word_may_be_as_long_as_linux_lets_it_be(service, length):
-    app = build_app(service, TOKEN, ApiConfig(), shutdown=lambda: None)
+    app = build_app(service, home_token(TOKEN), ApiConfig(), shutdown=lambda: None)
     body = {"command": ["x" * length]}
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://here"
@@ -341,9 +342,9 @@ async def test_hold_and_release_say_what_became_of_the_session(http):
 
 
 async def test_a_reference_reaches_the_service_as_typed(http):
-    response = await http.get("/v1/sessions/@~2", params={"owner": "ada"})
+    response = await http.get("/v1/sessions/@~2")
 
-    assert response.json() == {"id": "@~2", "owner": "ada"}
+    assert response.json() == {"id": "@~2", "owner": server_user()}
 
 
 async def test_a_piece_of_output_is_raw_and_says_where_it_is_from(http, service):

@@ -1,0 +1,49 @@
+"""The server itself: its state, its end."""
+
+import os
+from collections.abc import Callable
+
+from pydantic_core import to_json
+from starlette.background import BackgroundTask
+from starlette.responses import Response
+
+from sokovan.api import answers
+from sokovan.api.asked import Stopping, json_of
+from sokovan.api.operation import Operation
+from sokovan.api.service import Service
+from sokovan.domain.access import Role
+
+
+class ServerEndpoints:
+    """What is asked about the server."""
+
+    operations = (
+        Operation("GET", "/status", "status", (answers.Status,)),
+        Operation("POST", "/shutdown", "stop", (answers.Stopping,), needs=Role.ADMIN),
+    )
+
+    def __init__(self, service: Service, stopping: Stopping, shutdown: Callable[[], None]) -> None:
+        self._service = service
+        self._stopping = stopping
+        self._shutdown = shutdown
+
+    async def status(self) -> Response:
+        """Return pid, version, address, uptime and counts."""
+        return json_of(await self._service.status())
+
+    async def stop(self) -> Response:
+        """Stop the server; kernels are not touched."""
+        already = self._stopping.told.is_set()
+        self._stopping.told.set()
+        task = None if already else BackgroundTask(self._stop)
+        return Response(
+            to_json({"pid": os.getpid()}), media_type="application/json", background=task
+        )
+
+    async def _stop(self) -> None:
+        self._shutdown()
+
+
+async def healthz() -> Response:
+    """Answer that the server is there; needs no token and tells nothing."""
+    return Response("ok\n", media_type="text/plain")

@@ -1,0 +1,106 @@
+"""How sessions are found and shown; what others may not see of them is left out."""
+
+from collections.abc import Callable, Sequence
+
+from sokovan.api.service import View
+from sokovan.clock import Clock
+from sokovan.domain.access import Caller
+from sokovan.domain.errors import ForbiddenError
+from sokovan.domain.sessions import SessionId, SessionSpec, SessionWithKernels
+from sokovan.domain.statuses import SessionStatus
+from sokovan.placement.sentences import sentence
+from sokovan.scheduler.moves import Applied
+from sokovan.store.engine import Database
+from sokovan.store.queries import resolve, session_view, sessions_with_specs, stamp
+from sokovan.store.repository import SqlRepository
+
+
+class Lookup:
+    """What all that is done for users needs.
+
+    Args:
+        repository: Writes, and knows what is alive.
+        database: Reads.
+        clock: The time.
+        tell: Takes what a request has changed.
+    """
+
+    def __init__(
+        self,
+        repository: SqlRepository,
+        database: Database,
+        clock: Clock,
+        tell: Callable[[Applied], None],
+    ) -> None:
+        self._repository = repository
+        self._database = database
+        self._clock = clock
+        self._tell = tell
+
+    async def _resolve(self, ref: str, caller: Caller) -> SessionId:
+        if ref in self._repository.live.sessions:
+            return SessionId(ref)
+        return await self._database.read(lambda tx: resolve(tx, ref, caller.user))
+
+    async def _resolve_own(self, ref: str, caller: Caller) -> SessionId:
+        """Find a session that the caller may change.
+
+        Raises:
+            ForbiddenError: It is somebody else's.
+        """
+        session_id = await self._resolve(ref, caller)
+        owner = (await self._session(session_id)).owner
+        may_change(caller, owner, f"session {session_id}")
+        return session_id
+
+    async def _session(self, session_id: SessionId) -> SessionWithKernels:
+        live = self._repository.live.sessions.get(session_id)
+        if live is not None:
+            return live
+        found = await self._database.read(lambda tx: sessions_with_specs(tx, [session_id]))
+        return found[0][0]
+
+    async def _views(self, ids: Sequence[SessionId], caller: Caller) -> list[View]:
+        found = await self._database.read(lambda tx: sessions_with_specs(tx, ids))
+        return [self._view(session, spec, caller) for session, spec in found]
+
+    def _view(self, session: SessionWithKernels, spec: SessionSpec, caller: Caller) -> View:
+        names: dict[str, str] = {a: agent.name for a, agent in self._repository.live.agents.items()}
+        wait = self._wait_view(session) if session.status is SessionStatus.PENDING else None
+        view = session_view(session, spec, names, wait)
+        return view if caller.may_read(session.owner) else shape_of(view)
+
+    def _wait_view(self, session: SessionWithKernels) -> View:
+        live = self._repository.live
+        noted = live.waits.get(session.session_id)
+        wait = self._repository.wait_of(session)
+        return {
+            "code": wait.code.value,
+            "sentence": sentence(wait, now=self._clock.now()),
+            "facts": wait.facts,
+            "since": stamp(noted.since if noted else session.status_since),
+        }
+
+
+def may_change(caller: Caller, owner: str, what: str) -> None:
+    """Make sure that a caller may change what belongs to `owner`.
+
+    Raises:
+        ForbiddenError: It is somebody else's.
+    """
+    if not caller.may_change(owner):
+        raise ForbiddenError(
+            f"{what} belongs to {owner}; only {owner} and administrators may change it, and you"
+            f" are {caller.user} ({caller.role})"
+        )
+
+
+def shape_of(view: View) -> View:
+    """Return of a session what everybody may see: not what it runs, nor what it says."""
+    kernels = [kernel | {"token": None, "error": None} for kernel in view["kernels"]]
+    return view | {"command": None, "cwd": None, "kernels": kernels}
+
+
+def shapes_of_lines(lines: Sequence[View]) -> list[View]:
+    """Return of history what everybody may see: not what agents and users have said."""
+    return [line | {"detail": ""} for line in lines]

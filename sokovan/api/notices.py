@@ -1,0 +1,33 @@
+"""Who is woken when a session changes."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sokovan.domain.sessions import SessionId
+from sokovan.scheduler.moves import Applied
+
+
+class Notices:
+    """Wakes those who wait for a session to change. A post-processor of the coordinator."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[SessionId, list[asyncio.Event]] = defaultdict(list)
+
+    def __call__(self, applied: Applied) -> None:
+        for moved in applied.moved:
+            for event in self._waiters.get(moved.session_id, ()):
+                event.set()
+
+    @asynccontextmanager
+    async def of(self, session_id: SessionId) -> AsyncIterator[asyncio.Event]:
+        """Give an event that is set whenever the session changes."""
+        event = asyncio.Event()
+        self._waiters[session_id].append(event)
+        try:
+            yield event
+        finally:
+            self._waiters[session_id].remove(event)
+            if not self._waiters[session_id]:
+                del self._waiters[session_id]
