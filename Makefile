@@ -41,6 +41,10 @@ format: $(VENV)/.dev ## Format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+.PHONY: client
+client: $(VENV)/.dev ## Write the client without an event loop from the one with
+	@$(BIN)/python scripts/sync_client.py
+
 .PHONY: docs
 docs: $(VENV)/.dev ## Write the reference pages that follow from the code
 	@$(BIN)/python docs/generate.py

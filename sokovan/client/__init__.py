@@ -9,22 +9,9 @@ It asks the server of a home over HTTP, and raises the same errors as the server
         print(ended["result"], ended["exit_code"], b"".join(client.output(session["id"])))
 """
 
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, Unpack
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
-from sokovan.client.connection import (
-    Connection,
-    ServerStoppedError,
-    error_from,
-    home_of,
-    server_file,
-    strange,
-    view_of,
-)
+from sokovan.client.connection import ServerStoppedError, error_from, home_of, server_file
 from sokovan.client.fields import (
     DependencyFields,
     LimitFields,
@@ -37,10 +24,13 @@ from sokovan.client.fields import (
     captured,
     is_utf8,
 )
-from sokovan.domain.errors import AgentNotFoundError, SessionNotFoundError
-from sokovan.domain.statuses import FINAL
+from sokovan.client.sync_client import Client
+
+if TYPE_CHECKING:
+    from sokovan.client.async_client import AsyncClient
 
 __all__ = [
+    "AsyncClient",
     "Client",
     "DependencyFields",
     "LimitFields",
@@ -58,312 +48,11 @@ __all__ = [
     "server_file",
 ]
 
-WAIT_SLICE_S = 30.0
-"""How long one request waits on the server before the next one is sent."""
-PAGE_SESSIONS = 1000
-DRY_RUN = "/v1/sessions/dry-run"
 
+def __getattr__(name: str) -> Any:
+    """Import what the command has no use for when it is asked for."""
+    if name == "AsyncClient":
+        from sokovan.client.async_client import AsyncClient
 
-class Client:
-    """What a program asks of the server of one home. Each thread needs its own.
-
-    Args:
-        home: The server's home; left out, SOKOVAN_HOME, or `~/.sokovan`.
-        url: Where the server listens; left out, what the home's `server.json` says.
-        token: Left out, what the home's file `token` holds.
-        timeout_s: How long an answer may take, beside what a request asked to wait.
-        revive: Called when no server answers, to start one; the request is then sent again. Every
-            request may be sent twice: submissions carry a creation id.
-    """
-
-    def __init__(
-        self,
-        home: Path | str | None = None,
-        *,
-        url: str | None = None,
-        token: str | None = None,
-        timeout_s: float = 30.0,
-        revive: Callable[[], object] | None = None,
-    ) -> None:
-        self.home = home_of(home)
-        self._connection = Connection(
-            self.home, url=url, token=token, timeout_s=timeout_s, revive=revive
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections; the next request opens new ones."""
-        self._connection.close()
-
-    @property
-    def server_time(self) -> float | None:
-        """The server's clock at its last answer, in seconds since the epoch."""
-        return self._connection.server_time
-
-    # --- submitting -------------------------------------------------------------------------------
-
-    def submit(self, command: Sequence[str], **options: Unpack[SessionOptions]) -> View:
-        """Submit one session; it is on the server's disk when this returns."""
-        session: SessionFields = {"command": command, **options}
-        return self._ask("POST", "/v1/sessions", body=_completed(session, captured()))
-
-    def submit_many(self, sessions: Iterable[SessionFields]) -> Views:
-        """Submit sessions, all or none, and return them in the same order."""
-        here = captured()
-        body = {"sessions": [_completed(session, here) for session in sessions]}
-        answer: Views = self._ask("POST", "/v1/sessions", body=body)["sessions"]
-        return answer
-
-    def dry_run(
-        self, command: Sequence[str], *, suggest: bool = False, **options: Unpack[SessionOptions]
-    ) -> View:
-        """Say what would become of a session, were it submitted now; nothing changes.
-
-        `accepted`, `starts_now`, `agents`; else `sentence`, `code`, `facts`, `eta`, `suggestions`.
-
-        Args:
-            command: As for `submit`, and so are the options.
-            suggest: Find what would start it now.
-        """
-        session: SessionFields = {"command": command, **options}
-        body = _completed(session, captured())
-        return self._ask("POST", DRY_RUN, body=body, params={"suggest": suggest})
-
-    def dry_run_many(self, sessions: Iterable[SessionFields], *, suggest: bool = False) -> Views:
-        """Say the same of sessions that would be submitted together, in the same order."""
-        here = captured()
-        body = {"sessions": [_completed(session, here) for session in sessions]}
-        answer: Views = self._ask("POST", DRY_RUN, body=body, params={"suggest": suggest})[
-            "sessions"
-        ]
-        return answer
-
-    # --- one session ------------------------------------------------------------------------------
-    # `ref` is an id, a prefix that only one id has, `@` for the last submitted session, or `@~2`
-    # for the one two before it.
-
-    def get(self, ref: str) -> View:
-        """Return one session."""
-        return self._ask("GET", _path(ref))
-
-    def history(self, ref: str) -> Views:
-        """Return every recorded change of a session and its kernels, oldest first."""
-        return _items(self._ask("GET", _path(ref, "history")))
-
-    def why(self, ref: str, *, suggest: bool = False) -> View:
-        """Explain where a session stands: `session`, `sentence`, `code` and `facts`.
-
-        Args:
-            ref: The session.
-            suggest: Find what would start it now: `suggestions`.
-        """
-        return self._ask("GET", _path(ref, "why"), params={"suggest": True} if suggest else None)
-
-    def eta(self, ref: str) -> View:
-        """Say when a session should start, or has started: `starts_at`, `reserved`, `sentence`."""
-        return self._ask("GET", _path(ref, "eta"))
-
-    def wait(self, ref: str, timeout_s: float | None = None) -> View:
-        """Return the session once it has ended, or as it is after `timeout_s`."""
-        left = timeout_s
-        while True:
-            slice_s = WAIT_SLICE_S if left is None else min(left, WAIT_SLICE_S)
-            path = _path(ref, "wait")
-            session = self._ask("GET", path, wait_s=slice_s, params={"timeout_s": slice_s})
-            if session["status"] in FINAL:
-                return session
-            ref = session["id"]  # what `@` means may have changed meanwhile
-            if left is not None:
-                left -= slice_s
-                if left <= 0:
-                    return session
-
-    def cancel(self, ref: str, *, force: bool = False) -> View:
-        """Ask for a session's end; `outcome` is `cancelled`, `terminating` or `already-ended`.
-
-        Args:
-            ref: The session.
-            force: Kill its kernels at once, without the grace.
-        """
-        return self._ask("POST", _path(ref, "cancel"), body={"force": force})
-
-    def hold(self, ref: str) -> View:
-        """Hold a waiting session back."""
-        return self._ask("POST", _path(ref, "hold"))
-
-    def release(self, ref: str) -> View:
-        """Let a held session take part again."""
-        return self._ask("POST", _path(ref, "release"))
-
-    # --- output -----------------------------------------------------------------------------------
-
-    def read_output(
-        self,
-        ref: str,
-        *,
-        kernel: int = 0,
-        stream: str = "stdout",
-        offset: int = 0,
-        wait_s: float = 0.0,
-    ) -> Output:
-        """Read one piece of a kernel's output.
-
-        Args:
-            ref: The session.
-            kernel: The kernel's index.
-            stream: `stdout` or `stderr`.
-            offset: Where to begin; a negative one counts from the end.
-            wait_s: How long to wait for something to appear there.
-        """
-        params = {"kernel": kernel, "stream": stream, "offset": offset, "wait_s": wait_s}
-        response = self._connection.send("GET", _path(ref, "output"), wait_s=wait_s, params=params)
-        try:
-            return Output(
-                data=response.content,
-                offset=int(response.headers["x-sokovan-offset"]),
-                size=int(response.headers["x-sokovan-size"]),
-                ended=response.headers["x-sokovan-ended"] == "true",
-            )
-        except (KeyError, ValueError):
-            raise strange(response) from None
-
-    def output(
-        self,
-        ref: str,
-        *,
-        kernel: int = 0,
-        stream: str = "stdout",
-        offset: int = 0,
-        follow: bool = False,
-    ) -> Iterator[bytes]:
-        """Yield a kernel's output from `offset` on: what there is, or with `follow` all of it.
-
-        A stream that was followed ends when the kernel is over and everything was yielded. When the
-        server dies meanwhile and `revive` brings it back, it goes on where it was.
-        """
-        ref = self.get(ref)["id"]
-        wait_s = WAIT_SLICE_S if follow else 0.0
-        while True:
-            piece = self.read_output(
-                ref, kernel=kernel, stream=stream, offset=offset, wait_s=wait_s
-            )
-            if piece.data:
-                yield piece.data
-            if piece.is_last or not (follow or piece.end < piece.size):
-                return
-            offset = piece.end
-
-    # --- all of it --------------------------------------------------------------------------------
-
-    def list(
-        self,
-        *,
-        live_only: bool = True,
-        status: Sequence[str] = (),
-        owner: str | None = None,
-        name: str | None = None,
-        group: str | None = None,
-        limit: int | None = None,
-    ) -> Views:
-        """List sessions, newest first: at most `limit` of them, all when it is left out."""
-        params: dict[str, Any] = {"live_only": live_only, "status": [*status]}
-        named = {"owner": owner, "name": name, "group": group}
-        params |= {key: value for key, value in named.items() if value is not None}
-        found: Views = []
-        while limit is None or len(found) < limit:
-            size = PAGE_SESSIONS if limit is None else min(PAGE_SESSIONS, limit - len(found))
-            page = self._ask("GET", "/v1/sessions", params=params | {"limit": size})
-            found += page["items"]
-            if page["next_cursor"] is None:
-                break
-            params["cursor"] = page["next_cursor"]
-        return found
-
-    def agents(self) -> Views:
-        """Return every agent: what it has, what is held, what is free."""
-        return _items(self._ask("GET", "/v1/agents"))
-
-    # `agent` is an agent's id, or a name that only one has.
-
-    def drain(self, agent: str, *, reason: str = "") -> View:
-        """Give an agent no new kernels, until `undrain`; those it has go on."""
-        return self._ask("POST", _agent_path(agent, "drain"), body={"reason": reason})
-
-    def undrain(self, agent: str) -> View:
-        """Give an agent new kernels again."""
-        return self._ask("POST", _agent_path(agent, "undrain"))
-
-    def label(self, agent: str, labels: Mapping[str, str | None]) -> View:
-        """Set labels of an agent, whatever its settings say; `None` takes one away."""
-        return self._ask("POST", _agent_path(agent, "label"), body={"labels": dict(labels)})
-
-    def remove_agent(self, agent: str, *, force: bool = False) -> View:
-        """Forget an agent that is GONE, and return what it was.
-
-        Args:
-            agent: The agent.
-            force: Forget the kernels, too, that may still run there.
-        """
-        return self._ask("DELETE", _agent_path(agent), params={"force": force})
-
-    def status(self) -> View:
-        """Return the server's pid, version, address, uptime and counts."""
-        return self._ask("GET", "/v1/status")
-
-    def ping(self) -> None:
-        """Return when the server answers.
-
-        Raises:
-            ServerUnreachableError: It does not.
-        """
-        self._connection.send("GET", "/healthz")
-
-    def shut_down(self) -> int:
-        """Ask the server to stop, and return its pid; kernels are not touched."""
-        pid: int = self._ask("POST", "/v1/shutdown")["pid"]
-        return pid
-
-    # --- how it is asked --------------------------------------------------------------------------
-
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: object = None,
-        params: Mapping[str, Any] | None = None,
-        wait_s: float = 0.0,
-    ) -> View:
-        response = self._connection.send(method, path, body=body, params=params, wait_s=wait_s)
-        return view_of(response)
-
-
-def _path(ref: str, action: str = "") -> str:
-    if not ref or "/" in ref or set(ref) == {"."} or not is_utf8(ref):
-        raise SessionNotFoundError(f"{ref!r} is no session id; `sokovan ls -a` lists them")
-    return f"/v1/sessions/{quote(ref, safe='@~')}" + (f"/{action}" if action else "")
-
-
-def _agent_path(agent: str, action: str = "") -> str:
-    if not agent or "/" in agent or set(agent) == {"."} or not is_utf8(agent):
-        raise AgentNotFoundError(f"there is no agent {agent!r}; `sokovan agents` lists them")
-    return f"/v1/agents/{quote(agent, safe='')}" + (f"/{action}" if action else "")
-
-
-def _items(answer: View) -> Views:
-    items: Views = answer["items"]
-    return items
-
-
-def _completed(session: SessionFields, here: SessionOptions) -> SessionFields:
-    return {"creation_id": secrets.token_hex(12), **here, **session}
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,16 +1,16 @@
 """How the server is asked: where it is, with which token, and what its errors mean."""
 
-import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from sokovan.client.fields import View
+from sokovan.client.fields import Output, View
 from sokovan.domain.errors import (
     HomeError,
     InvalidRequestError,
@@ -19,128 +19,77 @@ from sokovan.domain.errors import (
     UnauthorizedError,
 )
 
-REVIVALS_MAX = 3
-"""How often one request may bring the server back before it gives up."""
-CUT_OFF = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
-"""What a connection that was open before fails with."""
-
 
 class ServerStoppedError(ServerUnreachableError):
     """The server was stopped on purpose while it was asked; the sessions go on."""
 
 
-class Connection:
-    """Sends requests to the server of one home; see `Client` for what it is given."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server is, and how to show who asks; see `Client` for what each part is.
 
-    def __init__(
-        self,
-        home: Path,
-        *,
-        url: str | None,
-        token: str | None,
-        timeout_s: float,
-        revive: Callable[[], object] | None,
-    ) -> None:
-        self._home = home
-        self._url = url
-        self._token = token
-        self._timeout_s = timeout_s
-        self._revive = revive
-        self._http: httpx.Client | None = None
-        self.server_time: float | None = None
-        """The server's clock at its last answer, in seconds since the epoch."""
+    What is left out is looked up at each new connection: a server that was started again may listen
+    elsewhere.
+    """
 
-    def close(self) -> None:
-        """Close the connections; the next request opens new ones."""
-        http, self._http = self._http, None
-        if http is not None:
-            http.close()
+    home: Path
+    url: str | None
+    token: str | None
+    ca_file: Path | None
 
-    def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: object = None,
-        params: Mapping[str, Any] | None = None,
-        wait_s: float = 0.0,
-    ) -> httpx.Response:
-        """Send a request, again each time that `revive` has brought the server back.
-
-        Args:
-            method: GET, POST or DELETE.
-            path: From `/` on.
-            body: What to send as JSON, if anything.
-            params: The query.
-            wait_s: How long the server was asked to wait: the answer may take so much longer.
+    def options(self) -> dict[str, Any]:
+        """Return the options of an `httpx` client that reaches it.
 
         Raises:
-            SokovanError: What the server answered, or that none answers.
+            SokovanError: No server runs there, or it cannot be asked.
         """
-        content = None if body is None else _encoded(body)
-        has_retried = False
-        revivals = 0
-        while True:
-            try:
-                return self._send_once(method, path, content, params, wait_s)
-            except ServerStoppedError:
-                raise
-            except ServerUnreachableError as error:
-                self.close()
-                if isinstance(error.__cause__, CUT_OFF) and not has_retried:
-                    has_retried = True  # perhaps an idle connection was closed just then
-                    continue
-                if self._revive is None or revivals == REVIVALS_MAX:
-                    raise
-                revivals += 1
-                self._revive()
-
-    def _send_once(
-        self,
-        method: str,
-        path: str,
-        content: bytes | None,
-        params: Mapping[str, Any] | None,
-        wait_s: float,
-    ) -> httpx.Response:
-        http = self._http
-        if http is None:
-            http = self._http = self._connect()
+        url = self.url or _address(self.home)
+        token = self.token or _token(self.home)
         try:
-            response = http.request(
-                method,
-                path,
-                content=content,
-                headers={"content-type": "application/json"} if content is not None else None,
-                params=params,
-                timeout=httpx.Timeout(self._timeout_s + wait_s, connect=self._timeout_s),
-            )
-        except httpx.TransportError as error:
-            raise ServerUnreachableError(
-                f"no server answers at {http.base_url} ({error or type(error).__name__});"
-                " `sokovan up` starts one"
-            ) from error
-        except UnicodeEncodeError as error:
-            raise _not_utf8(error) from None
-        if date := response.headers.get("date"):
-            with contextlib.suppress(ValueError):
-                self.server_time = parsedate_to_datetime(date).timestamp()
-        if response.is_success:
-            return response
-        raise _error_of(response)
-
-    def _connect(self) -> httpx.Client:
-        url = self._url or _address(self._home)
-        token = self._token or _token(self._home)
-        try:
-            return httpx.Client(
-                base_url=url,
-                headers={"authorization": f"Bearer {token}"},
-                verify=url.startswith("https:"),  # reading the certificates takes a while
-                trust_env=self._url is not None,  # a proxy has no way to this machine's loopback
-            )
+            base_url = httpx.URL(url)
         except httpx.InvalidURL as error:
             raise ServerUnreachableError(f"{url!r} is no address of a server: {error}") from None
+        return {
+            "base_url": base_url,
+            "headers": {"authorization": f"Bearer {token}"},
+            "verify": base_url.scheme == "https" and self._trusted(),  # reading takes a while
+            "trust_env": self.url is not None,  # a proxy has no way to this machine's loopback
+        }
+
+    def _trusted(self) -> ssl.SSLContext | bool:
+        """Return whose certificates are trusted; `True` stands for those of the system."""
+        if self.ca_file is None:
+            return True
+        try:
+            return ssl.create_default_context(cafile=self.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise ServerUnreachableError(
+                f"{self.ca_file} cannot be used to know the server: {error}; SOKOVAN_CA_FILE, or"
+                " ca_file, is the path of a PEM file with the certificate that signed the server's"
+            ) from None
+
+
+def place_of(
+    home: Path | str | None, *, url: str | None, token: str | None, ca_file: Path | str | None
+) -> Place:
+    """Return the place that is named: what is said wins over the environment, that over the home.
+
+    Who names a home means its server, whatever SOKOVAN_URL says.
+
+    Raises:
+        HomeError: Nobody can say which directory the home is.
+        UnauthorizedError: The token could be none.
+    """
+    environ = os.environ
+    if home is None:
+        url = url or environ.get("SOKOVAN_URL")
+    token = token or environ.get("SOKOVAN_TOKEN")
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise UnauthorizedError(
+            "what was given as the token could be none; look at SOKOVAN_TOKEN, or token"
+        )
+    ca_file = ca_file or environ.get("SOKOVAN_CA_FILE")
+    return Place(home_of(home), url or None, token or None, Path(ca_file) if ca_file else None)
 
 
 def home_of(named: Path | str | None) -> Path:
@@ -207,6 +156,23 @@ def view_of(response: httpx.Response) -> View:
     return view
 
 
+def output_of(response: httpx.Response) -> Output:
+    """Return the piece of output that was answered.
+
+    Raises:
+        ServerUnreachableError: It is none: something else listens there.
+    """
+    try:
+        return Output(
+            data=response.content,
+            offset=int(response.headers["x-sokovan-offset"]),
+            size=int(response.headers["x-sokovan-size"]),
+            ended=response.headers["x-sokovan-ended"] == "true",
+        )
+    except (KeyError, ValueError):
+        raise strange(response) from None
+
+
 def strange(response: httpx.Response) -> ServerUnreachableError:
     """Return the error for an answer that no Sokovan server gives."""
     return ServerUnreachableError(
@@ -214,11 +180,23 @@ def strange(response: httpx.Response) -> ServerUnreachableError:
     )
 
 
-def _error_of(response: httpx.Response) -> SokovanError:
+def error_of(response: httpx.Response) -> SokovanError:
+    """Return the error that was answered."""
     try:
-        return error_from(view_of(response))
-    except ServerUnreachableError as error:
-        return error
+        error = error_from(view_of(response))
+    except ServerUnreachableError as none:
+        return none
+    after = response.headers.get("retry-after", "")
+    if after.isascii() and after.isdigit():
+        error.retry_after_s = float(after)
+    return error
+
+
+def unreachable(url: httpx.URL, error: httpx.TransportError) -> ServerUnreachableError:
+    """Return the error for a server that did not answer."""
+    return ServerUnreachableError(
+        f"no server answers at {url} ({error or type(error).__name__}); `sokovan up` starts one"
+    )
 
 
 def _address(home: Path) -> str:
@@ -244,16 +222,22 @@ def _token(home: Path) -> str:
     return token
 
 
-def _encoded(body: object) -> bytes:
+def encoded(body: object) -> bytes:
+    """Write what is sent.
+
+    Raises:
+        InvalidRequestError: It cannot be written as JSON in UTF-8.
+    """
     try:
         return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError as error:
-        raise _not_utf8(error) from None
+        raise not_utf8(error) from None
     except (ValueError, TypeError) as error:
         raise InvalidRequestError(f"this cannot be sent as JSON: {error}") from None
 
 
-def _not_utf8(error: UnicodeEncodeError) -> InvalidRequestError:
+def not_utf8(error: UnicodeEncodeError) -> InvalidRequestError:
+    """Return the error for a text that the API cannot carry."""
     shown = error.object[max(error.start - 20, 0) : error.end + 20]
     return InvalidRequestError(
         f"{shown!r} is not UTF-8, and everything that is submitted must be; rename it, or unset"

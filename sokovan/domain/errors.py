@@ -15,6 +15,7 @@ class SokovanError(Exception):
         code: Stable, kebab-case name of the kind of error.
         http_status: What the API answers with.
         field: The submitted field at fault, where there is one.
+        retry_after_s: When to try again, where the server said so, in seconds from its answer.
     """
 
     code: ClassVar[str] = "internal-error"
@@ -24,6 +25,7 @@ class SokovanError(Exception):
         super().__init__(message)
         self.message = message
         self.field = field
+        self.retry_after_s: float | None = None
 
 
 class InvalidRequestError(SokovanError):

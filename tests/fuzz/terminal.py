@@ -11,7 +11,7 @@ import httpx
 import typer.main
 
 from sokovan.cli.main import app, run
-from sokovan.client.connection import Connection
+from sokovan.client.sync_connection import Connection
 from sokovan.domain.errors import ServerUnreachableError
 from tests.fuzz.ground import BEARER, House
 

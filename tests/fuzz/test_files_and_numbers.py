@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sokovan.client import Client, server_file
-from sokovan.client.connection import Connection
+from sokovan.client.sync_connection import Connection
 from sokovan.config import (
     NOT_LESS,
     AgentConfig,

@@ -1,0 +1,52 @@
+"""The addresses of the API, and what a submission is completed with."""
+
+import secrets
+from urllib.parse import quote
+
+from sokovan.client.fields import SessionFields, SessionOptions, View, Views, is_utf8
+from sokovan.domain.errors import AgentNotFoundError, SessionNotFoundError
+
+WAIT_SLICE_S = 30.0
+"""How long one request waits on the server before the next one is sent."""
+PAGE_SESSIONS = 1000
+SESSIONS = "/v1/sessions"
+DRY_RUN = "/v1/sessions/dry-run"
+
+
+def session_path(ref: str, action: str = "") -> str:
+    """Return the address of a session, or of what can be done with it.
+
+    Raises:
+        SessionNotFoundError: No session can be called that.
+    """
+    if not ref or "/" in ref or set(ref) == {"."} or not is_utf8(ref):
+        raise SessionNotFoundError(f"{ref!r} is no session id; `sokovan ls -a` lists them")
+    return f"/v1/sessions/{quote(ref, safe='@~')}" + (f"/{action}" if action else "")
+
+
+def agent_path(agent: str, action: str = "") -> str:
+    """Return the address of an agent, or of what can be done with it.
+
+    Raises:
+        AgentNotFoundError: No agent can be called that.
+    """
+    if not agent or "/" in agent or set(agent) == {"."} or not is_utf8(agent):
+        raise AgentNotFoundError(f"there is no agent {agent!r}; `sokovan agents` lists them")
+    return f"/v1/agents/{quote(agent, safe='')}" + (f"/{action}" if action else "")
+
+
+def items_of(answer: View) -> Views:
+    """Return the things that an answer lists."""
+    items: Views = answer["items"]
+    return items
+
+
+def sessions_of(answer: View) -> Views:
+    """Return the sessions that an answer lists."""
+    sessions: Views = answer["sessions"]
+    return sessions
+
+
+def completed(session: SessionFields, here: SessionOptions) -> SessionFields:
+    """Return a session with what it takes from this process, and an id to be sent twice by."""
+    return {"creation_id": secrets.token_hex(12), **here, **session}
