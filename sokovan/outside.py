@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sokovan.domain.errors import InsideSessionError
 
-TOKEN_VARIABLE = "SOKOVAN_TOKEN"  # noqa: S105 (the name of a variable, not a secret)
+TOKEN_VARIABLE = "SOKOVAN_KERNEL_TOKEN"  # noqa: S105 (the name of a variable, not a secret)
 """Set for kernels, and for whatever they start."""
 SERVICE_VARIABLE = "SOKOVAN_SERVICE"
 """Set for servers in the background and for agents: the directory of their home's agents."""

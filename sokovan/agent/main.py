@@ -136,7 +136,7 @@ async def _serve(directory: Path, config: AgentConfig, capacity: Capacity) -> st
 
 _WITHOUT_GROUPS = (
     "no control groups: cpu is not enforced, memory only as a limit on the private memory of each"
-    " process; what a kernel leaves behind is found by its session and by SOKOVAN_TOKEN"
+    " process; what a kernel leaves behind is found by its session and by SOKOVAN_KERNEL_TOKEN"
 )
 
 

@@ -97,7 +97,7 @@ def processes() -> dict[int, Process]:
 
 
 def carries(pid: int, token: str) -> bool:
-    """Say whether a process has SOKOVAN_TOKEN set to `token`, or its output goes to that kernel's.
+    """Say whether a process has the token of a kernel set, or its output goes to that kernel's.
 
     Raises:
         OSError: It cannot be looked at now: no descriptor is free.

@@ -31,8 +31,9 @@ def status(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
         ("server", f"sokovan {found['version']}, pid {found['pid']}"),
         ("up for", format_duration(found["uptime_s"])),
         ("address", found["address"]),
-        ("home", str(call.home)),
     ]
+    if call.url is None:
+        rows.append(("home", str(call.home)))
     for name in ("sessions", "agents"):
         counts = [f"{count} {status}" for status, count in found[name].items() if count]
         rows.append((name, ", ".join(counts) or "none"))
@@ -104,7 +105,7 @@ def _serve(call: Call, port: int | None, ready: Callable[[str], None]) -> None:
 def down(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
     """Stop the server; sessions keep running, and the next command starts it again."""
     from sokovan.cli.text import print_json
-    from sokovan.client import server_file
+    from sokovan.client import Client, server_file
     from sokovan.domain.errors import ServerUnreachableError
 
     call = call_of(ctx, home, json)
@@ -116,7 +117,7 @@ def down(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
             print(f"no server runs for {call.home}")
         return 0
     try:
-        with call.quiet_client() as client:
+        with Client(call.home) as client:  # whatever SOKOVAN_URL says: that one is not ours
             live, pid = _stop(client, found["pid"])
     except ServerUnreachableError as error:
         raise ServerUnreachableError(

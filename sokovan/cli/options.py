@@ -1,5 +1,6 @@
 """Options that many commands share, and what they say about one call."""
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,13 @@ class Call:
 
     home: Path
     json: bool
+    url: str | None = None
+    """SOKOVAN_URL, unless a home was named: the server there is not started from here."""
 
     def client(self) -> "Client":
-        """Return a client that starts the server where none answers."""
+        """Return a client that starts the server of the home where none answers."""
+        if self.url is not None:
+            return self.quiet_client()
         from sokovan.cli.server import ensure_server
         from sokovan.client import Client
 
@@ -29,7 +34,7 @@ class Call:
         """Return a client that starts nothing."""
         from sokovan.client import Client
 
-        return Client(self.home)
+        return Client(self.home, url=self.url)
 
 
 @dataclass(slots=True)
@@ -49,7 +54,8 @@ def call_of(ctx: typer.Context, home: Path | None, json: bool = False) -> Call:
     said: Said = ctx.obj
     said.json = said.json or json
     said.home = home or said.home
-    return Call(home_of(said.home), said.json)
+    url = None if said.home else os.environ.get("SOKOVAN_URL") or None
+    return Call(home_of(said.home), said.json, url)
 
 
 Home = Annotated[

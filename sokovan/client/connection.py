@@ -56,6 +56,13 @@ class Place:
             "trust_env": self.url is not None,  # a proxy has no way to this machine's loopback
         }
 
+    def unreachable(self, url: httpx.URL, error: httpx.TransportError) -> ServerUnreachableError:
+        """Return the error for a server that did not answer."""
+        hint = "`sokovan up` starts one" if self.url is None else "look at SOKOVAN_URL, or url"
+        return ServerUnreachableError(
+            f"no server answers at {url} ({error or type(error).__name__}); {hint}"
+        )
+
     def _trusted(self) -> ssl.SSLContext | bool:
         """Return whose certificates are trusted; `True` stands for those of the system."""
         if self.ca_file is None:
@@ -190,13 +197,6 @@ def error_of(response: httpx.Response) -> SokovanError:
     if after.isascii() and after.isdigit():
         error.retry_after_s = float(after)
     return error
-
-
-def unreachable(url: httpx.URL, error: httpx.TransportError) -> ServerUnreachableError:
-    """Return the error for a server that did not answer."""
-    return ServerUnreachableError(
-        f"no server answers at {url} ({error or type(error).__name__}); `sokovan up` starts one"
-    )
 
 
 def _address(home: Path) -> str:

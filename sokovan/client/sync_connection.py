@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from sokovan.client.connection import Place, encoded, error_of, not_utf8, unreachable
+from sokovan.client.connection import Place, encoded, error_of, not_utf8
 from sokovan.client.tries import Tries
 from sokovan.domain.errors import ServerUnreachableError, SokovanError
 
@@ -98,7 +98,7 @@ class Connection:
                 timeout=httpx.Timeout(self._timeout_s + wait_s, connect=self._timeout_s),
             )
         except httpx.TransportError as error:
-            raise unreachable(http.base_url, error) from error
+            raise self._place.unreachable(http.base_url, error) from error
         except UnicodeEncodeError as error:
             raise not_utf8(error) from None
         if date := response.headers.get("date"):

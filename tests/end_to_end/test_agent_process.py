@@ -310,7 +310,7 @@ async def test_a_kernel_finds_the_environment_it_was_given_and_ours(ground):
     assert lines >= {
         "SOKOVAN_SESSION_ID=s-t1",
         "SOKOVAN_KERNEL_ID=s-t1.0",
-        "SOKOVAN_TOKEN=t1",
+        "SOKOVAN_KERNEL_TOKEN=t1",
         "SOKOVAN_SESSION_NAME=job",
         "SOKOVAN_KERNEL_INDEX=2",
         "SOKOVAN_KERNEL_COUNT=3",

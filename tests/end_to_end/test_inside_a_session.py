@@ -88,7 +88,7 @@ def test_the_server_and_the_agent_that_a_job_starts_outlive_the_job(place):
     assert agents_pid(place) == agent
     for pid in (server, agent):
         assert "/k-" not in Path(f"/proc/{pid}/cgroup").read_text()
-        assert b"SOKOVAN_TOKEN=" not in Path(f"/proc/{pid}/environ").read_bytes()
+        assert b"SOKOVAN_KERNEL_TOKEN=" not in Path(f"/proc/{pid}/environ").read_bytes()
         assert resource.prlimit(pid, resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY
 
 

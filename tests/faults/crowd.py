@@ -19,7 +19,7 @@ from tests.faults.ground import RealHome, environment
 BATCH_MAX = 14
 SCRIPT = """\
 say() {{ until echo "$1"; do sleep 0.1; done 2>/dev/null; }}
-echo "$SOKOVAN_SESSION_ID $SOKOVAN_KERNEL_INDEX $SOKOVAN_TOKEN" >>{ran}
+echo "$SOKOVAN_SESSION_ID $SOKOVAN_KERNEL_INDEX $SOKOVAN_KERNEL_TOKEN" >>{ran}
 say begin
 {behind}
 if [ "$SOKOVAN_KERNEL_INDEX" != 0 ]; then sleep {sub_s}; say end; exit 0; fi

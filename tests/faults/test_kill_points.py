@@ -53,7 +53,7 @@ def _submit_some(home: RealHome, rng: random.Random, wanted: dict[str, int], see
             return
         code = rng.choice([0, 0, 3, 77])
         script = (
-            f'echo "$SOKOVAN_SESSION_ID $SOKOVAN_TOKEN" >> {home.home}/ran; echo begin;'
+            f'echo "$SOKOVAN_SESSION_ID $SOKOVAN_KERNEL_TOKEN" >> {home.home}/ran; echo begin;'
             f" sleep {rng.uniform(0, 0.8):.2f}; echo end; exit {code}"
         )
         body = {

@@ -24,7 +24,7 @@ cut_off_stop_s = 2.5
 
 
 def _submit(home: RealHome, **options):
-    script = f"echo $SOKOVAN_TOKEN >> {home.home}/ran; sleep 300"
+    script = f"echo $SOKOVAN_KERNEL_TOKEN >> {home.home}/ran; sleep 300"
     view = home.client.submit(["/bin/sh", "-c", script], env=environment(home), cwd="/", **options)
     home.wait_for(lambda: home.client.get(view["id"])["status"] == "RUNNING", "start")
     home.wait_for((home.home / "ran").exists, "first line")

@@ -27,7 +27,7 @@ def test_what_a_kernel_has_in_its_environment_is_what_a_server_started_by_it_has
 
 
 def test_a_server_that_a_session_of_another_home_starts_stays_part_of_it(tmp_path):
-    env = {"SOKOVAN_TOKEN": "t1", "PATH": "/bin"}
+    env = {"SOKOVAN_KERNEL_TOKEN": "t1", "PATH": "/bin"}
 
     assert outside.environment(tmp_path, env) == env | {"SOKOVAN_SERVICE": str(tmp_path)}
 
