@@ -17,10 +17,10 @@ from typing import Any
 import typer.main
 
 from sokovan import config
-from sokovan.api.app import build_app
-from sokovan.api.guard import home_token
+from sokovan.api.assembly import Core, assemble
 from sokovan.api.service import SESSION_FIELDS
 from sokovan.cli.main import app as command
+from sokovan.clock import ManualClock
 from sokovan.domain import errors, reasons, statuses
 from sokovan.domain.sessions import Limit
 from sokovan.scheduler import stages
@@ -308,8 +308,10 @@ def _params(sub: Any) -> list[str]:
 
 def openapi_file() -> str:
     """Return the OpenAPI description of the API."""
-    app = build_app(None, home_token("token"), config.ApiConfig(), shutdown=lambda: None)  # type: ignore[arg-type]
-    return json.dumps(app.openapi(), indent=1, sort_keys=True) + "\n"
+    nothing: Any = None  # the document needs no server
+    core = Core(nothing, nothing, nothing, ManualClock(), nothing, nothing, nothing)
+    api = assemble(core, config.Config(), "token", shutdown=lambda: None)
+    return json.dumps(api.app.openapi(), indent=1, sort_keys=True) + "\n"
 
 
 if __name__ == "__main__":

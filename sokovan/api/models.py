@@ -345,6 +345,15 @@ def read_json(body: bytes) -> Any:
         raise InvalidRequestError(f"the body is not JSON in UTF-8: {error}") from None
 
 
+def checked_body(kind: type[B], body: bytes) -> B:
+    """Read a body of one kind.
+
+    Raises:
+        InvalidRequestError: It is malformed.
+    """
+    return _checked(kind, read_json(body))
+
+
 def _checked(kind: type[B], data: Any) -> B:
     try:
         return kind.model_validate(data)
