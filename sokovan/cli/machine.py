@@ -24,6 +24,7 @@ def status(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
     call = call_of(ctx, home, json)
     with call.quiet_client() as client:
         found = client.status()
+        me = client.whoami()
     if call.json:
         print_json(found)
         return 0
@@ -31,6 +32,7 @@ def status(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
         ("server", f"sokovan {found['version']}, pid {found['pid']}"),
         ("up for", format_duration(found["uptime_s"])),
         ("address", found["address"]),
+        ("you", f"{me['user']}, {me['role']}"),
     ]
     if call.url is None:
         rows.append(("home", str(call.home)))

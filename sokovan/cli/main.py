@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from sokovan import __version__
-from sokovan.cli import agents, db, exits, machine, outputs, sessions, sim, submit
+from sokovan.cli import agents, db, exits, machine, outputs, sessions, sim, submit, tokens
 from sokovan.cli.options import Home, Said
 from sokovan.domain.errors import SokovanError
 
@@ -49,6 +49,8 @@ app.command("hold")(sessions.hold)
 app.command("release")(sessions.release)
 app.command("status")(machine.status)
 app.add_typer(agents.app, name="agents")
+app.add_typer(tokens.app, name="token", help="Make, list and revoke tokens of users.")
+app.command("audit")(tokens.audit)
 app.command("up")(machine.up)
 app.command("down")(machine.down)
 app.command("sim")(sim.sim)
