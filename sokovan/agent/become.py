@@ -4,14 +4,16 @@ The shell of a kernel's wrapper executes it, as root, where the kernel is anothe
 the same steps in the same order as that shell takes for a kernel of the agent's own user, and
 between them gives up being root for good. Whatever can fail does so before `started` is written.
 
-It is run by path in an interpreter of its own, for every such kernel: it imports only what is
-built into that. Nobody of the user's can look into it: the system lets no user trace a process
-that has changed its user and executed nothing since, so it may still have the file `run` open.
+It is run by path in an interpreter of its own, for every such kernel, so it imports little; and
+everything at its beginning, as the user may not be able to read what Python is made of. Nobody of
+the user's can look into it: the system lets no user trace a process that has changed its user and
+executed nothing since, so it may still have the file `run` open.
 """
 
 import ctypes
 import errno
 import posix
+import resource
 import sys
 from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal  # type: ignore[import-not-found]
 from collections.abc import Sequence
@@ -56,7 +58,8 @@ def main(argv: Sequence[str]) -> None:
         posix.umask(int(mask, 8))
         for number in (SIGPIPE, SIGXFSZ):  # Python ignores them
             signal(number, SIG_DFL)
-        _limit_memory(int(data_kib) * 1024)
+        if data_bytes := int(data_kib) * 1024:
+            _limit_memory(data_bytes)
         posix.write(RUN_FD, b"started\n")
         posix.close(RUN_FD)
     except (OSError, ValueError) as error:
@@ -96,11 +99,8 @@ def become(uid: int, gid: int, groups: list[int]) -> None:
 
 
 def _limit_memory(data_bytes: int) -> None:
-    if data_bytes:
-        import resource
-
-        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, hard))
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, hard))
 
 
 def _execute(program: str, command: list[str], env: dict[bytes, bytes]) -> None:
