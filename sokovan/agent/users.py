@@ -79,20 +79,28 @@ def acting_as(user: User | None) -> Iterator[None]:
     """Look at files with the rights of a user, not root's, which may be more or (NFS) fewer.
 
     Only the effective ids change, so that meanwhile nobody may signal or trace this process.
+
+    Raises:
+        StartFailedError: The system lets this agent become nobody else, as in some containers.
     """
     if user is None:
         yield
         return
     group, groups = os.getegid(), os.getgroups()
     try:
-        os.setgroups(user.groups)
-        os.setegid(user.gid)
-        os.seteuid(user.uid)
+        try:
+            os.setgroups(user.groups)
+            os.setegid(user.gid)
+            os.seteuid(user.uid)
+        except OSError as error:
+            why = f"owner: this agent may not become {user.name!r}: {error.strerror}"
+            raise _refusal(why) from error
         yield
     finally:
         os.seteuid(ROOT)
         os.setegid(group)
-        os.setgroups(groups)
+        if os.getgroups() != groups:
+            os.setgroups(groups)
 
 
 def _refusal(message: str) -> StartFailedError:

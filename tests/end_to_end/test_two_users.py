@@ -49,10 +49,14 @@ def users():
             made = ["useradd", "--create-home", "--shell", "/bin/sh", *groups, name]
             subprocess.run(made, check=True, capture_output=True)
             Path(pwd.getpwnam(name).pw_dir).chmod(0o755)  # what is private is a file's own mode
-        yield TwoUsers(*(user_of(name, root_allowed=True) for name in names))
+        both = TwoUsers(*(user_of(name, root_allowed=True) for name in names))
+        yield both
+        for pid in processes_of(both.ann) | processes_of(both.bob):  # a test has failed
+            os.kill(pid, signal.SIGKILL)
     finally:
         for name in names:
-            subprocess.run(["userdel", "--remove", name], check=False, capture_output=True)
+            argv = ["userdel", "--force", "--remove", name]
+            subprocess.run(argv, check=False, capture_output=True)
 
 
 @pytest.fixture(params=["auto", "off"])
@@ -285,10 +289,13 @@ async def test_a_user_cannot_end_the_wrapper_and_the_status_is_the_commands(grou
 
 
 async def test_a_user_cannot_hide_from_the_agent_as_a_service(ground, users):
-    script = "SOKOVAN_SERVICE=$1 setsid sh -c 'trap \"\" TERM; sleep 1000' & exit 0"
+    alone = "setsid env -i SOKOVAN_SERVICE=$1 sleep 1000 >/dev/null 2>&1 </dev/null"
+    script = f"({alone} &); until pgrep -u $(id -u) sleep; do :; done"
 
-    await said(ground, "t1", users.ann, script, str(ground.directory.parent))
+    status, *_ = await said(ground, "t1", users.ann, script, str(ground.directory.parent))
 
+    assert status == 0
+    await ground.until(lambda: processes_of(users.ann) == set())
     assert processes_of(users.ann) == set()
 
 
@@ -327,6 +334,7 @@ async def test_owners_that_it_does_not_know_or_may_not_serve_are_refused_for_goo
 @pytest.mark.slow
 def test_sessions_submitted_for_users_run_as_them_and_end_as_any_other(users):
     place = Place()
+    place.path.chmod(0o755)  # as somebody may have made it
     try:
         until(lambda: place.json("agents"), "an agent")
         with Client(place.path) as client:
@@ -349,5 +357,7 @@ def test_sessions_submitted_for_users_run_as_them_and_end_as_any_other(users):
             client.cancel(slow["id"], force=True)
             assert client.wait(slow["id"])["reason"] == "USER_REQUESTED"
             assert processes_of(users.bob) == set()
+        open_to_others = [p for p in place.path.rglob("*") if p.lstat().st_mode & 0o077]
+        assert open_to_others == []
     finally:
         place.clean_up()

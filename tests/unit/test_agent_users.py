@@ -106,6 +106,25 @@ def test_looking_with_a_users_rights_ends_whatever_happens(tmp_path):
     assert (os.getresuid(), os.getresgid(), os.getgroups()) == before
 
 
+@as_root
+@pytest.mark.parametrize("call", ["setgroups", "seteuid"])
+def test_an_agent_that_may_become_nobody_refuses_for_good(monkeypatch, call):
+    nobody = user_of("nobody", root_allowed=True)
+    real, before = getattr(os, call), os.getgroups()
+
+    def refused(argument):
+        if argument in (nobody.groups, nobody.uid):
+            raise PermissionError(1, "Operation not permitted")
+        real(argument)
+
+    monkeypatch.setattr(os, call, refused)
+    with pytest.raises(StartFailedError) as caught, users.acting_as(nobody):
+        pass
+
+    assert (caught.value.permanent, caught.value.reason) == (True, EndReason.USER_REFUSED)
+    assert (os.getresuid(), os.getresgid(), os.getgroups()) == ((0, 0, 0), (0, 0, 0), before)
+
+
 # --- the wrapper of other users -------------------------------------------------------------------
 
 SHELLS = [path for name in ("sh", "dash", "bash", "mksh") if (path := shutil.which(name))]
