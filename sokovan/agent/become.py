@@ -43,7 +43,8 @@ def main(argv: Sequence[str]) -> None:
     gates = rest[: int(count)]
     cwd, program, *command = rest[len(gates) :]
     head = PASSED.encode()
-    env = {n.removeprefix(head): v for n, v in posix.environ.items() if n.startswith(head)}
+    ours = (n for n in posix.environ if n.startswith(head) and n != head)
+    env = {name.removeprefix(head): posix.environ[name] for name in ours}
     doing = "it could not join its control group"
     try:
         for gate in gates:
