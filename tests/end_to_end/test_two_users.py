@@ -19,6 +19,7 @@ from sokovan.agent.users import User, acting_as, user_of
 from sokovan.client import Client
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Request
+from sokovan.outside import TOKEN_VARIABLE
 from sokovan.scheduler.messages import ReportState
 from tests.end_to_end.test_command import Place, until
 from tests.homes import PATH, a_short_directory, real_ground
@@ -175,7 +176,7 @@ async def test_nothing_of_a_users_environment_reaches_what_is_still_root(ground,
         for line in Path(f"/proc/{wrapper}/environ").read_bytes().split(b"\0")
         if line
     }
-    assert {n for n in names if not n.startswith("SOKOVAN_PASSED_")} == {"SOKOVAN_TOKEN"}
+    assert {n for n in names if not n.startswith("SOKOVAN_PASSED_")} == {TOKEN_VARIABLE}
     assert b"SECRET" not in Path(f"/proc/{wrapper}/cmdline").read_bytes()
     children = processes_of(users.ann)
     found = b"\0".join(Path(f"/proc/{pid}/environ").read_bytes() for pid in children)
