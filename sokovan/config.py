@@ -32,6 +32,7 @@ NOT_LESS: Mapping[str, float] = {
 }
 """With less than this, nothing would get done, or nothing else."""
 SYNCHRONOUS = ("FULL", "NORMAL")
+ALLOW_ROOT = ("auto", "yes", "no")
 _HOST = re.compile(r"[A-Za-z0-9_:%-]{1,63}(\.[A-Za-z0-9_%-]{1,63}){0,9}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
@@ -103,6 +104,9 @@ class AgentConfig:
     output_bytes_max: int = 1024**3
     """How much of each stream of a kernel is kept, in bytes: beyond it, the middle is dropped; 0
     keeps everything."""
+    allow_root: str = "auto"
+    """Whether sessions of root run on an agent that runs as root: `yes` runs them, `no` never;
+    `auto` does while nobody but root has a token."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """What constraints may name, such as `{rack = "r1"}`; see `sokovan agents label`."""
 
@@ -334,6 +338,11 @@ def _check_agent(agent: AgentConfig) -> None:
         raise ConfigError(
             f"agents: {agent.name!r}: cgroups: {_brief(agent.cgroups)} does not exist; choose one"
             " of auto, off"
+        )
+    if agent.allow_root not in ALLOW_ROOT:
+        raise ConfigError(
+            f"agents: {agent.name!r}: allow_root: {_brief(agent.allow_root)} does not exist; choose"
+            f" one of {', '.join(ALLOW_ROOT)}"
         )
 
 

@@ -61,6 +61,7 @@ def serve(config: Config, *, on_ready: Callable[[str], None] | None = None) -> N
     sys.setswitchinterval(GIL_SWITCH_S)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     _check_limits(config)
+    os.umask(0o077)  # the home itself may have been made for others to read
     prepare_home(config.home)
     with _held(config.home), contextlib.closing(_listen(config)) as listener:
         engine = open_sqlite(config.home / "sokovan.db", config.store)
