@@ -57,11 +57,13 @@ _MODULES = {
 """Where names are; those that are not here are in `fields`."""
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: a session that runs a function needs none."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = next((module for module, names in _MODULES.items() if name in names), "fields")
-    found = getattr(importlib.import_module(f"sokovan.client.{module}"), name)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # or every name would be there for a type checker
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used: a session that runs a function needs none."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = next((module for module, names in _MODULES.items() if name in names), "fields")
+        found = getattr(importlib.import_module(f"sokovan.client.{module}"), name)
+        globals()[name] = found
+        return found

@@ -2,9 +2,8 @@
 
 import functools
 import itertools
-import os
+import logging
 import sys
-import sysconfig
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,11 +11,22 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from sokovan.client.calls import (
+    SessionFuture,
+    each,
+    in_order,
+    itself,
+    module_path,
+    name_of,
+)
 from sokovan.client.fields import SessionFields, SessionOptions, captured
 from sokovan.client.spool import Spool, pickled
 from sokovan.client.sync_client import Client
 from sokovan.client.typed import options_of
 from sokovan.client.watcher import UNSTARTED, Pending, Watcher
+from sokovan.domain.errors import SokovanError
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,47 +35,8 @@ Call = tuple[tuple[Any, ...], Mapping[str, Any]]
 """The arguments of one call."""
 BATCH_CALLS = 500
 """Most calls in one submission: each takes the environment along, and a body has a limit."""
-NAME_LENGTH_MAX = 60
-
-
-class SessionFuture(futures.Future[T]):
-    """The result of a call that runs as a session.
-
-    As any future of `concurrent.futures`, so `wait` and `as_completed` take it.
-    """
-
-    def __init__(self, executor: "Executor", key: str, session_id: str) -> None:
-        super().__init__()
-        self._executor = executor
-        self._key = key
-        self.session_id = session_id
-        """The session, as `sokovan show` and `Client.get` take it."""
-
-    def cancel(self) -> bool:
-        """Cancel the call unless it runs or is over, and say whether it is cancelled.
-
-        The server is asked what the session does. It may begin just then: it is stopped again, and
-        the call counts as cancelled.
-
-        Raises:
-            SokovanError: The server cannot be asked.
-        """
-        return self._executor._cancel(self, self._key)  # noqa: SLF001 (they are one thing)
-
-    def stop(self, *, force: bool = False) -> None:
-        """Stop the session even if it runs; the future ends with `SessionDiedError`.
-
-        Args:
-            force: Kill it at once, without the grace between SIGTERM and SIGKILL.
-
-        Raises:
-            SokovanError: The server cannot be asked.
-        """
-        self._executor._stop(self.session_id, force=force)  # noqa: SLF001
-
-    def _cancelled_by_executor(self) -> None:
-        super().cancel()
-        self.set_running_or_notify_cancel()  # tells those in `wait` and `as_completed`
+CANCEL_THREADS = 8
+"""How many requests cancel calls at a time: the server writes what comes together at once."""
 
 
 class RemoteFunction(Generic[P, T]):
@@ -80,7 +51,7 @@ class RemoteFunction(Generic[P, T]):
         return self._function(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _itself, (self._function,)  # in a session it is the function alone
+        return itself, (self._function,)  # in a session it is the function alone
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> SessionFuture[T]:
         """Call it as a session; see `Executor.submit`."""
@@ -161,14 +132,14 @@ class Executor(futures.Executor):
         self._name = name
         self._env = dict(env or {})
         self._python = python or sys.executable
-        client, its_client = (Client(home, url=url, token=token, ca_file=ca_file) for _ in "12")
-        self._client = client
+        self._new_client = functools.partial(Client, home, url=url, token=token, ca_file=ca_file)
+        self._client = self._new_client()
         self._turn = threading.RLock()  # of the client, and of what is counted
         self._is_shut_down = False
         self._keys = itertools.count()
-        self._spool = Spool.made_below(Path(directory or client.home / "python").expanduser())
+        self._spool = Spool.made_below(Path(directory or self._client.home / "python").expanduser())
         self._clean_up = weakref.finalize(self, self._spool.remove)
-        self._watcher = Watcher(self._spool, its_client, self._when_idle)
+        self._watcher = Watcher(self._spool, self._new_client(), self._when_idle)
 
     # --- calling ----------------------------------------------------------------------------------
 
@@ -184,7 +155,7 @@ class Executor(futures.Executor):
             RuntimeError: The executor was shut down.
             SokovanError: The server refused it, or cannot be asked.
         """
-        (future,) = self._submit(fn, [(args, kwargs)], name=self._name or _name_of(fn))
+        (future,) = self._submit(fn, [(args, kwargs)], name=self._name or name_of(fn))
         return future
 
     def map(
@@ -213,15 +184,14 @@ class Executor(futures.Executor):
         if chunksize < 1:
             raise ValueError("chunksize must be at least 1")
         items = iter(zip(*iterables, strict=False))
-        name = self._name or _name_of(fn)
+        name = self._name or name_of(fn)
         if chunksize == 1:
             submitted = self._submit(fn, ((item, {}) for item in items), name=name)
-            return _Submitted(submitted).map(fn, submitted, timeout=timeout)
+            return self._in_order(submitted, timeout)
         chunks = iter(lambda: tuple(itertools.islice(items, chunksize)), ())
-        calls: Iterator[Call] = (((fn, chunk), {}) for chunk in chunks)
-        in_chunks = self._submit(_each, calls, name=name)
-        results = _Submitted(in_chunks).map(_each, in_chunks, timeout=timeout)
-        return itertools.chain.from_iterable(results)
+        several = functools.partial(each, fn)
+        in_chunks = self._submit(several, (((chunk,), {}) for chunk in chunks), name=name)
+        return itertools.chain.from_iterable(self._in_order(in_chunks, timeout))
 
     def remote(self, function: Callable[P, T]) -> RemoteFunction[P, T]:
         """Decorate a function, so that it has `submit` and `map` of this executor."""
@@ -241,8 +211,7 @@ class Executor(futures.Executor):
         with self._turn:
             self._is_shut_down = True
         if cancel_futures:
-            for call in self._watcher.awaited():
-                call.future.cancel()
+            self._cancel_waiting([call.future for call in self._watcher.awaited()])
         if wait:
             self._watcher.join()
         if not self._watcher.awaited():
@@ -257,13 +226,10 @@ class Executor(futures.Executor):
     # --- sessions ---------------------------------------------------------------------------------
 
     def _submit(
-        self,
-        fn: Callable[..., Any],
-        calls: Iterable[Call],
-        *,
-        name: str,
+        self, fn: Callable[..., Any], calls: Iterable[Call], *, name: str
     ) -> list[SessionFuture[Any]]:
         """Submit calls of one function, in as few requests as they take."""
+        self._check_open()
         function = self._spool.put_function(pickled(fn, what="the function"))
         here = captured()
         session: SessionFields = {"command": (), **here, **self._options, "name": name}
@@ -274,23 +240,18 @@ class Executor(futures.Executor):
             while batch := list(itertools.islice(todo, BATCH_CALLS)):
                 submitted += self._submit_batch(function, batch, session)
         except BaseException:
-            for future in submitted:
-                future.cancel()
+            self._cancel_waiting(submitted)
             raise
         return submitted
 
     def _submit_batch(
-        self,
-        function: str,
-        batch: Sequence[Call],
-        session: SessionFields,
+        self, function: str, batch: Sequence[Call], session: SessionFields
     ) -> list[SessionFuture[Any]]:
         keys: list[str] = []
         sessions: list[SessionFields] = []
-        path = _path()
+        path = module_path()
         with self._turn:
-            if self._is_shut_down:
-                raise RuntimeError("cannot submit a call after the executor was shut down")
+            self._check_open()
             try:
                 for call in batch:
                     keys.append(f"{next(self._keys)}")
@@ -305,12 +266,33 @@ class Executor(futures.Executor):
                 raise
             made = []
             for key, view in zip(keys, views, strict=True):
-                future: SessionFuture[Any] = SessionFuture(self, key, view["id"])
+                future: SessionFuture[Any] = SessionFuture(
+                    key, view["id"], cancel=self._cancel, stop=self._stop
+                )
                 made.append(future)
                 self._watcher.add(Pending(key, view["id"], session["name"], future))
         return made
 
-    def _cancel(self, future: SessionFuture[Any], key: str) -> bool:
+    def _check_open(self) -> None:
+        if self._is_shut_down:
+            raise RuntimeError("cannot submit a call after the executor was shut down")
+
+    def _in_order(
+        self, submitted: Sequence[SessionFuture[T]], timeout: float | None
+    ) -> Iterator[T]:
+        results = in_order(submitted, timeout)  # here, so that its time begins now
+
+        def until_the_first_error() -> Iterator[T]:
+            try:
+                yield from results
+            finally:
+                self._cancel_waiting([future for future in submitted if not future.done()])
+
+        return until_the_first_error()
+
+    # --- cancelling -------------------------------------------------------------------------------
+
+    def _cancel(self, future: SessionFuture[Any]) -> bool:
         if future.done():
             return future.cancelled()
         if future.running():
@@ -318,49 +300,39 @@ class Executor(futures.Executor):
         with self._turn:
             if self._client.get(future.session_id)["status"] not in UNSTARTED:
                 return False
-            outcome = self._client.cancel(future.session_id)["outcome"]
-        if outcome == "already-ended" or self._watcher.take_unstarted(key) is None:
+            return self._cancel_unstarted(self._client, future)
+
+    def _cancel_unstarted(self, client: Client, future: SessionFuture[Any]) -> bool:
+        outcome = client.cancel(future.session_id)["outcome"]
+        if outcome == "already-ended" or self._watcher.take_unstarted(future.key) is None:
             return future.cancelled()
-        self._spool.forget(key)
-        future._cancelled_by_executor()  # noqa: SLF001 (they are one thing)
+        self._spool.forget(future.key)
+        future.be_cancelled()
         return True
 
-    def _stop(self, session_id: str, *, force: bool) -> None:
+    def _cancel_waiting(self, submitted: Sequence[SessionFuture[Any]]) -> None:
+        """Cancel the calls that have not begun, several at a time."""
+        if not submitted:
+            return
+        keys = {future.key for future in submitted}
+        names = {call.name for call in self._watcher.awaited() if call.key in keys}
+
+        def cancel(some: Sequence[SessionFuture[Any]]) -> None:
+            with self._new_client() as client:
+                for future in some:
+                    self._cancel_unstarted(client, future)
+
+        try:
+            with self._turn:
+                live = [view for name in names for view in self._client.list(name=name)]
+            unstarted = {view["id"] for view in live if view["status"] in UNSTARTED}
+            todo = [future for future in submitted if future.session_id in unstarted]
+            parts = [part for n in range(CANCEL_THREADS) if (part := todo[n::CANCEL_THREADS])]
+            with futures.ThreadPoolExecutor(CANCEL_THREADS) as threads:
+                list(threads.map(cancel, parts))
+        except SokovanError as error:  # what is being raised, or the end, matters more
+            log.warning("not all calls that have not begun were cancelled: %s", error)
+
+    def _stop(self, future: SessionFuture[Any], force: bool) -> None:  # noqa: FBT001 (a callback)
         with self._turn:
-            self._client.cancel(session_id, force=force)
-
-
-class _Submitted(futures.Executor):
-    """Gives out futures that there are already: the base's `map` waits for them in order."""
-
-    def __init__(self, submitted: Iterable[futures.Future[Any]]) -> None:
-        self._submitted = iter(submitted)
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> futures.Future[Any]:
-        return next(self._submitted)
-
-
-def _itself(function: Callable[P, T]) -> Callable[P, T]:
-    return function
-
-
-def _each(function: Callable[..., T], chunk: Iterable[Sequence[Any]]) -> list[T]:
-    return [function(*args) for args in chunk]
-
-
-def _name_of(fn: Callable[..., Any]) -> str:
-    named = fn.func if isinstance(fn, functools.partial) else fn
-    return str(getattr(named, "__name__", type(named).__name__))[:NAME_LENGTH_MAX]
-
-
-def _path() -> list[str]:
-    """Return where this program finds its own modules, besides those of its interpreter."""
-    of_python = {
-        sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
-    }
-    places = (Path(entry or os.curdir).absolute() for entry in sys.path)
-    return [
-        str(place)
-        for place in places
-        if place.is_dir() and not any(place.is_relative_to(root) for root in of_python)
-    ]
+            self._client.cancel(future.session_id, force=force)

@@ -7,10 +7,10 @@ asked less often, in pages: which sessions run, and which are over without a res
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from sokovan.client.calls import SessionFuture
 from sokovan.client.errors import CallError, RemoteTraceback, SessionDiedError
 from sokovan.client.fields import View
 from sokovan.client.spool import Spool, unpickled
@@ -25,7 +25,9 @@ LOOK_S = 0.05
 """How soon results are looked for again after some were found; later, up to `LOOK_S_MAX`."""
 LOOK_S_MAX = 0.5
 ASK_S = 1.0
-"""How often the server is asked about few sessions; a thousand more take as long again."""
+"""How often the server is asked about a few sessions."""
+ASK_EACH_S = 0.005
+"""How much less often for each: it takes a while to list them."""
 LATE_LOOKS = 3
 """How often a result is looked for after its session ended well: other machines' files are late."""
 STDERR_BYTES = 4000
@@ -41,7 +43,7 @@ class Pending:
     session_id: str
     name: str
     """The session's, by which it is listed."""
-    future: Future[Any] = field(repr=False)
+    future: SessionFuture[Any] = field(repr=False)
     late_looks: int = 0
 
 
@@ -121,7 +123,7 @@ class Watcher:
         look_s, unasked_s = LOOK_S, 0.0
         while True:
             found = self.look()
-            if unasked_s >= ASK_S * (1 + len(self._pending) / 1000):
+            if unasked_s >= ASK_S + ASK_EACH_S * len(self._pending):
                 unasked_s = 0.0
                 self.ask()
             with self._turn:
