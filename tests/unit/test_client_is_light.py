@@ -72,7 +72,7 @@ def test_a_command_imports_no_server(tmp_path, argv, code):
 def test_nothing_that_a_command_may_import_needs_the_server():
     every = """
 import json, sys
-import sokovan.client, sokovan.config
+import sokovan.client.sync_client, sokovan.config
 from sokovan.cli import agents, attend, db, describe, explained, machine, outputs, parsing, server
 from sokovan.cli import sessions, streams, submit, text
 import rich.console, rich.table, rich.text
