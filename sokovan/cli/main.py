@@ -15,6 +15,7 @@ import typer
 
 from sokovan import __version__
 from sokovan.cli import agents, db, exits, machine, outputs, sessions, sim, submit, tokens
+from sokovan.cli.asked import JobCommand
 from sokovan.cli.options import Home, Said
 from sokovan.domain.errors import SokovanError
 
@@ -35,8 +36,8 @@ OUTPUT_FAILED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 COMMAND_FOLLOWS = {"allow_interspersed_args": False}
 """Options end where the session's own command begins."""
 
-app.command("run", context_settings=COMMAND_FOLLOWS)(submit.run)
-app.command("submit", context_settings=COMMAND_FOLLOWS)(submit.submit)
+app.command("run", cls=JobCommand, context_settings=COMMAND_FOLLOWS)(submit.run)
+app.command("submit", cls=JobCommand, context_settings=COMMAND_FOLLOWS)(submit.submit)
 app.command("ls")(sessions.ls)
 app.command("show")(sessions.show)
 app.command("history")(sessions.history)

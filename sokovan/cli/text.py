@@ -5,10 +5,11 @@ file they go whole and plain. Nothing is printed that a terminal would take for 
 """
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from sokovan.domain.errors import SokovanError
 
@@ -64,6 +65,20 @@ def plain(text: str) -> str:
 def on_one_line(text: str) -> str:
     """Return `text` as a single line."""
     return plain(" ".join(text.split()))
+
+
+def has_colour(stream: TextIO) -> bool:
+    """Say whether colours may be written to a stream."""
+    return (
+        stream.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM") not in {"dumb", "unknown"}
+    )
+
+
+def dim(text: str, stream: TextIO) -> str:
+    """Return a text that is to stay in the background, as the stream can show it."""
+    return f"\x1b[2m{text}\x1b[0m" if has_colour(stream) else text
 
 
 def print_rows(rows: Sequence[Row], *, headers: Sequence[str] = ()) -> None:
