@@ -4,7 +4,7 @@ Each option of `session_options` is a field of the same name, without its dashes
 list of them. Errors name the file and the line.
 """
 
-import datetime
+import datetime as dt
 import inspect
 import json
 import re
@@ -185,7 +185,7 @@ class JobFile:
     def _text(self, place: Place, value: Any) -> str:
         if isinstance(value, str):
             return value
-        if isinstance(value, datetime.date | datetime.time):
+        if isinstance(value, dt.date | dt.time):
             return value.isoformat()
         if isinstance(value, int | float) and not isinstance(value, bool):
             return str(value)
