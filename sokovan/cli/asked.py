@@ -169,8 +169,9 @@ class Asked:
         if not isinstance(value, list):
             return self._job.located(field, None, error.message)
         for number, item in enumerate(value):  # the first that makes no sense by itself
+            alone: dict[str, Any] = {field.parameter: [item]}
             try:
-                session_options(**{field.parameter: [item]})
+                session_options(**alone)
             except InvalidRequestError as again:
                 key = item.partition("=")[0] if field.kind == "table" else number
                 return self._job.located(field, key, again.message)

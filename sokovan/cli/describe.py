@@ -6,7 +6,7 @@ from typing import Any
 
 from sokovan.cli.text import Cell, Row, epoch, local_time
 from sokovan.domain.quantities import format_duration, format_milli, format_size
-from sokovan.domain.statuses import FINAL, SessionResult
+from sokovan.domain.statuses import FINAL, SessionResult, SessionStatus
 
 View = Mapping[str, Any]
 
@@ -24,8 +24,23 @@ SESSION_HEADERS = (
 )
 AGENT_HEADERS = ("AGENT", "STATUS", "GROUP", "CPU HELD", "MEM HELD", "GPU HELD", "KERNELS")
 HISTORY_HEADERS = ("TIME", "WHAT", "FROM", "TO", "REASON", "DETAIL")
+LEAST_OF_SESSIONS = ("GROUP", "MEM", "GPU", "CPU", "AGE", "AGENT", "NAME")
+LEAST_OF_AGENTS = ("LABELS", "GROUP", "KERNELS", "MEM HELD", "GPU HELD", "DRAINED")
+LEAST_OF_HISTORY = ("FROM", "WHAT", "DETAIL", "REASON")
+"""What a narrow terminal does without, in this order."""
 SHORT_ID = 8
 """Characters of an id in a table: nearly always a prefix that only one of a million has."""
+UNSTARTED = frozenset(
+    {
+        SessionStatus.PENDING,
+        SessionStatus.DEPRIORITIZING,
+        SessionStatus.SCHEDULED,
+        SessionStatus.PREPARING,
+        SessionStatus.PREPARED,
+        SessionStatus.CREATING,
+    }
+)
+"""A session that has not begun."""
 STYLES = {
     "PENDING": "yellow",
     "DEPRIORITIZING": "yellow",

@@ -14,14 +14,12 @@ from typing import Annotated
 import typer
 
 from sokovan import __version__
-from sokovan.cli import agents, db, exits, machine, outputs, sessions, sim, submit, tokens
+from sokovan.cli import agents, db, exits, machine, outputs, sessions, sim, start, submit, tokens
 from sokovan.cli.asked import JobCommand
 from sokovan.cli.options import Home, Said
 from sokovan.domain.errors import SokovanError
 
-# httpx imports a command of its own, with Rich and Pygments, when it can: a sixth of the time of
-# `sokovan ls`. `None` says that there is no such module, and httpx does without.
-sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+start.leave_out_what_is_not_needed()
 
 app = typer.Typer(
     name="sokovan",
@@ -87,7 +85,9 @@ def run(argv: Sequence[str]) -> int:
     said = Said()
     _mend_streams()
     try:
-        code = app(args=[*argv] or ["--help"], prog_name="sokovan", standalone_mode=False, obj=said)
+        command = start.only_what_is_asked_for(app, argv)
+        words = [*argv] or ["--help"]
+        code = command(args=words, prog_name="sokovan", standalone_mode=False, obj=said)
         sys.stdout.flush()
     except SokovanError as error:
         _say(error, as_json=said.json)

@@ -47,10 +47,11 @@ class Call:
 
     def hint(self, command: str) -> None:
         """Name a command that is useful next, on stderr, to a person who looks at it."""
-        from sokovan.cli.text import dim, plain
+        from sokovan.cli.screen import paint
+        from sokovan.cli.text import plain
 
         if not (self.json or self.quiet) and sys.stdout.isatty() and sys.stderr.isatty():
-            print(dim(f"next: {plain(command)}", sys.stderr), file=sys.stderr)
+            print(paint(f"next: {plain(command)}", "dim", sys.stderr), file=sys.stderr)
 
 
 @dataclass(slots=True)

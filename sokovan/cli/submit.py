@@ -86,13 +86,12 @@ def run(
 def _say_what_would_be(client: "Client", answer: dict[str, Any], *, as_json: bool) -> int:
     from sokovan.cli.explained import dry_run_lines
     from sokovan.cli.sessions import now_of
-    from sokovan.cli.text import plain, print_json
+    from sokovan.cli.text import print_json, print_lines
 
     if as_json:
         print_json(answer)
     else:
-        for line in dry_run_lines(answer, now_of(client)):
-            print(plain(line))
+        print_lines(dry_run_lines(answer, now_of(client)))
     return exits.SUCCESS if answer["accepted"] else exits.REFUSED
 
 

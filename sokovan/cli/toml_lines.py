@@ -7,6 +7,7 @@ much of the grammar is known here as it takes to find the keys.
 import re
 import tomllib
 from collections.abc import Iterator
+from typing import Any
 
 Path = tuple[str | int, ...]
 """Keys, and numbers of items of lists from 0 on: `("env", "HOME")`, `("prefer", 1)`."""
@@ -121,7 +122,7 @@ class Locator:
         found = KEY.match(self._text, self._at)
         assert found is not None, "it is TOML"
         self._at = found.end()
-        read = tomllib.loads(f"{found[0]} = 0")
+        read: Any = tomllib.loads(f"{found[0]} = 0")
         keys = []
         while isinstance(read, dict):
             ((key, read),) = read.items()
