@@ -71,22 +71,29 @@ def status_cell(session: View) -> Cell:
 
 
 def session_row(session: View, now: float) -> Row:
-    """Return one line of `sokovan ls`; amounts are those of all kernels together."""
-    totals = {
-        slot: sum(kernel[slot] for kernel in session["kernels"])
-        for slot in ("cpu_milli", "mem_bytes", "gpu_shares")
-    }
+    """Return one line of `sokovan ls`."""
     return (
         short(session["id"]),
         session["name"] or "-",
         status_cell(session),
         outcome(session) or "-",
         session["scaling_group"],
-        format_milli(totals["cpu_milli"]),
-        format_size(totals["mem_bytes"]) if totals["mem_bytes"] else "-",
-        format_milli(totals["gpu_shares"]) if totals["gpu_shares"] else "-",
+        *session_amounts(session),
         ",".join(session["agents"]) or "-",
         format_duration(max(0, int(now - epoch(session["created_at"])))),
+    )
+
+
+def session_amounts(session: View) -> tuple[str, str, str]:
+    """Write the cpu, memory and GPUs of all kernels of a session together."""
+    cpu, mem, gpu = (
+        sum(kernel[slot] for kernel in session["kernels"])
+        for slot in ("cpu_milli", "mem_bytes", "gpu_shares")
+    )
+    return (
+        format_milli(cpu),
+        format_size(mem) if mem else "-",
+        format_milli(gpu) if gpu else "-",
     )
 
 

@@ -14,7 +14,20 @@ from typing import Annotated
 import typer
 
 from sokovan import __version__
-from sokovan.cli import agents, db, exits, machine, outputs, sessions, sim, start, submit, tokens
+from sokovan.cli import (
+    agents,
+    db,
+    examples,
+    exits,
+    machine,
+    outputs,
+    sessions,
+    sim,
+    start,
+    submit,
+    tokens,
+    top,
+)
 from sokovan.cli.asked import JobCommand
 from sokovan.cli.options import Home, Said
 from sokovan.domain.errors import SokovanError
@@ -47,6 +60,7 @@ app.command("cancel")(sessions.cancel)
 app.command("hold")(sessions.hold)
 app.command("release")(sessions.release)
 app.command("status")(machine.status)
+app.command("top")(top.top)
 app.add_typer(agents.app, name="agents")
 app.add_typer(tokens.app, name="token", help="Make, list and revoke tokens of users.")
 app.command("audit")(tokens.audit)
@@ -54,6 +68,7 @@ app.command("up")(machine.up)
 app.command("down")(machine.down)
 app.command("sim")(sim.sim)
 app.add_typer(db.app, name="db")
+examples.add_examples(app)
 
 
 def _say_version(wanted: bool) -> None:

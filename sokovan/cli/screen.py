@@ -103,6 +103,7 @@ def table(
     stream: TextIO,
     *,
     least: Sequence[str] = (),
+    room: int | None = None,
 ) -> Iterator[str]:
     """Yield the lines of a table that fits a terminal.
 
@@ -111,8 +112,9 @@ def table(
         rows: A text and its style for each column.
         stream: The terminal.
         least: Headers of columns that are left out where there is no room, in this order.
+        room: Cells of a line; left out, as many as the terminal has.
     """
-    room = width_of(stream)
+    room = width_of(stream) if room is None else room
     natural = [
         max(cells(text) for text in (name, *(cell[0] for cell in column)))
         for name, column in zip(headers, zip(*rows, strict=True), strict=True)
