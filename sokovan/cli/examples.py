@@ -94,5 +94,5 @@ def _shown(path: str) -> str | None:
     found = EXAMPLES.get(path)
     if found is None:
         return None
-    lines = (f"- `{typed}`{f': {does}' if does else ''}" for typed, does in found)
+    lines = (f"- `{typed}`{f' – {does}' if does else ''}" for typed, does in found)
     return "**Examples**\n\n" + "\n".join(lines)

@@ -1,6 +1,6 @@
 """What `sokovan top` draws: totals, agents, what runs and what waits, as lines that fit."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from sokovan.cli.describe import STYLES, outcome, session_amounts, short, status_cell
@@ -16,6 +16,10 @@ WIDE = 400
 """Where nothing is to be cut."""
 BAR_FROM, LONG_BAR_FROM = 60, 100
 """Widths of a terminal from which on there are bars, and long ones."""
+ROOMY = 20
+"""With fewer lines than this nothing is left empty."""
+ROWS_MIN = 2
+"""Lines that a part has at least; where there is less room, the first is left out."""
 AGENT_HEADERS = ("AGENT", "STATUS", "GROUP", "CPU", "MEM", "GPU", "KERNELS")
 LEAST_OF_AGENTS = ("GROUP", "KERNELS", "STATUS", "MEM", "GPU")
 PLACED_HEADERS = ("ID", "NAME", "OWNER", "STATUS", "CPU", "MEM", "GPU", "AGENT", "FOR", "LEFT")
@@ -68,18 +72,21 @@ def picture(
         ),
     ]
     parts = [part for part in parts if part[2]]
-    # A part has a line of headers, an empty one before it, and one that says how many more.
-    room = None if height is None else height - len(head) - 3 * len(parts)
+    gap = [] if height is not None and height < ROOMY else [""]
+    while True:
+        over = len(head) + len(parts) * (1 + len(gap))
+        room = sum(len(part[2]) for part in parts) if height is None else height - over
+        if room >= ROWS_MIN * len(parts) or len(parts) <= 1:
+            break
+        del parts[0]  # what waits is what one looks for
     lines = list(head)
-    for (headers, least, rows, total), many in zip(
-        parts, _shares([len(part[2]) for part in parts], room), strict=True
-    ):
-        if not many:
-            continue
-        shown = [[_cell(item) for item in row] for row in rows[:many]]
-        lines += ["", *table(headers, shown, stream, least=least, room=width)]
-        if total > many:
-            lines.append(paint(f"and {total - many} more", "dim", stream))
+    shares = _shares([len(rows) for _, _, rows, _ in parts], room)
+    for (headers, least, rows, total), many in zip(parts, shares, strict=True):
+        shown = rows if total <= many else rows[: max(1, many - 1)]
+        plain_rows = [[_cell(item) for item in row] for row in shown]
+        lines += [*gap, *table(headers, plain_rows, stream, least=least, room=width)]
+        if total > len(shown):
+            lines.append(paint(f"and {total - len(shown)} more", "dim", stream))
     yield from lines if height is None else lines[:height]
 
 
@@ -98,8 +105,10 @@ def _head(seen: View, now: float, bar: "_Bar", stream: TextIO) -> Iterator[str]:
     agents = [f"{count} {name}" for name, count in status["agents"].items() if count]
     agents += [f"{status['drained']} drained"] if status["drained"] else []
     agents += [f"{status['leftovers']} leftovers"] if status["leftovers"] else []
-    said = f"sessions: {', '.join(words) or 'none'}; agents: {', '.join(agents) or 'none'}"
-    yield paint(cut(said, bar.room), "bold", stream)
+    said = [f"sessions: {', '.join(words) or 'none'}", f"agents: {', '.join(agents) or 'none'}"]
+    whole = "; ".join(said)
+    for line in [whole] if len(whole) <= bar.room else said:
+        yield paint(cut(line, bar.room), "bold", stream)
 
 
 def local_time_of(now: float) -> str:
@@ -190,15 +199,12 @@ def _cell(item: Cell | str) -> Cell:
     return Cell(plain(cell.text), cell.style)
 
 
-def _shares(wanted: Iterable[int], room: int | None) -> list[int]:
+def _shares(wanted: Sequence[int], room: int) -> list[int]:
     """Share lines out: who wants few has them all, the others the same."""
-    wishes = [*wanted]
-    if room is None:
-        return wishes
-    given = [0] * len(wishes)
+    given = [0] * len(wanted)
     left = max(0, room)
-    order = sorted(range(len(wishes)), key=lambda i: wishes[i])
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     for number, i in enumerate(order):
-        given[i] = min(wishes[i], left // (len(order) - number))
+        given[i] = min(wanted[i], left // (len(order) - number))
         left -= given[i]
     return given
