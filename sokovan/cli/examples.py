@@ -60,6 +60,13 @@ EXAMPLES: Mapping[str, Sequence[Example]] = {
         ("sokovan agents label left zone-", "take a label away"),
     ),
     "agents remove": (("sokovan agents remove left", "when it will not come back"),),
+    "token create": (
+        ("sokovan token create ann --label laptop", "it is shown once"),
+        ("sokovan token create ci --role read-only --expires 90d", ""),
+    ),
+    "token ls": (("sokovan token ls --all", "expired and revoked ones, too"),),
+    "token revoke": (("sokovan token revoke 7kq2", ""),),
+    "audit": (("sokovan audit --user ann --limit 20", "what ann did last"),),
     "up": (
         ("sokovan up", "in the foreground, until Ctrl-C"),
         ("sokovan up --port 7000", ""),

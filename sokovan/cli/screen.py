@@ -21,7 +21,7 @@ STYLES = {
 GAP = 2
 """Cells between two columns."""
 NEVER_CUT = 16
-"""Columns this narrow are whole on any terminal; the wider ones share what is left."""
+"""Columns this narrow are whole while there are others that one can do without."""
 VALUE_WIDTH_MIN = 16
 """Where a value has less room than this beside its name, it is put below it."""
 
@@ -161,9 +161,9 @@ def _least_width(widths: Sequence[int]) -> int:
 
 
 def _fitted(widths: Sequence[int], room: int) -> list[int]:
-    """Cut the widest columns until the line has room, but none below `NEVER_CUT`."""
+    """Cut the widest columns until the line has room."""
     most = max(widths)
-    while most > NEVER_CUT:
+    while most > 1:
         if sum(min(width, most) for width in widths) + GAP * (len(widths) - 1) <= room:
             break
         most -= 1
