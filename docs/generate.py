@@ -19,6 +19,8 @@ import typer.main
 from sokovan import config
 from sokovan.api.assembly import Core, assemble
 from sokovan.api.service import SESSION_FIELDS
+from sokovan.cli.examples import EXAMPLES
+from sokovan.cli.examples import lines_of as example_lines
 from sokovan.cli.main import app as command
 from sokovan.clock import ManualClock
 from sokovan.domain import errors, reasons, statuses
@@ -284,6 +286,8 @@ def _commands(group: Any, context: Any) -> Iterator[str]:
             yield from ("```", " ".join(sub.get_usage(inner).split()), "```", "")
             if params := _params(sub):
                 yield from (*params, "")
+            if found := EXAMPLES.get(inner.command_path.partition(" ")[2]):
+                yield from ("Examples:", "", "```", *example_lines(found), "```", "")
             if hasattr(sub, "commands"):
                 yield from _commands(sub, inner)
 

@@ -27,6 +27,15 @@ class AsyncAdministration(ABC):
     ) -> View:
         """Send a request, and return what it is answered with."""
 
+    # --- all at once ------------------------------------------------------------------------------
+
+    async def overview(self, *, limit: int = 20) -> View:
+        """Return all at a glance, at most `limit` agents and sessions of each kind.
+
+        `status`, `capacity`, `held`, `agents`, `placed` and `waiting`.
+        """
+        return await self._ask("GET", "/v1/overview", params={"limit": limit})
+
     # --- agents: each by its id, or a name that only one has --------------------------------------
 
     async def agents(self) -> Views:

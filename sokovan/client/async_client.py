@@ -144,7 +144,7 @@ class AsyncClient(AsyncAdministration):
         )
 
     async def eta(self, ref: str) -> View:
-        """Say when a session should start, or has started: `starts_at`, `reserved`, `sentence`."""
+        """Say when a session should start, or has started, and its `position` in the queue."""
         return await self._ask("GET", session_path(ref, "eta"))
 
     async def wait(self, ref: str, timeout_s: float | None = None) -> View:

@@ -137,7 +137,7 @@ class Client(Administration):
         )
 
     def eta(self, ref: str) -> View:
-        """Say when a session should start, or has started: `starts_at`, `reserved`, `sentence`."""
+        """Say when a session should start, or has started, and its `position` in the queue."""
         return self._ask("GET", session_path(ref, "eta"))
 
     def wait(self, ref: str, timeout_s: float | None = None) -> View:
