@@ -5,6 +5,7 @@ import contextlib
 import errno
 import fcntl
 import gc
+import ipaddress
 import json
 import os
 import secrets
@@ -23,6 +24,7 @@ from fastapi import FastAPI
 from sokovan import __version__
 from sokovan.api.assembly import Core, assemble
 from sokovan.api.notices import Notices
+from sokovan.api.tls import Tls
 from sokovan.clock import Clock, SystemClock
 from sokovan.cluster.local import LocalHome
 from sokovan.config import Config
@@ -40,6 +42,7 @@ log = structlog.get_logger(__name__)
 
 GIL_SWITCH_S = 0.0005
 """The writer thread waits so long for the interpreter at most, once the disk has answered."""
+CERTIFICATE = "server.crt"
 AGENTS_READY_S_MAX = 10.0
 """How long the first answer waits for the agents of this machine."""
 
@@ -61,6 +64,7 @@ def serve(config: Config, *, on_ready: Callable[[str], None] | None = None) -> N
     sys.setswitchinterval(GIL_SWITCH_S)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     _check_limits(config)
+    tls = Tls.of(config)
     prepare_home(config.home)
     with _held(config.home), contextlib.closing(_listen(config)) as listener:
         engine = open_sqlite(config.home / "sokovan.db", config.store)
@@ -70,7 +74,7 @@ def serve(config: Config, *, on_ready: Callable[[str], None] | None = None) -> N
             loop = runner.get_loop()
             database = ThreadedDatabase(engine, loop)
             try:
-                runner.run(_serve(config, database, listener, token, on_ready))
+                runner.run(_serve(config, database, listener, token, tls, on_ready))
             finally:
                 runner.run(asyncio.to_thread(database.close))
 
@@ -80,6 +84,7 @@ async def _serve(
     database: ThreadedDatabase,
     listener: socket.socket,
     token: str,
+    tls: Tls | None,
     on_ready: Callable[[str], None] | None,
 ) -> None:
     clock: Clock = SystemClock()
@@ -109,8 +114,8 @@ async def _serve(
     served = assemble(core, config, token, shutdown=stop.set)
     await served.load()
     app = served.app
-    host, port = listener.getsockname()[:2]
-    address = served.operations.address = f"http://{host}:{port}"
+    host = _reached_at(config.api.host)
+    address = served.operations.address = _address(host, listener.getsockname()[1], tls)
 
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(home.run())]
@@ -118,11 +123,20 @@ async def _serve(
             await asyncio.wait_for(home.all_connected(), AGENTS_READY_S_MAX)
         running.append(tasks.create_task(coordinator.run()))
         server = _Server(
-            uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none")
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                ssl_context_factory=None if tls is None else lambda *_: tls.context,
+            )
         )
         serving = tasks.create_task(server.serve(sockets=[listener]))
         gc.freeze()  # what is there now stays: no use looking through it again and again
-        _announce(config.home, address)
+        _announce(config.home, address, host, tls)
+        if tls is None and not _is_loopback(config.api.host):
+            log.warning("tokens go over the network in the clear", mend="set api.tls_cert_file")
         log.info("ready", address=address, pid=os.getpid(), version=__version__)
         if on_ready is not None:
             on_ready(address)
@@ -133,7 +147,8 @@ async def _serve(
         for task in running:
             task.cancel()
     await home.aclose()
-    (config.home / "server.json").unlink(missing_ok=True)
+    for name in ("server.json", CERTIFICATE):
+        (config.home / name).unlink(missing_ok=True)
     log.info("stopped")
 
 
@@ -219,10 +234,38 @@ def _token(home: Path) -> str:
     return known
 
 
-def _announce(home: Path, address: str) -> None:
-    """Tell clients of this home where to find the server."""
+def _announce(home: Path, address: str, host: str, tls: Tls | None) -> None:
+    """Tell clients of this home where to find the server, and which certificate it has."""
     found = {"pid": os.getpid(), "url": address, "version": __version__}
+    if tls is not None:  # a copy: the file may be replaced by a newer one while the server runs
+        _write_private(home / CERTIFICATE, tls.certificate)
+        found["ca_file"] = str(home / CERTIFICATE)
+        if name := tls.name_for(host):
+            found["tls_name"] = name
     _write_private(home / "server.json", json.dumps(found) + "\n")
+
+
+def _reached_at(host: str) -> str:
+    """Return where commands on this machine reach a server that listens on `host`."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.is_unspecified:
+        return "127.0.0.1" if address.version == 4 else "::1"
+    return host
+
+
+def _address(host: str, port: int, tls: Tls | None) -> str:
+    written = f"[{host}]" if ":" in host else host
+    return f"{'http' if tls is None else 'https'}://{written}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _write_private(path: Path, text: str) -> None:

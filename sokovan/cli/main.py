@@ -14,7 +14,8 @@ from typing import Annotated
 import typer
 
 from sokovan import __version__
-from sokovan.cli import agents, db, exits, machine, outputs, sessions, sim, submit, tokens
+from sokovan.cli import agents, config, db, doctor, exits, machine, outputs, sessions, sim, submit
+from sokovan.cli import tokens
 from sokovan.cli.options import Home, Said
 from sokovan.domain.errors import SokovanError
 
@@ -53,6 +54,8 @@ app.add_typer(tokens.app, name="token", help="Make, list and revoke tokens of us
 app.command("audit")(tokens.audit)
 app.command("up")(machine.up)
 app.command("down")(machine.down)
+app.command("config")(config.config)
+app.command("doctor")(doctor.doctor)
 app.command("sim")(sim.sim)
 app.add_typer(db.app, name="db")
 
