@@ -311,5 +311,3 @@ def _choice(kind: Any, text: str, path: str) -> Any:
     except ValueError:
         known = ", ".join(kind)
         raise ConfigError(f"{path}: {brief(text)} does not exist; choose one of {known}") from None
-
-

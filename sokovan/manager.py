@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 GIL_SWITCH_S = 0.0005
 """The writer thread waits so long for the interpreter at most, once the disk has answered."""
+GOODBYE_S_MAX = 0.5
+"""How long the end of an idle connection may take: with TLS, clients would have to agree to it."""
 CERTIFICATE = "server.crt"
 AGENTS_READY_S_MAX = 10.0
 """How long the first answer waits for the agents of this machine."""
@@ -63,10 +65,10 @@ def serve(config: Config, *, on_ready: Callable[[str], None] | None = None) -> N
     """
     sys.setswitchinterval(GIL_SWITCH_S)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    _check_limits(config)
+    check_limits(config)
     tls = Tls.of(config)
     prepare_home(config.home)
-    with _held(config.home), contextlib.closing(_listen(config)) as listener:
+    with _held(config.home), contextlib.closing(listen(config)) as listener:
         engine = open_sqlite(config.home / "sokovan.db", config.store)
         prepare(engine)
         token = _token(config.home)
@@ -155,6 +157,10 @@ async def _serve(
 async def _stop(app: FastAPI, server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:
     app.state.stopping.told.set()
     server.should_exit = True
+    while not (await asyncio.wait({serving}, timeout=GOODBYE_S_MAX))[0]:
+        if not server.server_state.tasks:  # nobody is being answered
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()
     await serving
 
 
@@ -166,7 +172,12 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _check_limits(config: Config) -> None:
+def check_limits(config: Config) -> None:
+    """Check that limits are those of stages that have some.
+
+    Raises:
+        ConfigError: One is not.
+    """
     for name, group in config.groups.items():
         for stage in group.limits:
             if stage not in LIMITED:
@@ -204,7 +215,12 @@ def _held(home: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _listen(config: Config) -> socket.socket:
+def listen(config: Config) -> socket.socket:
+    """Return a socket that listens where the settings say.
+
+    Raises:
+        AddressInUseError: It cannot.
+    """
     api = config.api
     family = socket.AF_INET6 if ":" in api.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)

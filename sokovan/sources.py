@@ -119,7 +119,7 @@ def field_meanings(kind: type) -> dict[str, str]:
     (found,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == kind.__name__]
     said: dict[str, str] = {}
     for node, below in zip(found.body, found.body[1:], strict=False):
-        target = node.target if isinstance(node, ast.AnnAssign) else None
+        target: ast.expr | None = node.target if isinstance(node, ast.AnnAssign) else None
         if isinstance(node, ast.Assign):
             target = node.targets[0]
         if (

@@ -5,7 +5,7 @@ import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from sokovan.config import Config
 from sokovan.domain.errors import ConfigError
@@ -95,7 +95,7 @@ def _names(server: ssl.SSLContext, certificate: str, path: Path) -> tuple[str, .
                 except ssl.SSLWantReadError:
                     continue
                 under_way.remove(end)
-        found = ends[0].getpeercert() or {}
+        found: Any = ends[0].getpeercert()
     except ssl.SSLError as error:
         raise ConfigError(
             f"api.tls_cert_file: {path} would be refused by every client: {_said(error)}"
