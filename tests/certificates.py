@@ -22,11 +22,10 @@ def a_certificate(directory: Path, *names: str, days: int = 2) -> dict[str, str]
     cert, key, request = (str(directory / name) for name in ("cert.pem", "key.pem", "request.pem"))
     whom = ["-addext", f"subjectAltName={','.join(names)}"] if names else []
     kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    for command in (
-        ["req", "-new", *kind, "-subj", "/CN=sokovan", *whom, "-keyout", key, "-out", request],
-        ["x509", "-req", "-in", request, "-signkey", key, "-days", str(days), "-out", cert]
-        + ["-copy_extensions", "copy"],
-    ):
+    made = ["req", "-new", *kind, "-subj", "/CN=sokovan", *whom, "-keyout", key, "-out", request]
+    counts = ["-days", str(days), "-copy_extensions", "copy", "-out", cert]
+    signed = ["x509", "-req", "-in", request, "-signkey", key, *counts]
+    for command in (made, signed):
         subprocess.run(["openssl", *command], check=True, capture_output=True)
     return {"tls_cert_file": cert, "tls_key_file": key}
 

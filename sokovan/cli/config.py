@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sokovan.cli import completion
 from sokovan.cli.options import Home, Json, call_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def config(
             metavar="[SETTING...]",
             help="Only these: api.port, or all of api, agents[0] or groups.default.",
             show_default=False,
+            autocompletion=completion.settings,
         ),
     ] = None,
     long: Annotated[bool, typer.Option("--long", "-l", help="What each means, too.")] = False,

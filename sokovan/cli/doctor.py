@@ -79,9 +79,9 @@ def _findings(check: "Check", ground: "Ground") -> "Iterator[Finding]":
 
 
 def _print(found: "list[tuple[str, Finding]]") -> None:
-    from sokovan.cli.text import Cell, print_rows
+    from sokovan.cli.text import Cell, Row, print_rows
 
-    rows = []
+    rows: list[Row] = []
     for name, finding in found:
         rows.append((Cell(finding.state, STYLES[finding.state]), name, finding.says))
         if finding.mend:

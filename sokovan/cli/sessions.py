@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sokovan.cli.options import Call, Home, Json, Ref, Refs, call_of
+from sokovan.cli import completion
+from sokovan.cli.options import Call, Home, Json, LiveRefs, Ref, Refs, call_of
 
 if TYPE_CHECKING:
     from sokovan.client import Client
@@ -18,11 +19,25 @@ def ls(
     all: Annotated[bool, typer.Option("--all", "-a", help="Ended sessions too.")] = False,
     status: Annotated[
         list[str] | None,
-        typer.Option("--status", "-s", metavar="STATUS", help="Only these; repeatable."),
+        typer.Option(
+            "--status",
+            "-s",
+            metavar="STATUS",
+            help="Only these; repeatable.",
+            autocompletion=completion.statuses,
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", "-n", help="Only of this name.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", "-n", help="Only of this name.", autocompletion=completion.session_names
+        ),
+    ] = None,
     owner: Annotated[str | None, typer.Option("--owner", "-u", help="Only of this user.")] = None,
-    group: Annotated[str | None, typer.Option("--group", help="Only of this group.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option("--group", help="Only of this group.", autocompletion=completion.groups),
+    ] = None,
     limit: Annotated[
         int, typer.Option("--limit", metavar="N", min=1, help="At most so many, the newest.")
     ] = LISTED_MAX,
@@ -169,7 +184,7 @@ def wait(
 
 def cancel(
     ctx: typer.Context,
-    refs: Refs,
+    refs: LiveRefs,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Kill at once, without the grace.")
     ] = False,
@@ -197,7 +212,7 @@ def cancel(
     )
 
 
-def hold(ctx: typer.Context, refs: Refs, json: Json = False, home: Home = None) -> int:
+def hold(ctx: typer.Context, refs: LiveRefs, json: Json = False, home: Home = None) -> int:
     """Hold waiting sessions back until `release`."""
     from sokovan.cli.describe import short
 
@@ -209,7 +224,7 @@ def hold(ctx: typer.Context, refs: Refs, json: Json = False, home: Home = None) 
     )
 
 
-def release(ctx: typer.Context, refs: Refs, json: Json = False, home: Home = None) -> int:
+def release(ctx: typer.Context, refs: LiveRefs, json: Json = False, home: Home = None) -> int:
     """Let held sessions take part again."""
     from sokovan.cli.describe import short
 

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_groups_that_can_be_made_are_named_and_removed_again(home):
 
     assert (state is State.OK) == ({"cpu", "memory"} <= set(before.bases))
     assert before.description() in says
-    assert not any(os.path.exists(base) for base in before.bases.values())
+    assert not any(Path(base).exists() for base in before.bases.values())
 
 
 def test_a_controller_that_is_not_delegated_is_a_warning(home, root, monkeypatch):

@@ -16,6 +16,7 @@ SQLITE_MIN = (3, 35, 0)
 """The first that answers what it has inserted (RETURNING)."""
 FILES_MIN = 1024
 PROCESSES_MIN = 1000
+SHARED = "dev/shm"
 SHARED_BYTES_MIN = 256 * 1024**2
 CLOCK_UNSYNCHRONISED = 5
 """What adjtimex(2) answers then: TIME_ERROR."""
@@ -125,22 +126,22 @@ def memory(ground: Ground) -> Iterator[Finding]:
 def shared_memory(ground: Ground) -> Iterator[Finding]:
     """Look how much programs can share by way of /dev/shm."""
     try:
-        found = os.statvfs(ground.root / "dev/shm")
+        found = os.statvfs(ground.root / SHARED)
     except OSError as error:
         yield warning(
-            f"/dev/shm cannot be used ({error.strerror}): programs that share memory will fail",
+            f"/{SHARED} cannot be used ({error.strerror}): programs that share memory will fail",
             "mount it: mount -t tmpfs tmpfs /dev/shm",
         )
         return
     size = found.f_blocks * found.f_frsize
     if size < SHARED_BYTES_MIN:
         yield warning(
-            f"/dev/shm has {format_size(size)}: programs that share more memory than that, such as"
+            f"/{SHARED} has {format_size(size)}: programs that share more memory than that, such as"
             " data loaders of PyTorch, will fail",
             "mount -o remount,size=8G /dev/shm; for a container: docker run --shm-size=8g",
         )
     else:
-        yield ok(f"/dev/shm has {format_size(size)}")
+        yield ok(f"/{SHARED} has {format_size(size)}")
 
 
 def _count(limit: int) -> str:

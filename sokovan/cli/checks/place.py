@@ -169,11 +169,11 @@ def _kept(ground: Ground, where: Path) -> Finding:
         )
     if took_s > WRITE_S_MANY:
         return warning(
-            f"it takes {took_s * 1000:.0f} ms until the disk has kept something: submitting is slow",
+            f"the disk takes {took_s * 1000:.0f} ms to keep something: submitting is slow",
             'name a home on a faster disk, or set store.synchronous = "NORMAL", which may lose'
             " the last moments when the power fails",
         )
-    return ok(f"it takes {took_s * 1000:.1f} ms until the disk has kept something")
+    return ok(f"the disk takes {took_s * 1000:.1f} ms to keep something")
 
 
 def store(ground: Ground) -> Iterator[Finding]:
