@@ -63,7 +63,7 @@ def test_a_certificate_for_the_name_of_this_machine_serves_its_own_commands_too(
         assert not plain.recv(100).startswith(b"HTTP/"), "it answers without TLS as well"
 
 
-def test_a_server_with_a_broken_certificate_does_not_start_and_says_why(own):
+def test_a_server_with_a_broken_key_does_not_start_and_one_without_tls_warns(own):
     settings = a_certificate(own.path, "DNS:localhost")
     (own.path / "key.pem").write_text("no key")
     (own.path / "config.toml").write_text(as_toml(settings))
@@ -72,3 +72,7 @@ def test_a_server_with_a_broken_certificate_does_not_start_and_says_why(own):
 
     assert f"api.tls_key_file: {own.path}/key.pem is not the private key" in said
     assert "[invalid-config]" in said
+
+    (own.path / "config.toml").write_text(as_toml({"host": "0.0.0.0"}))
+    assert own.json("ls") == []
+    assert "in the clear" in (own.path / "server.log").read_text()

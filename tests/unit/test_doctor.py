@@ -16,9 +16,9 @@ from sokovan.agent import cgroups, devices
 from sokovan.cli import doctor
 from sokovan.cli.checks import Ground, State, ask, kernels, machine, place
 from sokovan.clock import ManualClock
+from sokovan.config import StoreConfig
 from sokovan.domain.resources import Device
 from sokovan.store.engine import open_sqlite
-from sokovan.config import StoreConfig
 from sokovan.store.schema import prepare
 
 USER = pwd.getpwuid(os.geteuid()).pw_name

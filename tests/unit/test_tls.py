@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from sokovan import manager
 from sokovan.api.tls import Tls
 from sokovan.config import ApiConfig, Config
 from sokovan.domain.errors import ConfigError
@@ -30,6 +31,20 @@ def test_a_certificate_for_another_host_is_checked_for_its_own_name(tmp_path):
     tls = tls_of(tmp_path, **a_certificate(tmp_path, "DNS:*.example.org"))
 
     assert tls.name_for("127.0.0.1") == "any.example.org"
+
+
+@pytest.mark.parametrize(
+    ("listens_on", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:80"),
+        ("0.0.0.0", "http://127.0.0.1:80"),
+        ("::", "http://[::1]:80"),
+        ("::1", "http://[::1]:80"),
+        ("box.example.org", "http://box.example.org:80"),
+    ],
+)
+def test_commands_here_are_told_an_address_that_they_can_reach(listens_on, address):
+    assert manager._address(manager._reached_at(listens_on), 80, None) == address
 
 
 def test_without_the_settings_there_is_no_tls(tmp_path):
