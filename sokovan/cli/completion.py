@@ -58,6 +58,16 @@ def agents(ctx: typer.Context, incomplete: str) -> list[Offer]:
     return _harmless((agent["name"], agent["status"]) for agent in found)
 
 
+def tokens(ctx: typer.Context, incomplete: str) -> list[Offer]:
+    """Offer the ids of tokens that can still be revoked."""
+    found = _asked(ctx, lambda client: client.tokens())
+    return _harmless(
+        (token["id"], f"{token['user']} {token['role']} {token['label']}".strip())
+        for token in found
+        if token["state"] == "good"
+    )
+
+
 def groups(ctx: typer.Context, incomplete: str) -> list[Offer]:
     """Offer the names of scaling groups."""
     with contextlib.suppress(Exception):
@@ -112,21 +122,25 @@ def _asked(
     with contextlib.suppress(Exception):
         from sokovan.client import Client
 
-        with Client(_home(ctx), timeout_s=ANSWER_S_MAX) as client:
+        with Client(_named_home(ctx), timeout_s=ANSWER_S_MAX, retry_s=0) as client:
             return ask(client)
     return []
 
 
-def _home(ctx: typer.Context) -> Path:
-    """Return the home that the line names so far."""
-    from sokovan.client import home_of
-
+def _named_home(ctx: typer.Context) -> Path | None:
+    """Return the home that the line names so far; without one, the environment says whom to ask."""
     at: Any = ctx
     while at is not None:
         if named := at.params.get("home"):
-            return home_of(named)
+            return Path(named)
         at = at.parent
-    return home_of(None)
+    return None
+
+
+def _home(ctx: typer.Context) -> Path:
+    from sokovan.client import home_of
+
+    return home_of(_named_home(ctx))
 
 
 def _harmless(offers: Iterable[Offer]) -> list[Offer]:

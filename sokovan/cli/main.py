@@ -14,8 +14,19 @@ from typing import Annotated
 import typer
 
 from sokovan import __version__
-from sokovan.cli import agents, config, db, doctor, exits, machine, outputs, sessions, sim, submit
-from sokovan.cli import tokens
+from sokovan.cli import (
+    agents,
+    config,
+    db,
+    doctor,
+    exits,
+    machine,
+    outputs,
+    sessions,
+    sim,
+    submit,
+    tokens,
+)
 from sokovan.cli.options import Home, Said
 from sokovan.domain.errors import SokovanError
 

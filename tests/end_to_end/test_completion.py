@@ -56,6 +56,8 @@ def test_ids_and_names_complete_in_bash_and_zsh(own):
     assert offered(own, f"sokovan wait {ended} ") == [live]
     assert offered(own, "sokovan logs -f lon") == [live]
     assert offered(own, "sokovan agents drain ") == ["local"]
+    token = own.json("token", "create", "ann")["id"]
+    assert offered(own, "sokovan token revoke ") == [token]
     assert offered(own, "sokovan ls --status run") == ["running"]
     assert offered(own, "sokovan ls --name ") == ["short"]
     assert f'"{live}":"RUNNING long __x_"' in offered(own, "sokovan show ", "zsh")

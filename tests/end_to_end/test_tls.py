@@ -48,6 +48,16 @@ def test_commands_trust_the_certificate_of_their_server_and_no_other(own, tmp_pa
     assert "certificate is not valid for 'example.org'" in own("ls", code=5).stderr
 
     (own.path / "server.json").write_text(json.dumps(announced))
+    # From elsewhere: the certificate is handed over, and another one is not good enough.
+    elsewhere = {
+        "SOKOVAN_URL": announced["url"].replace("127.0.0.1", "localhost"),
+        "SOKOVAN_TOKEN": (own.path / "token").read_text().strip(),
+        "SOKOVAN_CA_FILE": str(own.path / "server.crt"),
+    }
+    assert own("ls", "-a", env=elsewhere).stdout.startswith("ID")
+    elsewhere["SOKOVAN_CA_FILE"] = str(tmp_path / "cert.pem")
+    assert "cannot prove that it is the server" in own("ls", env=elsewhere, code=5).stderr
+
     own("down")
     assert not (own.path / "server.crt").exists()
 
