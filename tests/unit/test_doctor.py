@@ -290,6 +290,17 @@ def test_a_clock_behind_the_store_is_a_problem(home):
     assert "60 s behind" in says
 
 
+def test_a_store_that_the_next_server_brings_up_to_date_is_a_warning(home):
+    with sqlite3.connect(home / "sokovan.db") as store:
+        store.executescript((Path(__file__).parents[1] / "fixtures/store_0001.sql").read_text())
+    store.close()
+
+    ((state, says),) = found(place.store, Ground(home))
+
+    assert state is State.WARNING
+    assert "0001" in says
+
+
 def test_a_store_that_cannot_be_read_is_a_problem(home):
     put(home, "sokovan.db", "no database")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from sokovan import __version__
 from sokovan.cli.checks import Finding, Ground, ok, problem, warning
 from sokovan.client import Client, server_file
-from sokovan.domain.errors import SokovanError, UnauthorizedError
+from sokovan.domain.errors import SchemaTooOldError, SokovanError, UnauthorizedError
 from sokovan.domain.quantities import format_size
 
 ANSWER_S_MAX = 5.0
@@ -196,6 +196,9 @@ def store(ground: Ground) -> Iterator[Finding]:
         return
     try:
         last_at = read_beside(path, last)
+    except SchemaTooOldError as error:
+        yield warning(error.message, "sokovan down; the next command starts a server that does it")
+        return
     except SokovanError as error:
         yield problem(
             f"the store cannot be read: {error.message}",
