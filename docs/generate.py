@@ -3,7 +3,6 @@
 With `--check` it writes nothing and exits 1 when a page is stale.
 """
 
-import ast
 import inspect
 import json
 import re
@@ -11,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import typer.main
@@ -27,6 +25,7 @@ from sokovan.domain import errors, reasons, statuses
 from sokovan.domain.sessions import Limit
 from sokovan.scheduler import stages
 from sokovan.scheduler.stages import PROMOTIONS, STAGES, Stage, TransitionStatus
+from sokovan.sources import field_meanings
 
 REFERENCE = Path(__file__).parent / "reference"
 GENERATED = "<!-- Written by docs/generate.py; run `make docs` after changing the code. -->\n"
@@ -181,7 +180,7 @@ def settings_page() -> str:
         ("[[agents]]", config.AgentConfig),
         ("[groups.NAME]", config.GroupConfig),
     ):
-        says = field_docs(config, kind.__name__)
+        says = field_meanings(kind)
         lines += [f"## `{title}`", "", kind.__doc__ or "", "", "| setting | default | meaning |"]
         lines += ["|---|---|---|"]
         for f in fields(kind):
@@ -198,7 +197,7 @@ def reasons_page() -> str:
     """Return every reason with its meaning."""
     lines = ["# Reasons", GENERATED]
     for kind in (reasons.EndReason, reasons.WaitReason, reasons.MoveReason):
-        says = field_docs(reasons, kind.__name__)
+        says = field_meanings(kind)
         lines += [f"## {kind.__name__}", "", (kind.__doc__ or "").strip(), ""]
         lines += ["| reason | meaning |", "|---|---|"]
         lines += [f"| `{member.value}` | {says[member.name]} |" for member in kind]
@@ -227,24 +226,6 @@ def errors_page() -> str:
         meaning = (kind.__doc__ or "").strip().splitlines()[0]
         lines.append(f"| `{kind.code}` | {kind.http_status} | {meaning} |")
     return "\n".join([*lines, ""])
-
-
-def field_docs(module: ModuleType, class_name: str) -> dict[str, str]:
-    """Return the string that stands below each field of a class, by field."""
-    tree = ast.parse(inspect.getsource(module))
-    (found,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name]
-    said: dict[str, str] = {}
-    for node, below in zip(found.body, found.body[1:], strict=False):
-        target = node.target if isinstance(node, ast.AnnAssign) else None
-        if isinstance(node, ast.Assign):
-            target = node.targets[0]
-        if (
-            isinstance(target, ast.Name)
-            and isinstance(below, ast.Expr)
-            and isinstance(below.value, ast.Constant)
-        ):
-            said[target.id] = " ".join(str(below.value.value).split())
-    return said
 
 
 # --- command and API ------------------------------------------------------------------------------

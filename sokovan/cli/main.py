@@ -16,7 +16,9 @@ import typer
 from sokovan import __version__
 from sokovan.cli import (
     agents,
+    config,
     db,
+    doctor,
     examples,
     exits,
     machine,
@@ -66,6 +68,8 @@ app.add_typer(tokens.app, name="token", help="Make, list and revoke tokens of us
 app.command("audit")(tokens.audit)
 app.command("up")(machine.up)
 app.command("down")(machine.down)
+app.command("config")(config.config)
+app.command("doctor")(doctor.doctor)
 app.command("sim")(sim.sim)
 app.add_typer(db.app, name="db")
 examples.add_examples(app)

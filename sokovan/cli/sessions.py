@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sokovan.cli.options import Call, Home, Json, Quiet, Ref, Refs, call_of
+from sokovan.cli import completion
+from sokovan.cli.options import Call, Home, Json, LiveRefs, Quiet, Ref, Refs, call_of
 
 if TYPE_CHECKING:
     from sokovan.client import Client
@@ -19,11 +20,25 @@ def ls(
     all: Annotated[bool, typer.Option("--all", "-a", help="Ended sessions too.")] = False,
     status: Annotated[
         list[str] | None,
-        typer.Option("--status", "-s", metavar="STATUS", help="Only these; repeatable."),
+        typer.Option(
+            "--status",
+            "-s",
+            metavar="STATUS",
+            help="Only these; repeatable.",
+            autocompletion=completion.statuses,
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", "-n", help="Only of this name.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", "-n", help="Only of this name.", autocompletion=completion.session_names
+        ),
+    ] = None,
     owner: Annotated[str | None, typer.Option("--owner", "-u", help="Only of this user.")] = None,
-    group: Annotated[str | None, typer.Option("--group", help="Only of this group.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option("--group", help="Only of this group.", autocompletion=completion.groups),
+    ] = None,
     limit: Annotated[
         int, typer.Option("--limit", metavar="N", min=1, help="At most so many, the newest.")
     ] = LISTED_MAX,
@@ -194,7 +209,7 @@ def wait(
 
 def cancel(
     ctx: typer.Context,
-    refs: Refs,
+    refs: LiveRefs,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Kill at once, without the grace.")
     ] = False,
@@ -223,7 +238,11 @@ def cancel(
 
 
 def hold(
-    ctx: typer.Context, refs: Refs, json: Json = False, quiet: Quiet = False, home: Home = None
+    ctx: typer.Context,
+    refs: LiveRefs,
+    json: Json = False,
+    quiet: Quiet = False,
+    home: Home = None,
 ) -> int:
     """Hold waiting sessions back until `release`."""
     from sokovan.cli.describe import short
@@ -240,7 +259,11 @@ def hold(
 
 
 def release(
-    ctx: typer.Context, refs: Refs, json: Json = False, quiet: Quiet = False, home: Home = None
+    ctx: typer.Context,
+    refs: LiveRefs,
+    json: Json = False,
+    quiet: Quiet = False,
+    home: Home = None,
 ) -> int:
     """Let held sessions take part again."""
     from sokovan.cli.describe import short

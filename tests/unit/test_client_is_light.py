@@ -54,11 +54,13 @@ def modules_after(*argv):
     [
         (["status"], 5),
         (["down"], 0),
+        (["config"], 0),
         (["--version"], 0),
         (["run", "--help"], 0),
         (["agents", "drain", "--help"], 0),
         (["agents", "label", "--help"], 0),
         (["db", "check", "--help"], 0),
+        (["doctor", "--help"], 0),
     ],
 )
 def test_a_command_imports_no_server(tmp_path, argv, code):
@@ -72,9 +74,9 @@ def test_a_command_imports_no_server(tmp_path, argv, code):
 def test_nothing_that_a_command_may_import_needs_the_server():
     every = """
 import json, sys
-import sokovan.client.sync_client, sokovan.config
-from sokovan.cli import agents, attend, db, describe, explained, machine, outputs, parsing, server
-from sokovan.cli import sessions, streams, submit, text
+import sokovan.client.sync_client, sokovan.config, sokovan.sources
+from sokovan.cli import agents, attend, completion, config, db, describe, explained, machine
+from sokovan.cli import outputs, parsing, server, sessions, streams, submit, text
 import rich.console, rich.table, rich.text
 print(json.dumps(sorted(sys.modules)))
 """
