@@ -8,13 +8,14 @@ import httpx
 
 from sokovan.api.assembly import Core, assemble
 from sokovan.api.notices import Notices
-from sokovan.config import Config
+from sokovan.config import AgentConfig, Config
 from sokovan.identity import IdSource
 from sokovan.scheduler.moves import Applied
 from sokovan.store.repository import SqlRepository
 from tests.build import FakeGateway
 
 TOKEN = "correct-horse"
+ROOT_TOO = (AgentConfig(allow_root="yes"),)
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -40,7 +41,7 @@ async def served(
         tell,
         Notices(),
     )
-    api = assemble(core, Config(), TOKEN, shutdown=lambda: None)
+    api = assemble(core, Config(agents=ROOT_TOO), TOKEN, shutdown=lambda: None)
     await api.load()
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(api.app), base_url="http://here", headers=bearer(TOKEN)

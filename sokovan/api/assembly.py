@@ -9,6 +9,7 @@ from sokovan.api.app import build_app
 from sokovan.api.endpoints.tokens import TokenEndpoints
 from sokovan.api.notices import Notices
 from sokovan.api.operations import Operations
+from sokovan.api.root_rule import RootRule
 from sokovan.api.tokens import Tokens
 from sokovan.clock import Clock
 from sokovan.config import Config
@@ -54,10 +55,16 @@ def assemble(core: Core, config: Config, token: str, *, shutdown: Callable[[], N
         token: The home's own.
         shutdown: Called once after `POST /v1/shutdown` was answered.
     """
-    operations = Operations(
-        core.repository, core.database, core.gateway, core.clock, core.tell, core.notices
-    )
     tokens = Tokens(core.database, core.clock, core.ids, token)
+    operations = Operations(
+        core.repository,
+        core.database,
+        core.gateway,
+        core.clock,
+        core.tell,
+        core.notices,
+        RootRule(config.agents, tokens.users),
+    )
     app = build_app(
         operations,
         tokens.identify,

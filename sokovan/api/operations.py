@@ -13,6 +13,7 @@ from sokovan.api.lookup import shapes_of_lines
 from sokovan.api.notices import Notices
 from sokovan.api.outlook import Outlook, standing
 from sokovan.api.overview import glance, turn_views
+from sokovan.api.root_rule import ANYBODY, RootRule
 from sokovan.api.service import View
 from sokovan.clock import Clock
 from sokovan.domain.access import Caller, Role
@@ -55,6 +56,7 @@ class Operations(AgentOperations):
         clock: The time.
         tell: Takes what a request has changed.
         notices: Wakes those who wait.
+        root_rule: Says whether sessions of root are accepted.
     """
 
     def __init__(
@@ -65,10 +67,12 @@ class Operations(AgentOperations):
         clock: Clock,
         tell: Callable[[Applied], None],
         notices: Notices,
+        root_rule: RootRule = ANYBODY,
     ) -> None:
         super().__init__(repository, database, clock, tell)
         self._gateway = gateway
         self._notices = notices
+        self._root_rule = root_rule
         self._outlook = Outlook(repository)
         self._started_at = clock.now()
         self.address = ""
@@ -77,6 +81,7 @@ class Operations(AgentOperations):
 
     async def submit(self, specs: Sequence[SessionSpec], *, caller: Caller) -> list[View]:
         _may_submit(specs, caller)
+        self._root_rule.check(specs)
         for error in self._check(specs):
             if error is not None:
                 raise error

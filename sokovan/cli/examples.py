@@ -72,6 +72,11 @@ EXAMPLES: Mapping[str, Sequence[Example]] = {
         ("sokovan up --port 7000", ""),
     ),
     "down": (("sokovan down", "sessions go on"),),
+    "config": (
+        ("sokovan config", "every setting, and where its value comes from"),
+        ("sokovan config api", "only those that begin like this"),
+    ),
+    "doctor": (("sokovan doctor", "what is missing on this machine, and how to mend it"),),
     "sim": (
         ("sokovan sim --seed 7", "replay one world"),
         ("sokovan sim --seeds 0-99", "try a hundred"),

@@ -17,7 +17,7 @@ from sokovan.api.assembly import Core, assemble
 from sokovan.api.notices import Notices
 from sokovan.clock import ManualClock
 from sokovan.cluster.inprocess import InProcessHome
-from sokovan.config import ApiConfig, Config, SchedulerConfig
+from sokovan.config import AgentConfig, ApiConfig, Config, SchedulerConfig
 from sokovan.domain.access import Role
 from sokovan.domain.resources import Capacity
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec
@@ -32,6 +32,7 @@ from tests.build import A1, NOW, a_capacity, a_repository, a_spec, in_memory
 
 T = TypeVar("T")
 TOKEN = "correct-horse"
+ROOT_TOO = (AgentConfig(allow_root="yes"),)
 LIMITS = ApiConfig(body_bytes_max=100_000, submit_sessions_max=5, page_sessions_max=50)
 MACHINE = a_capacity()
 SHORT = Script()
@@ -110,7 +111,7 @@ class House:
             self.coordinator.tell,
             Notices(),
         )
-        api = assemble(core, Config(api=LIMITS), TOKEN, shutdown=lambda: None)
+        api = assemble(core, Config(api=LIMITS, agents=ROOT_TOO), TOKEN, shutdown=lambda: None)
         self.service, self.app, self.tokens = api.operations, api.app, api.tokens
         self.run(api.load())
 
