@@ -76,7 +76,7 @@ class Place:
     def argv(self, *args):
         return [sys.executable, "-m", "sokovan", *args]
 
-    def __call__(self, *args, code=0, env=None):
+    def __call__(self, *args, code=0, env=None, stdin=""):
         """Run a command to its end."""
         done = subprocess.run(
             self.argv(*args),
@@ -85,7 +85,7 @@ class Place:
             text=True,
             timeout=DEADLINE_S,
             check=False,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
         )
         assert done.returncode == code, (args, done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
@@ -344,6 +344,41 @@ def test_enter_after_ctrl_c_stays_with_the_session(shared, tmp_path):
     (tmp_path / "go").touch()
 
     assert terminal.end() == 6
+
+
+def test_a_terminal_shows_where_a_session_stands_until_it_begins(shared):
+    terminal = Terminal(shared, "run", "--hold", "--name", "stands", "--", "echo", "begun")
+
+    terminal.until("is held back")
+    (session,) = shared.json("ls", "--name", "stands")
+    shared("release", session["id"])
+    shown = terminal.until("begun\r\n")
+
+    assert terminal.end() == 0
+    assert shown.endswith("\r\x1b[Kbegun\r\n")
+
+
+def test_top_gives_the_terminal_back_as_it_was(shared):
+    held = shared.submit("--hold", "--name", "on-top", "--", "true")
+    terminal = Terminal(shared, "top", "--every", "0.5")
+
+    terminal.until("on-top")
+    terminal.press("q")
+
+    assert terminal.until("\x1b[?1049l").startswith("\x1b[?1049h")
+    assert terminal.end() == 0
+    shared("cancel", held)
+
+
+def test_a_job_file_is_run(shared, tmp_path):
+    job = tmp_path / "job.toml"
+    job.write_text('command = "echo $WHO $1; pwd"\ncwd = "."\n[env]\nWHO = "ann"\n')
+
+    done = shared("run", str(job), "--env", "WHO=ben", "--", "2")
+
+    assert done.stdout == f"ben 2\n{tmp_path}\n"
+    printed = shared("submit", "--print", str(job), "--", "2").stdout
+    assert shared("run", "--file", "-", code=0, stdin=printed).stdout == f"ann 2\n{tmp_path}\n"
 
 
 def test_a_list_on_a_terminal_fits_its_width(shared):
