@@ -25,6 +25,7 @@ NOT_LESS: Mapping[str, float] = {
     **dict.fromkeys(("agent_silence_s", "agent_call_timeout_s", "cut_off_stop_s"), 0.01),
     **dict.fromkeys(("submit_sessions_max", "page_sessions_max", "kernels_max"), 1),
     **dict.fromkeys(("attempts_max", "body_bytes_max"), 1),
+    **dict.fromkeys(("webhook_timeout_s", "webhook_retry_s_max"), 0.01),
     **dict.fromkeys(("phase_s_max", "walltime_default_s"), 0.01),
 }
 """With less than this, nothing would get done, or nothing else."""
@@ -80,6 +81,12 @@ class ApiConfig:
     the home."""
     tls_key_file: str = ""
     """The certificate's private key, in PEM, without a passphrase."""
+    event_streams_max: int = 100
+    """Most event streams that are open at once; who asks for one more is told to come later."""
+    webhook_timeout_s: float = 10.0
+    """How long one message to a webhook may take."""
+    webhook_retry_s_max: float = 900.0
+    """Longest pause between the tries of a webhook that fails."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,10 @@ def serve(config: Config, *, on_ready: Callable[[str], None] | None = None) -> N
     tls = Tls.of(config)
     prepare_home(config.home)
     with _held(config.home), contextlib.closing(listen(config)) as listener:
-        engine = open_sqlite(config.home / "sokovan.db", config.store)
+        store = config.home / "sokovan.db"
+        if store.exists():
+            store.chmod(0o600)  # an older version let others read it, and it has secrets now
+        engine = open_sqlite(store, config.store)
         prepare(engine)
         token = _token(config.home)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -125,6 +128,7 @@ async def _serve(
         with contextlib.suppress(TimeoutError):  # first hear what became of everything
             await asyncio.wait_for(home.all_connected(), AGENTS_READY_S_MAX)
         running.append(tasks.create_task(coordinator.run()))
+        running.append(tasks.create_task(served.deliveries.run()))
         server = _Server(
             uvicorn.Config(
                 app,

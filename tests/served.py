@@ -22,6 +22,18 @@ def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 
 
+def accepted() -> httpx.AsyncClient:
+    """Return a client to which everybody answers that all is well."""
+
+    async def nothing() -> AsyncIterator[bytes]:
+        yield b""
+
+    def accept(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(204, content=nothing())
+
+    return httpx.AsyncClient(transport=httpx.MockTransport(accept))
+
+
 @contextlib.asynccontextmanager
 async def served(
     repository: SqlRepository, tell: Callable[[Applied], None] = lambda _: None
@@ -32,16 +44,23 @@ async def served(
         repository: What is served.
         tell: Is told what was applied.
     """
+    notices = Notices()
+
+    def tell_all(applied: Applied) -> None:
+        tell(applied)
+        notices(applied)
+
     core = Core(
         repository,
         repository._database,
         FakeGateway(),
         repository._clock,
         IdSource(random.Random(1)),
-        tell,
-        Notices(),
+        tell_all,
+        notices,
     )
-    api = assemble(core, Config(agents=ROOT_TOO), TOKEN, shutdown=lambda: None)
+    config = Config(agents=ROOT_TOO)
+    api = assemble(core, config, TOKEN, shutdown=lambda: None, connect=accepted)
     await api.load()
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(api.app), base_url="http://here", headers=bearer(TOKEN)

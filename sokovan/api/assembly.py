@@ -3,14 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import httpx
 from fastapi import FastAPI
 
 from sokovan.api.app import build_app
+from sokovan.api.endpoints.events import EventEndpoints
 from sokovan.api.endpoints.tokens import TokenEndpoints
+from sokovan.api.endpoints.webhooks import WebhookEndpoints
+from sokovan.api.event_operations import EventOperations
 from sokovan.api.notices import Notices
 from sokovan.api.operations import Operations
 from sokovan.api.root_rule import RootRule
 from sokovan.api.tokens import Tokens
+from sokovan.api.webhook_operations import WebhookOperations
 from sokovan.clock import Clock
 from sokovan.config import Config
 from sokovan.identity import IdSource
@@ -18,6 +23,7 @@ from sokovan.scheduler.moves import Applied
 from sokovan.scheduler.ports import AgentGateway
 from sokovan.store.engine import Database
 from sokovan.store.repository import SqlRepository
+from sokovan.webhooks.deliveries import Deliveries, connected
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +46,21 @@ class Served:
     app: FastAPI
     operations: Operations
     tokens: Tokens
+    deliveries: Deliveries
 
     async def load(self) -> None:
         """Read what has to be there before the first request."""
         await self.tokens.load()
 
 
-def assemble(core: Core, config: Config, token: str, *, shutdown: Callable[[], None]) -> Served:
+def assemble(
+    core: Core,
+    config: Config,
+    token: str,
+    *,
+    shutdown: Callable[[], None],
+    connect: Callable[[], httpx.AsyncClient] = connected,
+) -> Served:
     """Join the services and the endpoints.
 
     Args:
@@ -54,6 +68,7 @@ def assemble(core: Core, config: Config, token: str, *, shutdown: Callable[[], N
         config: Everything that can be set.
         token: The home's own.
         shutdown: Called once after `POST /v1/shutdown` was answered.
+        connect: Opens what webhooks' messages are sent with.
     """
     tokens = Tokens(core.database, core.clock, core.ids, token)
     operations = Operations(
@@ -65,11 +80,18 @@ def assemble(core: Core, config: Config, token: str, *, shutdown: Callable[[], N
         core.notices,
         RootRule(config.agents, tokens.users),
     )
+    events = EventOperations(core.repository, core.database, core.clock, core.tell, core.notices)
+    deliveries = Deliveries(core.database, core.clock, config.api, core.notices, connect)
+    webhooks = WebhookOperations(core.database, core.clock, core.ids, deliveries)
     app = build_app(
         operations,
         tokens.identify,
         config.api,
         shutdown=shutdown,
-        more=(TokenEndpoints(tokens),),
+        more=(
+            TokenEndpoints(tokens),
+            EventEndpoints(events, config.api),
+            WebhookEndpoints(webhooks),
+        ),
     )
-    return Served(app, operations, tokens)
+    return Served(app, operations, tokens, deliveries)

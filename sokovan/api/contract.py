@@ -64,6 +64,8 @@ def _refusals(operation: Operation) -> Iterator[int]:
         yield 404
     if operation.names_one or operation.may_conflict:
         yield 409
+    if operation.may_be_gone:
+        yield 410
     if operation.bodies:
         yield 413
     yield from (422, 429, 500, 503)

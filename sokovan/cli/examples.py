@@ -67,6 +67,18 @@ EXAMPLES: Mapping[str, Sequence[Example]] = {
     "token ls": (("sokovan token ls --all", "expired and revoked ones, too"),),
     "token revoke": (("sokovan token revoke 7kq2", ""),),
     "audit": (("sokovan audit --user ann --limit 20", "what ann did last"),),
+    "events": (
+        ("sokovan events -f", "what happens, as it happens"),
+        ("sokovan events -f --owner ann --kind session.terminated", "what ends of ann's"),
+        ("sokovan events --after 1234 --json", "all that came behind event 1234, for a program"),
+    ),
+    "webhooks ls": (("sokovan webhooks ls", "and which of them fail, since when and why"),),
+    "webhooks add": (
+        ("sokovan webhooks add https://example.org/hook --kind session.terminated", ""),
+        ("sokovan webhooks add http://127.0.0.1:9000/ --owner ann", "all that happens to ann's"),
+    ),
+    "webhooks rm": (("sokovan webhooks rm 7kq2mfx3p9ab", ""),),
+    "webhooks test": (("sokovan webhooks test 7kq2mfx3p9ab", "send it a message now"),),
     "up": (
         ("sokovan up", "in the foreground, until Ctrl-C"),
         ("sokovan up --port 7000", ""),

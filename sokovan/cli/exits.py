@@ -11,6 +11,7 @@ from sokovan.domain.errors import (
     SessionNotFoundError,
     SokovanError,
     TokenNotFoundError,
+    WebhookNotFoundError,
 )
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.statuses import SessionResult
@@ -31,6 +32,14 @@ COMMAND_NOT_FOUND = 127
 SIGNAL_BASE = 128
 
 
+NAMES_NOTHING = (
+    SessionNotFoundError,
+    AgentNotFoundError,
+    TokenNotFoundError,
+    WebhookNotFoundError,
+)
+
+
 class UsageError(InvalidRequestError):
     """Something on the command line makes no sense."""
 
@@ -39,7 +48,7 @@ def of_error(error: SokovanError) -> int:
     """Return the exit code for an error."""
     if isinstance(error, UsageError):
         return USAGE
-    if isinstance(error, SessionNotFoundError | AgentNotFoundError | TokenNotFoundError):
+    if isinstance(error, NAMES_NOTHING):
         return NOT_FOUND
     if isinstance(error, ServerUnreachableError | HomeError):
         return UNREACHABLE

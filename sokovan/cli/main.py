@@ -19,6 +19,7 @@ from sokovan.cli import (
     config,
     db,
     doctor,
+    events,
     examples,
     exits,
     machine,
@@ -66,6 +67,8 @@ app.command("top")(top.top)
 app.add_typer(agents.app, name="agents")
 app.add_typer(tokens.app, name="token", help="Make, list and revoke tokens of users.")
 app.command("audit")(tokens.audit)
+app.command("events")(events.events)
+app.add_typer(events.app, name="webhooks", help="Have others told of events, over HTTP.")
 app.command("up")(machine.up)
 app.command("down")(machine.down)
 app.command("config")(config.config)

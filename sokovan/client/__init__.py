@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sokovan.client.connection import ServerStoppedError, error_from, home_of, server_file
     from sokovan.client.fields import (
         DependencyFields,
+        EventOptions,
         LimitFields,
         Output,
         SessionFields,
@@ -33,6 +34,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "DependencyFields",
+    "EventOptions",
     "LimitFields",
     "Output",
     "ServerStoppedError",

@@ -1,10 +1,23 @@
 """The addresses of the API, and what a submission is completed with."""
 
 import secrets
+from typing import Any
 from urllib.parse import quote
 
-from sokovan.client.fields import SessionFields, SessionOptions, View, Views, is_utf8
-from sokovan.domain.errors import AgentNotFoundError, SessionNotFoundError, TokenNotFoundError
+from sokovan.client.fields import (
+    EventOptions,
+    SessionFields,
+    SessionOptions,
+    View,
+    Views,
+    is_utf8,
+)
+from sokovan.domain.errors import (
+    AgentNotFoundError,
+    SessionNotFoundError,
+    TokenNotFoundError,
+    WebhookNotFoundError,
+)
 
 WAIT_SLICE_S = 30.0
 """How long one request waits on the server before the next one is sent."""
@@ -44,6 +57,27 @@ def token_path(token_id: str) -> str:
     if not token_id.isalnum() or not token_id.isascii():
         raise TokenNotFoundError(f"there is no token {token_id!r}; `sokovan token ls` lists them")
     return f"/v1/tokens/{token_id}"
+
+
+def webhook_path(webhook_id: str, action: str = "") -> str:
+    """Return the address of a webhook, or of something that is done with it.
+
+    Raises:
+        WebhookNotFoundError: No webhook's id looks like that.
+    """
+    if not (webhook_id.isascii() and webhook_id.isalnum()):
+        raise WebhookNotFoundError(
+            f"there is no webhook {webhook_id!r}; `sokovan webhooks ls` lists them"
+        )
+    return f"/v1/webhooks/{webhook_id}" + (f"/{action}" if action else "")
+
+
+def event_params(asked: EventOptions) -> dict[str, Any]:
+    """Return the query that says which events are asked for."""
+    said: dict[str, Any] = {key: value for key, value in asked.items() if value}
+    if kinds := said.pop("kinds", None):
+        said["kind"] = [*kinds]
+    return said
 
 
 def items_of(answer: View) -> Views:

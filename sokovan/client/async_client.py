@@ -20,13 +20,14 @@ from sokovan.client.addresses import (
 )
 from sokovan.client.async_administration import AsyncAdministration
 from sokovan.client.async_connection import AsyncConnection
+from sokovan.client.async_events import AsyncEvents
 from sokovan.client.connection import output_of, place_of, view_of
 from sokovan.client.fields import Output, SessionFields, SessionOptions, View, Views, captured
 from sokovan.client.tries import RETRY_S
 from sokovan.domain.statuses import FINAL
 
 
-class AsyncClient(AsyncAdministration):
+class AsyncClient(AsyncAdministration, AsyncEvents):
     """What a program asks of one server. Not for several threads at a time: give each its own.
 
     What is left out is taken from the environment, and what that leaves out from the home:

@@ -91,6 +91,18 @@ class SessionFields(SessionOptions, total=False):
     command: Required[Sequence[str]]
 
 
+class EventOptions(TypedDict, total=False):
+    """Which events are asked for; what is left out lets all through."""
+
+    session: str | None
+    """An id, a prefix that only one id has, `@`, or `@~2`."""
+    owner: str | None
+    group: str | None
+    name: str | None
+    kinds: Sequence[str]
+    """Such as `session.running`; `session` and `kernel` stand for all of theirs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """A piece of a kernel's output."""

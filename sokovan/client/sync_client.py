@@ -19,11 +19,12 @@ from sokovan.client.connection import output_of, place_of, view_of
 from sokovan.client.fields import Output, SessionFields, SessionOptions, View, Views, captured
 from sokovan.client.sync_administration import Administration
 from sokovan.client.sync_connection import Connection
+from sokovan.client.sync_events import Events
 from sokovan.client.tries import RETRY_S
 from sokovan.domain.statuses import FINAL
 
 
-class Client(Administration):
+class Client(Administration, Events):
     """What a program asks of one server. Not for several threads at a time: give each its own.
 
     What is left out is taken from the environment, and what that leaves out from the home:

@@ -92,3 +92,5 @@ class Applied:
     """Scaling groups in which something was freed without a status change."""
     left_over: bool = False
     """Whether kernels were left over that are now to be stopped."""
+    wrote: bool = False
+    """Whether history has new lines."""

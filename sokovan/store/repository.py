@@ -151,7 +151,8 @@ class SqlRepository(AgentWrites):
             if made:
                 self._note(tx, by, "submit", " ".join(session.session_id for session in made))
             new = tuple(Moved(s.session_id, s.scaling_group, None, s.status) for s in made)
-            return answer, replace(applied, moved=new + applied.moved)
+            wrote = applied.wrote or bool(made)
+            return answer, replace(applied, moved=new + applied.moved, wrote=wrote)
 
         return await self._write(job)
 

@@ -29,6 +29,7 @@ from sokovan.simulator.runtime import FakeRuntime, Script
 from sokovan.simulator.workload import ROOT
 from sokovan.store.repository import SqlRepository
 from tests.build import A1, NOW, a_capacity, a_repository, a_spec, in_memory
+from tests.served import accepted
 
 T = TypeVar("T")
 TOKEN = "correct-horse"
@@ -111,7 +112,8 @@ class House:
             self.coordinator.tell,
             Notices(),
         )
-        api = assemble(core, Config(api=LIMITS, agents=ROOT_TOO), TOKEN, shutdown=lambda: None)
+        config = Config(api=LIMITS, agents=ROOT_TOO)
+        api = assemble(core, config, TOKEN, shutdown=lambda: None, connect=accepted)
         self.service, self.app, self.tokens = api.operations, api.app, api.tokens
         self.run(api.load())
 
