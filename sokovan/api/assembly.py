@@ -7,6 +7,8 @@ from fastapi import FastAPI
 
 from sokovan.api.app import build_app
 from sokovan.api.endpoints.tokens import TokenEndpoints
+from sokovan.api.metrics.meters import Meters
+from sokovan.api.metrics.state import StateCollector
 from sokovan.api.notices import Notices
 from sokovan.api.operations import Operations
 from sokovan.api.root_rule import RootRule
@@ -40,6 +42,7 @@ class Served:
     app: FastAPI
     operations: Operations
     tokens: Tokens
+    meters: Meters
 
     async def load(self) -> None:
         """Read what has to be there before the first request."""
@@ -65,11 +68,15 @@ def assemble(core: Core, config: Config, token: str, *, shutdown: Callable[[], N
         core.notices,
         RootRule(config.agents, tokens.users),
     )
+    meters = Meters(core.clock)
+    meters.registry.register(StateCollector(core.repository, core.clock))
     app = build_app(
         operations,
         tokens.identify,
         config.api,
         shutdown=shutdown,
         more=(TokenEndpoints(tokens),),
+        clock=core.clock,
+        meters=meters,
     )
-    return Served(app, operations, tokens)
+    return Served(app, operations, tokens, meters)

@@ -1,5 +1,6 @@
 """What the API answers when something is wrong: RFC 9457 problem objects."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,6 +52,8 @@ def problem_response(
 ) -> Response:
     """Answer with the problem object of an error."""
     problem = problem_of(error, http_status=http_status)
+    if error.retry_after_s is not None:
+        headers = {"retry-after": f"{math.ceil(error.retry_after_s)}", **(headers or {})}
     return Response(
         to_json(problem),
         status_code=problem["status"],
