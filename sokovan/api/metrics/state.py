@@ -13,7 +13,6 @@ from sokovan.clock import Clock
 from sokovan.domain.cluster import AgentStatus
 from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.reasons import WaitReason
-from sokovan.domain.resources import used_by
 from sokovan.domain.sessions import AgentId
 from sokovan.domain.statuses import FINAL, KernelStatus, SessionStatus
 from sokovan.store.repository import SqlRepository
@@ -84,9 +83,17 @@ class StateCollector(Collector):
         yield table.KERNELS, {(group,): self._kernels_running(group) for group in groups}
 
     def _oldest_wait_s(self, group: str, now: float) -> float:
-        waiting = self._repository.live.in_statuses(group, (SessionStatus.PENDING,))
-        times = (s.pending_since for s in waiting if not s.held and not s.unmet)
-        return max(0.0, now - min(times, default=now))
+        """Look at the first few: they come in the order in which they were submitted or came back.
+
+        None waits since before it was submitted.
+        """
+        since = now
+        for session in self._repository.live.in_statuses(group, (SessionStatus.PENDING,)):
+            if session.created_at >= since:
+                break
+            if not session.held and not session.unmet:
+                since = min(since, session.pending_since)
+        return now - since
 
     def _kernels_running(self, group: str) -> int:
         return sum(
@@ -100,22 +107,21 @@ class StateCollector(Collector):
         agents = live.agents.values()
         group_of = {agent.agent_id: agent.scaling_group for agent in agents}
         groups = sorted({*self._repository.groups, *group_of.values()})
-        pools: list[tuple[str, ...]] = [
-            (group, state.value) for group in groups for state in AgentStatus
-        ]
+        pools: list[tuple[str, ...]] = [(g, state.value) for g in groups for state in AgentStatus]
         sums = {metric: dict.fromkeys(pools, 0.0) for metric in _OF_POOLS}
         drained: Values = {(group,): 0 for group in groups}
         leftovers = dict(drained)
         for agent in agents:
             pool, capacity = (agent.scaling_group, agent.status.value), agent.capacity
-            used = used_by(live.holds_on(agent.agent_id))
             sums[table.AGENTS][pool] += 1
             sums[table.CAPACITY_CPU][pool] += capacity.cpu_milli / MILLI
             sums[table.CAPACITY_MEM][pool] += capacity.mem_bytes
             sums[table.CAPACITY_GPUS][pool] += len(capacity.devices)
-            sums[table.HELD_CPU][pool] += used.cpu_milli / MILLI
-            sums[table.HELD_MEM][pool] += used.mem_bytes
-            sums[table.HELD_GPUS][pool] += sum(used.shares.values()) / DEVICE_SHARES
+            holds = live.holds_on(agent.agent_id)
+            shares = sum(amount for hold in holds for _, amount in hold.devices)
+            sums[table.HELD_CPU][pool] += sum(hold.cpu_milli for hold in holds) / MILLI
+            sums[table.HELD_MEM][pool] += sum(hold.mem_bytes for hold in holds)
+            sums[table.HELD_GPUS][pool] += shares / DEVICE_SHARES
             drained[agent.scaling_group,] += agent.is_drained
         for hold in live.leftovers():
             leftovers[group_of[AgentId(hold.agent_id)],] += 1

@@ -29,8 +29,10 @@ class Metric:
 
 _HOUR, _DAY = 3600.0, 86_400.0
 WAITS = (0.1, 0.5, 1, 5, 15, 60, 300, 900, _HOUR, 4 * _HOUR, 12 * _HOUR, _DAY, 7 * _DAY)
+REASONS = (1, 15, 60, 300, _HOUR, 4 * _HOUR, _DAY)
 RUNS = (1, 5, 15, 60, 300, 900, _HOUR, 4 * _HOUR, 12 * _HOUR, _DAY, 3 * _DAY, 7 * _DAY)
 WORK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
+ANSWERS = (0.005, 0.01, 0.025, 0.1, 0.25, 1, 2.5, 10, 60)
 JOBS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 # --- the state, read when Prometheus asks -------------------------------------------------------
@@ -140,7 +142,7 @@ REASON_WAIT = Metric(
     Kind.HISTOGRAM,
     ("group", "reason"),
     "For how long sessions waited for one reason, observed when it changes or the wait ends.",
-    WAITS,
+    REASONS,
 )
 STAGE_RUN = Metric(
     "sokovan_stage_run_seconds",
@@ -187,7 +189,7 @@ REQUEST = Metric(
     Kind.HISTOGRAM,
     ("operation",),
     "From an HTTP request to the end of its answer; some wait, or follow something, on purpose.",
-    WORK,
+    ANSWERS,
 )
 
 OTHER = "other"
