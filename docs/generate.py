@@ -16,6 +16,7 @@ import typer.main
 
 from sokovan import config
 from sokovan.api.assembly import Core, assemble
+from sokovan.api.metrics import table
 from sokovan.api.service import SESSION_FIELDS
 from sokovan.cli.examples import EXAMPLES
 from sokovan.cli.examples import lines_of as example_lines
@@ -40,6 +41,7 @@ def pages() -> dict[str, Callable[[], str]]:
         "errors.md": errors_page,
         "command.md": command_page,
         "sessions.md": fields_page,
+        "metrics.md": metrics_page,
         "openapi.json": openapi_file,
     }
 
@@ -226,6 +228,37 @@ def errors_page() -> str:
         meaning = (kind.__doc__ or "").strip().splitlines()[0]
         lines.append(f"| `{kind.code}` | {kind.http_status} | {meaning} |")
     return "\n".join([*lines, ""])
+
+
+def metrics_page() -> str:
+    """Return every metric with its meaning, and what the values of its labels are."""
+    lines = [
+        "# Metrics",
+        GENERATED,
+        "What `/metrics` tells; [monitoring](../guides/monitoring.md) says how to have it read.",
+        "Gauges are up to 5 seconds old.",
+        "Counters and histograms begin with 0 when the server starts.",
+        "A histogram has `_bucket`, `_sum` and `_count`.",
+        "",
+        "| metric | type | labels | meaning |",
+        "|---|---|---|---|",
+    ]
+    for metric in table.METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.meaning} |")
+    lines += ["", "## Labels", "", "| label | its values |", "|---|---|"]
+    lines += [f"| `{name}` | {values} |" for name, values in table.LABELS.items()]
+    lines += [
+        "",
+        "No label names a session, a user or an address.",
+        "",
+        "## Of the process",
+        "",
+        "`process_*` and `python_*` are those of any Python program that Prometheus reads.",
+        "They tell of memory, CPU time, open files and garbage collection.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 # --- command and API ------------------------------------------------------------------------------

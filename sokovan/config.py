@@ -76,6 +76,8 @@ class ApiConfig:
     """Most sessions in one submission."""
     page_sessions_max: int = 10_000
     """Most sessions in one page of a list."""
+    requests_per_s_max: int = 2000
+    """Most requests of one user in a second, on average, 5 s' worth at once; 0 is no limit."""
     tls_cert_file: str = ""
     """Certificate, with its chain, in PEM; empty means no TLS. A relative path begins in
     the home."""

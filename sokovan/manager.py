@@ -110,7 +110,6 @@ async def _serve(
         clock=clock,
     )
     notices = Notices()
-    join(coordinator, repository, home, events, config, post_processors=(notices,))
     core = Core(repository, database, home, clock, ids, coordinator.tell, notices)
 
     stop = asyncio.Event()
@@ -120,6 +119,17 @@ async def _serve(
     served = assemble(core, config, token, shutdown=stop.set)
     await served.load()
     app = served.app
+    repository.live.watcher = served.meters
+    database.around_commit = served.meters.commit
+    join(
+        coordinator,
+        repository,
+        home,
+        events,
+        config,
+        post_processors=(notices,),
+        observer=served.meters,
+    )
     host = _reached_at(config.api.host)
     address = served.operations.address = _address(host, listener.getsockname()[1], tls)
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx
 
-from sokovan.api.assembly import Core, assemble
+from sokovan.api.assembly import Core, Served, assemble
 from sokovan.api.notices import Notices
 from sokovan.config import AgentConfig, Config
 from sokovan.identity import IdSource
@@ -34,15 +34,17 @@ def accepted() -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.MockTransport(accept))
 
 
-@contextlib.asynccontextmanager
-async def served(
-    repository: SqlRepository, tell: Callable[[Applied], None] = lambda _: None
-) -> AsyncIterator[httpx.AsyncClient]:
-    """Give a client that may do everything.
+def assembled(
+    repository: SqlRepository,
+    tell: Callable[[Applied], None] = lambda _: None,
+    config: Config | None = None,
+) -> Served:
+    """Join the services over a repository, watched as by the manager.
 
     Args:
         repository: What is served.
         tell: Is told what was applied.
+        config: The settings.
     """
     notices = Notices()
 
@@ -59,8 +61,24 @@ async def served(
         tell_all,
         notices,
     )
-    config = Config(agents=ROOT_TOO)
-    api = assemble(core, config, TOKEN, shutdown=lambda: None, connect=accepted)
+    settings = config or Config(agents=ROOT_TOO)
+    api = assemble(core, settings, TOKEN, shutdown=lambda: None, connect=accepted)
+    repository.live.watcher = api.meters
+    return api
+
+
+@contextlib.asynccontextmanager
+async def served(
+    repository: SqlRepository, tell: Callable[[Applied], None] = lambda _: None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Give a client that may do everything."""
+    async with client_of(assembled(repository, tell)) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def client_of(api: Served) -> AsyncIterator[httpx.AsyncClient]:
+    """Give a client of an API, with the home's own token."""
     await api.load()
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(api.app), base_url="http://here", headers=bearer(TOKEN)

@@ -11,6 +11,8 @@ from sokovan.api.endpoints.events import EventEndpoints
 from sokovan.api.endpoints.tokens import TokenEndpoints
 from sokovan.api.endpoints.webhooks import WebhookEndpoints
 from sokovan.api.event_operations import EventOperations
+from sokovan.api.metrics.meters import Meters
+from sokovan.api.metrics.state import StateCollector
 from sokovan.api.notices import Notices
 from sokovan.api.operations import Operations
 from sokovan.api.root_rule import RootRule
@@ -47,6 +49,7 @@ class Served:
     operations: Operations
     tokens: Tokens
     deliveries: Deliveries
+    meters: Meters
 
     async def load(self) -> None:
         """Read what has to be there before the first request."""
@@ -83,6 +86,8 @@ def assemble(
     events = EventOperations(core.repository, core.database, core.clock, core.tell, core.notices)
     deliveries = Deliveries(core.database, core.clock, config.api, core.notices, connect)
     webhooks = WebhookOperations(core.database, core.clock, core.ids, deliveries)
+    meters = Meters(core.clock)
+    meters.registry.register(StateCollector(core.repository, core.clock))
     app = build_app(
         operations,
         tokens.identify,
@@ -93,5 +98,7 @@ def assemble(
             EventEndpoints(events, config.api),
             WebhookEndpoints(webhooks),
         ),
+        clock=core.clock,
+        meters=meters,
     )
-    return Served(app, operations, tokens, deliveries)
+    return Served(app, operations, tokens, deliveries, meters)

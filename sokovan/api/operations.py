@@ -13,6 +13,7 @@ from sokovan.api.lookup import shapes_of_lines
 from sokovan.api.notices import Notices
 from sokovan.api.outlook import Outlook, standing
 from sokovan.api.overview import glance, turn_views
+from sokovan.api.readiness import Readiness
 from sokovan.api.root_rule import ANYBODY, RootRule
 from sokovan.api.service import View
 from sokovan.clock import Clock
@@ -74,6 +75,7 @@ class Operations(AgentOperations):
         self._notices = notices
         self._root_rule = root_rule
         self._outlook = Outlook(repository)
+        self._readiness = Readiness(repository, clock)
         self._started_at = clock.now()
         self.address = ""
 
@@ -273,6 +275,9 @@ class Operations(AgentOperations):
             raise OutputUnavailableError(
                 f"the output of session {session_id} cannot be read now: {error}"
             ) from error
+
+    async def ready(self) -> None:
+        await self._readiness.check()
 
     async def status(self) -> View:
         counts = await self._database.read(counts_by_status)

@@ -1,7 +1,7 @@
 """What the API answers when something is wrong: RFC 9457 problem objects."""
 
+import math
 from collections.abc import Mapping, Sequence
-from math import ceil
 from typing import Any
 
 from pydantic_core import to_json
@@ -53,7 +53,7 @@ def problem_response(
     """Answer with the problem object of an error, and when to come again where that is known."""
     problem = problem_of(error, http_status=http_status)
     if error.retry_after_s is not None:
-        headers = {"retry-after": str(ceil(error.retry_after_s)), **(headers or {})}
+        headers = {"retry-after": str(math.ceil(error.retry_after_s)), **(headers or {})}
     return Response(
         to_json(problem),
         status_code=problem["status"],

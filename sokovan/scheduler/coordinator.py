@@ -22,7 +22,7 @@ from sokovan.domain.sessions import SessionWithKernels
 from sokovan.scheduler.cadence import Cadence
 from sokovan.scheduler.handlers.base import LifecycleHandler
 from sokovan.scheduler.moves import Applied, Verdict
-from sokovan.scheduler.ports import SchedulerStore
+from sokovan.scheduler.ports import SchedulerStore, StageObserver
 from sokovan.scheduler.results import (
     SessionExecutionResult,
     SessionTransitionInfo,
@@ -73,6 +73,7 @@ class Coordinator:
         self._config = config
         self._handlers: dict[str, LifecycleHandler] = {}
         self._post_processors: list[PostProcessor] = []
+        self._observer = StageObserver()
         self._chores: dict[str, Chore] = {}
         self._runs: dict[tuple[str, str], _Run] = {}
         self._cadence = Cadence({})
@@ -84,12 +85,14 @@ class Coordinator:
         handlers: Sequence[LifecycleHandler],
         chores: Sequence[Chore] = (),
         post_processors: Sequence[PostProcessor] = (),
+        observer: StageObserver | None = None,
     ) -> None:
         """Say what is to be run. Apart from construction, as handlers report back to here."""
         self._handlers = {handler.stage.name: handler for handler in handlers}
         watch = Chore("watch-agents", AGENT_WATCH_S, self.watch_agents)
         self._chores = {chore.name: chore for chore in (watch, *chores)}
         self._post_processors = list(post_processors)
+        self._observer = observer or StageObserver()
         self._runs = {
             (group, handler.stage.name): _Run(group, handler)
             for group in self._store.groups
@@ -130,7 +133,7 @@ class Coordinator:
 
     async def run_stage(self, handler: LifecycleHandler, scaling_group: str) -> Applied:
         """Load, act, settle, save, tell; return what was applied."""
-        stage = handler.stage
+        stage, began_at = handler.stage, self._clock.now()
         load = self._store.load_for_stage(scaling_group, stage, self._config.full_cycle_s)
         if load.again_at is not None:
             self._cadence.wake_at((scaling_group, stage.name), load.again_at)
@@ -150,8 +153,11 @@ class Coordinator:
             for move, verdict in applied.verdicts
             if verdict is Verdict.REJECTED
         ]
+        verdicts = applied.verdicts
         if refused:
-            await self._save(stage, load, SessionExecutionResult(failures=refused))
+            again = await self._save(stage, load, SessionExecutionResult(failures=refused))
+            verdicts += again.verdicts
+        self._observer.ran(scaling_group, stage, self._clock.now() - began_at, verdicts)
         return applied
 
     async def _save(self, stage: Stage, load: StageLoad, report: SessionExecutionResult) -> Applied:

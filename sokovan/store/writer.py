@@ -106,6 +106,15 @@ class Writer(Loads):
 
         await self._database.write(job)
 
+    async def touch(self) -> None:
+        """Go through a transaction that writes nothing, and find out whether one can be had.
+
+        Raises:
+            LeaseLostError: Another manager has taken over.
+            StoreUnavailableError: It cannot.
+        """
+        await self._write(self._check_leases)
+
     async def _write(self, job: Job[T]) -> T:
         """Run `job` in a transaction, never on a shadow that a commit in doubt has left behind."""
         await self._resolve_doubt()

@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -459,6 +460,21 @@ def test_a_session_goes_the_whole_way_and_history_shows_it(shared):
     assert [item["to_status"] for item in changes if item["kernel_id"] is None] == WAY
     text = shared("history", session_id).stdout
     assert all(status in text for status in WAY)
+
+
+def test_what_a_session_did_is_in_the_metrics(shared):
+    shared("run", "--", "true")
+    url = json.loads((shared.path / "server.json").read_text())["url"]
+    token = (shared.path / "token").read_text().strip()
+
+    assert httpx.get(f"{url}/readyz").text == "ready\n"
+    answer = httpx.get(f"{url}/metrics", headers={"authorization": f"Bearer {token}"})
+    counts = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if line[0] != "#")
+    success = 'group="default",reason="SELF_TERMINATED",result="SUCCESS"'
+    started = 'group="default",outcome="success",stage="start-sessions"'
+    assert float(counts[f"sokovan_sessions_ended_total{{{success}}}"]) >= 1
+    assert float(counts[f"sokovan_stage_outcomes_total{{{started}}}"]) >= 1
+    assert float(counts["sokovan_store_commit_jobs_count"]) >= 1
 
 
 def test_a_session_has_its_stable_fields(shared):

@@ -34,7 +34,9 @@ from tests.served import accepted
 T = TypeVar("T")
 TOKEN = "correct-horse"
 ROOT_TOO = (AgentConfig(allow_root="yes"),)
-LIMITS = ApiConfig(body_bytes_max=100_000, submit_sessions_max=5, page_sessions_max=50)
+LIMITS = ApiConfig(
+    body_bytes_max=100_000, submit_sessions_max=5, page_sessions_max=50, requests_per_s_max=0
+)
 MACHINE = a_capacity()
 SHORT = Script()
 Header = tuple[bytes, bytes]
