@@ -4,8 +4,6 @@ import ast
 import inspect
 import os
 import sys
-import tomllib
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 from sokovan.config import FILE_NAME, Config, load_config
 from sokovan.settings import dotted, sections, variable
+from sokovan.toml_lines import lines_of
 
 DEFAULT = "default"
 
@@ -37,7 +36,8 @@ def settings_of(home: Path, environ: Mapping[str, str] = os.environ) -> list[Set
     """
     config = load_config(home, environ)
     file = home / FILE_NAME
-    written = lines_of(file.read_text()) if file.exists() else {}
+    text = file.read_text() if file.exists() else ""
+    written = {_named(path): line for path, line in lines_of(text).items()}
     variables = {
         dotted(section, f.name): name
         for section, part in sections(config)
@@ -52,48 +52,12 @@ def settings_of(home: Path, environ: Mapping[str, str] = os.environ) -> list[Set
     return found
 
 
-def lines_of(text: str) -> dict[str, int]:
-    """Return the line on which each setting and each table of a TOML file begins, by its name.
-
-    Args:
-        text: What `tomllib` can read.
-    """
-    lines: dict[str, int] = {}
-    seen: Counter[str] = Counter()  # how many [[tables]] of each name there are so far
-    header, statement, first = "", "", 1
-    for number, line in enumerate(text.split("\n"), 1):
-        if not statement:
-            first = number
-        statement += f"{line}\n"
-        is_header = statement.lstrip().startswith("[")
-        try:
-            data = tomllib.loads(statement if is_header else header + statement)
-        except tomllib.TOMLDecodeError:  # a value that goes on in the next line
-            continue
-        if is_header:
-            header = statement
-            if header.lstrip().startswith("[["):
-                seen.update(data.keys())
-        for name in _names(data, seen if header else {}):
-            lines.setdefault(name, first)
-        statement = ""
-    return lines
-
-
-def _names(data: Any, seen: Mapping[str, int], path: str = "") -> Iterator[str]:
-    """Yield the names of what `data` has; of `[[tables]]`, it has the last one that was seen."""
-    if path:
-        yield path
-    if isinstance(data, dict):
-        for name, item in data.items():
-            below = dotted(path, name)
-            if not path and name in seen:
-                below += f"[{seen[name] - 1}]"
-                item = item[0] if isinstance(item, list) else item  # noqa: PLW2901
-            yield from _names(item, seen, below)
-    elif isinstance(data, list):
-        for number, item in enumerate(data):
-            yield from _names(item, seen, f"{path}[{number}]")
+def _named(path: tuple[str | int, ...]) -> str:
+    """Return the name of what stands at a place of the file."""
+    name = ""
+    for part in path:
+        name = f"{name}[{part}]" if isinstance(part, int) else dotted(name, part)
+    return name
 
 
 def _leaves(part: Any, path: str = "") -> Iterator[tuple[str, Any, str]]:

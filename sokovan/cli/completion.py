@@ -68,6 +68,19 @@ def tokens(ctx: typer.Context, incomplete: str) -> list[Offer]:
     )
 
 
+def webhooks(ctx: typer.Context, incomplete: str) -> list[Offer]:
+    """Offer the ids of webhooks."""
+    found = _asked(ctx, lambda client: client.webhooks())
+    return _harmless((webhook["id"], webhook["url"]) for webhook in found)
+
+
+def event_kinds(incomplete: str) -> list[str]:
+    """Offer the kinds of events."""
+    from sokovan.domain.events import KINDS
+
+    return [*KINDS]
+
+
 def groups(ctx: typer.Context, incomplete: str) -> list[Offer]:
     """Offer the names of scaling groups."""
     with contextlib.suppress(Exception):

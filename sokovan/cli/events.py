@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sokovan.cli import exits
+from sokovan.cli import completion, exits
 from sokovan.cli.options import Home, Json, call_of
 
 if TYPE_CHECKING:
@@ -21,10 +21,23 @@ Owner = Annotated[
     str | None, typer.Option("--owner", "-u", metavar="USER", help="Only of this owner's sessions.")
 ]
 Group = Annotated[
-    str | None, typer.Option("--group", "-g", metavar="GROUP", help="Only of this group's.")
+    str | None,
+    typer.Option(
+        "--group",
+        "-g",
+        metavar="GROUP",
+        help="Only of this group's.",
+        autocompletion=completion.groups,
+    ),
 ]
 Name = Annotated[
-    str | None, typer.Option("--name", metavar="NAME", help="Only of sessions with this name.")
+    str | None,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="Only of sessions with this name.",
+        autocompletion=completion.session_names,
+    ),
 ]
 Kinds = Annotated[
     list[str] | None,
@@ -35,9 +48,18 @@ Kinds = Annotated[
         help="Only these, such as session.running, or session or kernel for all of theirs; may be"
         " given several times.",
         show_default=False,
+        autocompletion=completion.event_kinds,
     ),
 ]
-Webhook = Annotated[str, typer.Argument(metavar="ID", help="Id of a webhook.", show_default=False)]
+Webhook = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="Id of a webhook.",
+        show_default=False,
+        autocompletion=completion.webhooks,
+    ),
+]
 
 
 def events(
@@ -46,7 +68,14 @@ def events(
         bool, typer.Option("--follow", "-f", help="Go on with what happens from now on.")
     ] = False,
     session: Annotated[
-        str | None, typer.Option("--session", "-s", metavar="ID", help="Only of this session.")
+        str | None,
+        typer.Option(
+            "--session",
+            "-s",
+            metavar="ID",
+            help="Only of this session.",
+            autocompletion=completion.sessions,
+        ),
     ] = None,
     owner: Owner = None,
     group: Group = None,

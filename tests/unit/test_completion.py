@@ -5,6 +5,7 @@ import typer.main
 from sokovan.cli import completion
 from sokovan.cli.main import app
 from sokovan.client import Client
+from sokovan.domain.events import KINDS
 from sokovan.domain.statuses import SessionStatus
 from sokovan.scheduler.stages import LIMITED
 
@@ -24,7 +25,7 @@ def a_session(session_id, name="", status="RUNNING"):
 
 def test_whatever_names_a_session_an_agent_or_a_group_completes():
     names = {"ID", "ID...", "AGENT", "SESSION", "[KIND:]ID"}
-    options = {"--group", "--status", "--agent", "--prefer", "--exclude"}
+    options = {"--kind", "--group", "--status", "--agent", "--prefer", "--exclude"}
 
     def lacking(command, path):
         for name, sub in getattr(command, "commands", {}).items():
@@ -86,4 +87,5 @@ def test_groups_and_settings_are_those_of_the_home_that_the_line_names(tmp_path)
 def test_statuses_and_stages_are_those_that_there_are():
     assert completion.statuses("") == list(SessionStatus)
     assert completion.statuses("ru")[0] == "pending"
+    assert completion.event_kinds("") == list(KINDS)
     assert [stage for stage, _ in completion.stages("")] == [f"{name}=" for name in LIMITED]

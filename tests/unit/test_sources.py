@@ -65,7 +65,7 @@ def test_a_value_that_spans_lines_is_named_with_its_first(sources):
 def test_tables_inside_a_list_are_counted_from_nought(sources):
     found = sources('agents = [\n  {name = "a"},\n  {name = "b", cpu = "2"},\n]\n')
 
-    assert found["agents[1].cpu"] == ("2", "config.toml:1")
+    assert found["agents[1].cpu"] == ("2", "config.toml:3")
     assert found["agents[0].cpu"] == ("", "default")
 
 
