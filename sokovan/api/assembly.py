@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 
 from sokovan.api.app import build_app
+from sokovan.api.edits import Edits
+from sokovan.api.endpoints.edits import EditEndpoints
 from sokovan.api.endpoints.tokens import TokenEndpoints
 from sokovan.api.notices import Notices
 from sokovan.api.operations import Operations
@@ -65,11 +67,12 @@ def assemble(core: Core, config: Config, token: str, *, shutdown: Callable[[], N
         core.notices,
         RootRule(config.agents, tokens.users),
     )
+    edits = Edits(core.repository, core.database, core.clock, core.tell)
     app = build_app(
         operations,
         tokens.identify,
         config.api,
         shutdown=shutdown,
-        more=(TokenEndpoints(tokens),),
+        more=(EditEndpoints(edits), TokenEndpoints(tokens)),
     )
     return Served(app, operations, tokens)

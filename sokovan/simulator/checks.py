@@ -137,8 +137,7 @@ def _gaps(session: SessionWithKernels, lines: Collection[HistoryLine]) -> Iterat
                 yield f"kernel history has a gap before {line}"
             kernels[line.kernel_id] = line.to_status
             continue
-        is_note = line.from_status == line.to_status
-        if line.from_status != status or line.status_seq != seq + (not is_note):
+        if line.from_status != status or line.status_seq != seq + line.is_step:
             yield f"history has a gap before {line}"
         status, seq = line.to_status, line.status_seq
     if (status, seq) != (session.status, session.status_seq):
