@@ -16,6 +16,7 @@ import typer
 from sokovan import __version__
 from sokovan.cli import (
     agents,
+    change,
     config,
     db,
     doctor,
@@ -61,6 +62,8 @@ app.command("wait")(sessions.wait)
 app.command("cancel")(sessions.cancel)
 app.command("hold")(sessions.hold)
 app.command("release")(sessions.release)
+app.command("edit")(change.edit)
+app.command("redo")(change.redo)
 app.command("status")(machine.status)
 app.command("top")(top.top)
 app.add_typer(agents.app, name="agents")

@@ -3,7 +3,14 @@
 import secrets
 from urllib.parse import quote
 
-from sokovan.client.fields import SessionFields, SessionOptions, View, Views, is_utf8
+from sokovan.client.fields import (
+    RedoOptions,
+    SessionFields,
+    SessionOptions,
+    View,
+    Views,
+    is_utf8,
+)
 from sokovan.domain.errors import AgentNotFoundError, SessionNotFoundError, TokenNotFoundError
 
 WAIT_SLICE_S = 30.0
@@ -61,3 +68,8 @@ def sessions_of(answer: View) -> Views:
 def completed(session: SessionFields, here: SessionOptions) -> SessionFields:
     """Return a session with what it takes from this process, and an id to be sent twice by."""
     return {"creation_id": secrets.token_hex(12), **here, **session}
+
+
+def sent_once(changes: RedoOptions) -> RedoOptions:
+    """Return what is to be different in a session, with an id to be sent twice by."""
+    return {"creation_id": secrets.token_hex(12), **changes}
