@@ -23,17 +23,20 @@ from sokovan.store.tables import history, sessions
 
 CHANGES = (
     "apply",
+    "create_group",
     "edit",
     "lower_session_priority",
     "record_reports",
     "refresh",
     "register_agent",
     "remove_agent",
+    "remove_group",
     "request_termination",
     "set_agent_status",
     "set_drained",
     "set_held",
     "set_labels",
+    "set_policy",
     "submit",
 )
 

@@ -24,13 +24,16 @@ def bearer(token: str) -> dict[str, str]:
 
 @contextlib.asynccontextmanager
 async def served(
-    repository: SqlRepository, tell: Callable[[Applied], None] = lambda _: None
+    repository: SqlRepository,
+    tell: Callable[[Applied], None] = lambda _: None,
+    config: Config | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Give a client that may do everything.
 
     Args:
         repository: What is served.
         tell: Is told what was applied.
+        config: The settings; the defaults if there are none.
     """
     core = Core(
         repository,
@@ -41,7 +44,7 @@ async def served(
         tell,
         Notices(),
     )
-    api = assemble(core, Config(agents=ROOT_TOO), TOKEN, shutdown=lambda: None)
+    api = assemble(core, config or Config(agents=ROOT_TOO), TOKEN, shutdown=lambda: None)
     await api.load()
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(api.app), base_url="http://here", headers=bearer(TOKEN)

@@ -8,7 +8,9 @@ from fastapi import FastAPI
 from sokovan.api.app import build_app
 from sokovan.api.edits import Edits
 from sokovan.api.endpoints.edits import EditEndpoints
+from sokovan.api.endpoints.groups import GroupEndpoints
 from sokovan.api.endpoints.tokens import TokenEndpoints
+from sokovan.api.groups import Groups
 from sokovan.api.notices import Notices
 from sokovan.api.operations import Operations
 from sokovan.api.root_rule import RootRule
@@ -68,11 +70,12 @@ def assemble(core: Core, config: Config, token: str, *, shutdown: Callable[[], N
         RootRule(config.agents, tokens.users),
     )
     edits = Edits(core.repository, core.database, core.clock, core.tell)
+    groups = Groups(core.repository, core.database, core.clock, core.tell, config)
     app = build_app(
         operations,
         tokens.identify,
         config.api,
         shutdown=shutdown,
-        more=(EditEndpoints(edits), TokenEndpoints(tokens)),
+        more=(EditEndpoints(edits), GroupEndpoints(groups), TokenEndpoints(tokens)),
     )
     return Served(app, operations, tokens)

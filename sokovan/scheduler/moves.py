@@ -96,5 +96,7 @@ class Applied:
     verdicts: tuple[tuple[Move, Verdict], ...] = ()
     freed: frozenset[str] = frozenset()
     """Scaling groups in which something was freed without a status change."""
+    policies: frozenset[str] = frozenset()
+    """Scaling groups that came, went, or have another policy."""
     left_over: bool = False
     """Whether kernels were left over that are now to be stopped."""

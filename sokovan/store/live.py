@@ -137,6 +137,10 @@ class Live:
             for session_id in self._by_status.get((scaling_group, status), ()):
                 yield self.sessions[session_id]
 
+    def count(self, scaling_group: str, statuses: Iterable[SessionStatus]) -> int:
+        """Return how many sessions of a group are in any of `statuses`."""
+        return sum(len(self._by_status.get((scaling_group, status), ())) for status in statuses)
+
     def holds_on(self, agent_id: AgentId) -> Iterable[Hold]:
         """Return the holds on an agent, leftovers included."""
         return self._holds.get(agent_id, {}).values()

@@ -18,12 +18,13 @@ from sokovan.store.agent_writes import AgentWrites
 from sokovan.store.changes import BY_DEPENDENCY, ChangeSet
 from sokovan.store.edits import Again, edit
 from sokovan.store.engine import Transaction
+from sokovan.store.group_writes import GroupWrites
 from sokovan.store.reports import record
 from sokovan.store.submissions import accept, digest_of
 from sokovan.store.tables import scaling_groups
 
 
-class SqlRepository(AgentWrites):
+class SqlRepository(AgentWrites, GroupWrites):
     """The store as the scheduler sees it; `Writer` says what it is made of."""
 
     async def lower_session_priority(
