@@ -5,6 +5,7 @@ from typing import Any
 
 from sokovan.domain.errors import (
     AgentNotFoundError,
+    GroupNotFoundError,
     HomeError,
     InvalidRequestError,
     ServerUnreachableError,
@@ -31,6 +32,9 @@ COMMAND_NOT_FOUND = 127
 SIGNAL_BASE = 128
 
 
+_NOT_FOUND = (SessionNotFoundError, AgentNotFoundError, GroupNotFoundError, TokenNotFoundError)
+
+
 class UsageError(InvalidRequestError):
     """Something on the command line makes no sense."""
 
@@ -39,7 +43,7 @@ def of_error(error: SokovanError) -> int:
     """Return the exit code for an error."""
     if isinstance(error, UsageError):
         return USAGE
-    if isinstance(error, SessionNotFoundError | AgentNotFoundError | TokenNotFoundError):
+    if isinstance(error, _NOT_FOUND):
         return NOT_FOUND
     if isinstance(error, ServerUnreachableError | HomeError):
         return UNREACHABLE

@@ -22,6 +22,7 @@ from sokovan.cli import (
     doctor,
     examples,
     exits,
+    groups,
     machine,
     outputs,
     sessions,
@@ -67,6 +68,7 @@ app.command("redo")(change.redo)
 app.command("status")(machine.status)
 app.command("top")(top.top)
 app.add_typer(agents.app, name="agents")
+app.add_typer(groups.app, name="groups")
 app.add_typer(tokens.app, name="token", help="Make, list and revoke tokens of users.")
 app.command("audit")(tokens.audit)
 app.command("up")(machine.up)

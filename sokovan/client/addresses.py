@@ -11,12 +11,18 @@ from sokovan.client.fields import (
     Views,
     is_utf8,
 )
-from sokovan.domain.errors import AgentNotFoundError, SessionNotFoundError, TokenNotFoundError
+from sokovan.domain.errors import (
+    AgentNotFoundError,
+    GroupNotFoundError,
+    SessionNotFoundError,
+    TokenNotFoundError,
+)
 
 WAIT_SLICE_S = 30.0
 """How long one request waits on the server before the next one is sent."""
 PAGE_SESSIONS = 1000
 SESSIONS = "/v1/sessions"
+GROUPS = "/v1/groups"
 DRY_RUN = "/v1/sessions/dry-run"
 
 
@@ -29,6 +35,17 @@ def session_path(ref: str, action: str = "") -> str:
     if not ref or "/" in ref or set(ref) == {"."} or not is_utf8(ref):
         raise SessionNotFoundError(f"{ref!r} is no session id; `sokovan ls -a` lists them")
     return f"/v1/sessions/{quote(ref, safe='@~')}" + (f"/{action}" if action else "")
+
+
+def group_path(name: str) -> str:
+    """Return the address of a scaling group.
+
+    Raises:
+        GroupNotFoundError: No group can be called that.
+    """
+    if not name or "/" in name or set(name) == {"."} or not is_utf8(name):
+        raise GroupNotFoundError(f"there is no group {name!r}; `sokovan groups` lists them")
+    return f"{GROUPS}/{quote(name, safe='')}"
 
 
 def agent_path(agent: str, action: str = "") -> str:

@@ -11,6 +11,8 @@ from sokovan.domain.errors import InvalidRequestError
 View = dict[str, Any]
 """One thing, as the API describes it; `docs/reference/sessions.md` lists a session's fields."""
 Views = list[View]
+Setting = str | int | float
+"""The value of a group's setting."""
 
 
 class DependencyFields(TypedDict, total=False):
