@@ -60,6 +60,7 @@ def assemble(core: Core, config: Config, token: str, *, shutdown: Callable[[], N
         shutdown: Called once after `POST /v1/shutdown` was answered.
     """
     tokens = Tokens(core.database, core.clock, core.ids, token)
+    root_rule = RootRule(config.agents, tokens.users)
     operations = Operations(
         core.repository,
         core.database,
@@ -67,9 +68,9 @@ def assemble(core: Core, config: Config, token: str, *, shutdown: Callable[[], N
         core.clock,
         core.tell,
         core.notices,
-        RootRule(config.agents, tokens.users),
+        root_rule,
     )
-    edits = Edits(core.repository, core.database, core.clock, core.tell)
+    edits = Edits(core.repository, core.database, core.clock, core.tell, root_rule)
     groups = Groups(core.repository, core.database, core.clock, core.tell, config)
     app = build_app(
         operations,

@@ -5,20 +5,44 @@ from dataclasses import replace
 
 from sokovan.api.acceptance import check_all
 from sokovan.api.lookup import Lookup
+from sokovan.api.root_rule import ANYBODY, RootRule
 from sokovan.api.service import View
+from sokovan.clock import Clock
 from sokovan.domain.access import Caller, Role
 from sokovan.domain.errors import ForbiddenError, IllegalStateError
 from sokovan.domain.sessions import SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
+from sokovan.scheduler.moves import Applied
 from sokovan.store.edits import Again
+from sokovan.store.engine import Database
 from sokovan.store.queries import sessions_with_specs
+from sokovan.store.repository import SqlRepository
 
 Change = Callable[[SessionSpec], SessionSpec]
 """Returns what was submitted as it is to be."""
 
 
 class Edits(Lookup):
-    """Edits sessions, and submits them again; see `Lookup` for what it works on."""
+    """Edits sessions, and submits them again.
+
+    Args:
+        repository: Writes, and knows what is alive.
+        database: Reads.
+        clock: The time.
+        tell: Takes what a request has changed.
+        root_rule: Says whether sessions of root are accepted.
+    """
+
+    def __init__(
+        self,
+        repository: SqlRepository,
+        database: Database,
+        clock: Clock,
+        tell: Callable[[Applied], None],
+        root_rule: RootRule = ANYBODY,
+    ) -> None:
+        super().__init__(repository, database, clock, tell)
+        self._root_rule = root_rule
 
     async def edit(self, ref: str, change: Change, *, caller: Caller) -> View:
         """Change what a session was submitted as; return the session.
@@ -63,6 +87,7 @@ class Edits(Lookup):
             depends_on=() if session.status.is_final else session.unmet,
         )
         spec = change(before)
+        self._root_rule.check([spec])
         self._check(spec, is_other=True)
         again = Again(session_id, asked)
         (made,), applied = await self._repository.submit([spec], by=caller, again=again)

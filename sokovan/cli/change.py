@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sokovan.cli import exits
-from sokovan.cli.options import Home, Json, Refs, call_of
-from sokovan.cli.sessions import _each
+from sokovan.cli import completion, exits
+from sokovan.cli.options import Home, Json, LiveRefs, Quiet, Refs, call_of
+from sokovan.cli.sessions import each
 from sokovan.domain.errors import InvalidRequestError
 from sokovan.domain.quantities import parse_duration, parse_milli, parse_size
 
@@ -194,9 +194,10 @@ def _takes_changes(command: Callable[..., int]) -> Callable[..., int]:
 @_takes_changes
 def edit(
     ctx: typer.Context,
-    refs: Refs,
+    refs: LiveRefs,
     changes: "EditOptions",
     json: Json = False,
+    quiet: Quiet = False,
     home: Home = None,
 ) -> int:
     """Change sessions that wait: what they ask for, when, where, and how urgent they are.
@@ -206,15 +207,17 @@ def edit(
     """
     from sokovan.cli.describe import short
 
-    call = call_of(ctx, home, json)
+    call = call_of(ctx, home, json, quiet)
     if not changes:
         raise exits.UsageError("there is nothing to change; say what, such as --priority 50")
-    return _each(
+    answers = each(
         call,
         refs,
         lambda client, ref: client.edit(ref, **changes),
         lambda session: f"{short(session['id'])} is changed",
     )
+    call.hint(f"sokovan why {short(answers[-1]['id'])}")
+    return exits.SUCCESS
 
 
 @_takes_changes
@@ -223,7 +226,13 @@ def redo(
     refs: Refs,
     changes: "EditOptions",
     group: Annotated[
-        Text, _option("--group", metavar="NAME", help="Another scaling group.")
+        Text,
+        _option(
+            "--group",
+            metavar="NAME",
+            help="Another scaling group.",
+            autocompletion=completion.groups,
+        ),
     ] = None,
     hold: Annotated[bool, typer.Option("--hold", help="Keep it waiting until `release`.")] = False,
     json: Json = False,
@@ -234,6 +243,8 @@ def redo(
     Command, directory and environment are those of the first time; options say what is to be
     different.
     """
+    from sokovan.cli.describe import short
+
     call = call_of(ctx, home, json)
     different: Any = {**changes}
     if group is not None:
@@ -246,4 +257,7 @@ def redo(
             ref = client.get(ref)["id"]
         return client.redo(ref, **different)
 
-    return _each(call, refs, again, lambda session: str(session["id"]))
+    answers = each(call, refs, again, lambda session: str(session["id"]))
+    ref = short(answers[-1]["id"])
+    call.hint(f"sokovan release {ref}" if hold else f"sokovan logs -f {ref}")
+    return exits.SUCCESS

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from sokovan.cli import completion, exits
-from sokovan.cli.options import Home, Json, call_of
+from sokovan.cli.options import Home, Json, Quiet, call_of
 from sokovan.domain.errors import InvalidRequestError
 
 app = typer.Typer()
@@ -68,19 +68,20 @@ def create(
         typer.Argument(metavar="KEY=VALUE...", help=f"{SETTING_HELP}.", show_default=False),
     ] = None,
     json: Json = False,
+    quiet: Quiet = False,
     home: Home = None,
 ) -> int:
     """Make a scaling group, beside those of config.toml; it stays until `groups rm`."""
-    from sokovan.cli.text import plain, print_json
+    from sokovan.cli.text import print_json
 
-    call = call_of(ctx, home, json)
+    call = call_of(ctx, home, json, quiet)
     policy = _policy(settings or [])
     with call.client() as client:
         found = client.create_group(name, policy)
     if call.json:
         print_json(found)
-    else:
-        print(plain(f'{name} is made; agents join it by `scaling_group = "{name}"` in config.toml'))
+    call.say(f'{name} is made; agents join it by `scaling_group = "{name}"` in config.toml')
+    call.hint(f"sokovan groups show {name}")
     return 0
 
 
@@ -97,37 +98,38 @@ def set_policy(
         ),
     ],
     json: Json = False,
+    quiet: Quiet = False,
     home: Home = None,
 ) -> int:
     """Set some of a group's policy, at once and for good; this wins over config.toml."""
-    from sokovan.cli.text import plain, print_json
+    from sokovan.cli.text import print_json
 
-    call = call_of(ctx, home, json)
+    call = call_of(ctx, home, json, quiet)
     changes = _policy(settings)
     with call.client() as client:
         found = client.set_group(name, changes)
     if call.json:
         print_json(found)
-        return 0
     for key in changes:
         setting = found["policy"].get(key)
         said = f"{_value(setting['value'])} ({setting['source']})" if setting else "not set"
-        print(plain(f"{name}: {key} is {said}"))
+        call.say(f"{name}: {key} is {said}")
     return 0
 
 
 @app.command()
-def rm(ctx: typer.Context, name: Name, json: Json = False, home: Home = None) -> int:
+def rm(
+    ctx: typer.Context, name: Name, json: Json = False, quiet: Quiet = False, home: Home = None
+) -> int:
     """Forget a group that `groups create` made, when it has neither agents nor live sessions."""
-    from sokovan.cli.text import plain, print_json
+    from sokovan.cli.text import print_json
 
-    call = call_of(ctx, home, json)
+    call = call_of(ctx, home, json, quiet)
     with call.client() as client:
         found = client.remove_group(name)
     if call.json:
         print_json(found)
-    else:
-        print(plain(f"{name} is forgotten"))
+    call.say(f"{name} is forgotten")
     return 0
 
 
