@@ -84,17 +84,33 @@ def change_options(
     ] = False,
     agent: Annotated[
         Texts,
-        _option("--agent", metavar="NAME", panel=WHERE, help="Only on this agent; repeatable."),
+        _option(
+            "--agent",
+            metavar="NAME",
+            panel=WHERE,
+            help="Only on this agent; repeatable.",
+            autocompletion=completion.agents,
+        ),
     ] = None,
     prefer: Annotated[
         Texts,
         _option(
-            "--prefer", metavar="NAME", panel=WHERE, help="There while it has room; repeatable."
+            "--prefer",
+            metavar="NAME",
+            panel=WHERE,
+            help="There while it has room; repeatable.",
+            autocompletion=completion.agents,
         ),
     ] = None,
     exclude: Annotated[
         Texts,
-        _option("--exclude", metavar="NAME", panel=WHERE, help="Never there; repeatable."),
+        _option(
+            "--exclude",
+            metavar="NAME",
+            panel=WHERE,
+            help="Never there; repeatable.",
+            autocompletion=completion.agents,
+        ),
     ] = None,
     anywhere: Annotated[
         bool, _option("--anywhere", panel=WHERE, help="Take back all of where it may go.")

@@ -104,10 +104,11 @@ class Coordinator:
 
     def hint(self, scaling_group: str, stage: Stage) -> None:
         """Note that a stage of a group has work now. Losing this costs delay, never correctness."""
-        if (scaling_group, stage.name) not in self._runs:
+        key = (scaling_group, stage.name)
+        if key not in self._runs and stage.name in self._handlers:
             self._follow(scaling_group)
-        if (scaling_group, stage.name) in self._runs:
-            self._cadence.hint((scaling_group, stage.name))
+        if key in self._runs:
+            self._cadence.hint(key)
             self._wake.set()
 
     def hint_chore(self, name: str) -> None:
