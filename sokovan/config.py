@@ -33,7 +33,8 @@ FILE_NAME = "config.toml"
 SYNCHRONOUS = ("FULL", "NORMAL")
 ALLOW_ROOT = ("auto", "yes", "no")
 _HOST = re.compile(r"[A-Za-z0-9_:%-]{1,63}(\.[A-Za-z0-9_%-]{1,63}){0,9}", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", re.ASCII)
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", re.ASCII)
+"""How the names of agents and of groups look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,19 +236,6 @@ def load_config(home: Path, environ: Mapping[str, str] = os.environ) -> Config:
     _check_texts(config)
     for agent in config.agents:
         _check_agent(agent)
-        if agent.scaling_group not in config.groups:
-            raise ConfigError(
-                f"agents: {agent.name!r} is in the group {agent.scaling_group!r}, which has no"
-                f" [groups.{agent.scaling_group}] section; add one"
-            )
-        given_up_s = (
-            config.scheduler.agent_silence_s + config.groups[agent.scaling_group].agent_grace_s
-        )
-        if agent.cut_off_stop_s >= given_up_s:
-            raise ConfigError(
-                f"agents: {agent.name!r} is given up after {given_up_s:g} s of silence; make its"
-                " cut_off_stop_s shorter, so that it stops what will be started elsewhere"
-            )
         if agent.heartbeat_s * 2 > config.scheduler.agent_silence_s:
             raise ConfigError(
                 f"agents: {agent.name!r} says that it is alive every {agent.heartbeat_s:g} s, and"
@@ -279,7 +267,7 @@ def _check_texts(config: Config) -> None:
     names = [("agents", agent.name) for agent in config.agents]
     names += [("groups", name) for name in config.groups]
     for where, name in names:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise ConfigError(
                 f"{where}: {brief(name)} is no name; write 1 to 64 letters, digits, _, - and .,"
                 " the first of them not a ."

@@ -28,11 +28,11 @@ from sokovan.api.tls import Tls
 from sokovan.clock import Clock, SystemClock
 from sokovan.cluster.local import LocalHome
 from sokovan.config import Config
-from sokovan.domain.errors import AddressInUseError, AlreadyRunningError, ConfigError, HomeError
+from sokovan.domain.errors import AddressInUseError, AlreadyRunningError, HomeError
 from sokovan.home import prepare_home
 from sokovan.identity import IdSource
+from sokovan.policies import check_agents, check_stages
 from sokovan.scheduler.coordinator import Coordinator
-from sokovan.scheduler.stages import LIMITED
 from sokovan.scheduler.wiring import events_for, join
 from sokovan.store.engine import ThreadedDatabase, open_sqlite
 from sokovan.store.repository import SqlRepository
@@ -66,7 +66,8 @@ def serve(config: Config, *, on_ready: Callable[[str], None] | None = None) -> N
     sys.setswitchinterval(GIL_SWITCH_S)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     os.umask(0o077)  # the home itself may have been made for others to read
-    check_limits(config)
+    for group in config.scaling_groups():
+        check_stages(group)
     tls = Tls.of(config)
     prepare_home(config.home)
     with _held(config.home), contextlib.closing(listen(config)) as listener:
@@ -99,6 +100,7 @@ async def _serve(
     ids = IdSource()
     repository = SqlRepository(database, clock, ids, groups, holder=holder)
     await repository.take_over()
+    check_agents(config, repository.groups.values())  # some groups are only in the store
 
     coordinator = Coordinator(repository, clock, config.scheduler)
     events = events_for(coordinator, repository)
@@ -185,21 +187,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def check_limits(config: Config) -> None:
-    """Check that limits are those of stages that have some.
-
-    Raises:
-        ConfigError: One is not.
-    """
-    for name, group in config.groups.items():
-        for stage in group.limits:
-            if stage not in LIMITED:
-                raise ConfigError(
-                    f"groups.{name}.limits: no stage {stage!r} has a limit;"
-                    f" choose one of {', '.join(LIMITED)}"
-                )
 
 
 @contextlib.contextmanager

@@ -69,10 +69,12 @@ def assembled(
 
 @contextlib.asynccontextmanager
 async def served(
-    repository: SqlRepository, tell: Callable[[Applied], None] = lambda _: None
+    repository: SqlRepository,
+    tell: Callable[[Applied], None] = lambda _: None,
+    config: Config | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Give a client that may do everything."""
-    async with client_of(assembled(repository, tell)) as client:
+    async with client_of(assembled(repository, tell, config)) as client:
         yield client
 
 

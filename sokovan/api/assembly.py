@@ -7,10 +7,14 @@ import httpx
 from fastapi import FastAPI
 
 from sokovan.api.app import build_app
+from sokovan.api.edits import Edits
+from sokovan.api.endpoints.edits import EditEndpoints
 from sokovan.api.endpoints.events import EventEndpoints
+from sokovan.api.endpoints.groups import GroupEndpoints
 from sokovan.api.endpoints.tokens import TokenEndpoints
 from sokovan.api.endpoints.webhooks import WebhookEndpoints
 from sokovan.api.event_operations import EventOperations
+from sokovan.api.groups import Groups
 from sokovan.api.metrics.meters import Meters
 from sokovan.api.metrics.state import StateCollector
 from sokovan.api.notices import Notices
@@ -74,6 +78,7 @@ def assemble(
         connect: Opens what webhooks' messages are sent with.
     """
     tokens = Tokens(core.database, core.clock, core.ids, token)
+    root_rule = RootRule(config.agents, tokens.users)
     operations = Operations(
         core.repository,
         core.database,
@@ -81,19 +86,23 @@ def assemble(
         core.clock,
         core.tell,
         core.notices,
-        RootRule(config.agents, tokens.users),
+        root_rule,
     )
     events = EventOperations(core.repository, core.database, core.clock, core.tell, core.notices)
     deliveries = Deliveries(core.database, core.clock, config.api, core.notices, connect)
     webhooks = WebhookOperations(core.database, core.clock, core.ids, deliveries)
     meters = Meters(core.clock)
     meters.registry.register(StateCollector(core.repository, core.clock))
+    edits = Edits(core.repository, core.database, core.clock, core.tell, root_rule)
+    groups = Groups(core.repository, core.database, core.clock, core.tell, config)
     app = build_app(
         operations,
         tokens.identify,
         config.api,
         shutdown=shutdown,
         more=(
+            EditEndpoints(edits),
+            GroupEndpoints(groups),
             TokenEndpoints(tokens),
             EventEndpoints(events, config.api),
             WebhookEndpoints(webhooks),

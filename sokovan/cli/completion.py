@@ -82,12 +82,18 @@ def event_kinds(incomplete: str) -> list[str]:
 
 
 def groups(ctx: typer.Context, incomplete: str) -> list[Offer]:
-    """Offer the names of scaling groups."""
+    """Offer the names of scaling groups; those of the settings where no server runs."""
+    if found := _asked(ctx, lambda client: client.groups()):
+        policies = [(group["name"], group["policy"]) for group in found]
+        return _harmless(
+            (name, f"{policy['order']['value']}, {policy['ranking']['value']}")
+            for name, policy in policies
+        )
     with contextlib.suppress(Exception):
         from sokovan.config import load_config
 
-        found = load_config(_home(ctx)).groups
-        return [(name, f"{group.order}, {group.ranking}") for name, group in found.items()]
+        configured = load_config(_home(ctx)).groups
+        return [(name, f"{group.order}, {group.ranking}") for name, group in configured.items()]
     return []
 
 

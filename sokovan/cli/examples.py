@@ -45,6 +45,15 @@ EXAMPLES: Mapping[str, Sequence[Example]] = {
         ("sokovan cancel @", ""),
         ("sokovan cancel --force xztb frx2", "kill two at once"),
     ),
+    "edit": (
+        ("sokovan edit @ --priority 50", ""),
+        ("sokovan edit @ --time 4h --constraint rack=r1", "its time, and where it may go"),
+        ("sokovan edit @ --pending-timeout none --no-constraint", "take both back"),
+    ),
+    "redo": (
+        ("sokovan redo @", "the same again"),
+        ("sokovan redo xztb --mem 16G --hold", "with more memory, and not yet"),
+    ),
     "hold": (("sokovan hold @", "keep it waiting"),),
     "release": (("sokovan release @", ""),),
     "status": (("sokovan status", ""),),
@@ -79,6 +88,16 @@ EXAMPLES: Mapping[str, Sequence[Example]] = {
     ),
     "webhooks rm": (("sokovan webhooks rm 7kq2mfx3p9ab", ""),),
     "webhooks test": (("sokovan webhooks test 7kq2mfx3p9ab", "send it a message now"),),
+    "groups": (("sokovan groups", "what is held, and who waits"),),
+    "groups show": (("sokovan groups show default", "its policy, and where each setting is from"),),
+    "groups create": (
+        ("sokovan groups create night order=drf", "agents and sessions may name it"),
+    ),
+    "groups set": (
+        ("sokovan groups set default order=lifo pending_timeout_s=12h", "at once, and for good"),
+        ("sokovan groups set default order=", "as config.toml has it"),
+    ),
+    "groups rm": (("sokovan groups rm night", "when nothing is left of it"),),
     "up": (
         ("sokovan up", "in the foreground, until Ctrl-C"),
         ("sokovan up --port 7000", ""),

@@ -5,6 +5,7 @@ from typing import Any
 
 from sokovan.domain.errors import (
     AgentNotFoundError,
+    GroupNotFoundError,
     HomeError,
     InvalidRequestError,
     ServerUnreachableError,
@@ -35,6 +36,7 @@ SIGNAL_BASE = 128
 NAMES_NOTHING = (
     SessionNotFoundError,
     AgentNotFoundError,
+    GroupNotFoundError,
     TokenNotFoundError,
     WebhookNotFoundError,
 )

@@ -198,7 +198,7 @@ def wait(
         words = [short(session["id"]), session["status"], session["result"], outcome(session)]
         return " ".join(word for word in words if word)
 
-    answers = _each(call, refs, wait_for, sentence)
+    answers = each(call, refs, wait_for, sentence)
     failed = [session for session, code in zip(answers, codes, strict=True) if code]
     if failed:
         ref = short(failed[0]["id"])
@@ -231,7 +231,7 @@ def cancel(
         return f"{short(answer['session']['id'])} {said.get(outcome, outcome)}"
 
     call = call_of(ctx, home, json, quiet)
-    answers = _each(call, refs, lambda client, ref: client.cancel(ref, force=force), sentence)
+    answers = each(call, refs, lambda client, ref: client.cancel(ref, force=force), sentence)
     if stopping := [a["session"] for a in answers if a["outcome"] == "terminating"]:
         call.hint(f"sokovan wait {' '.join(short(session['id']) for session in stopping)}")
     return 0
@@ -248,7 +248,7 @@ def hold(
     from sokovan.cli.describe import short
 
     call = call_of(ctx, home, json, quiet)
-    answers = _each(
+    answers = each(
         call,
         refs,
         lambda client, ref: client.hold(ref),
@@ -269,7 +269,7 @@ def release(
     from sokovan.cli.describe import short
 
     call = call_of(ctx, home, json, quiet)
-    answers = _each(
+    answers = each(
         call,
         refs,
         lambda client, ref: client.release(ref),
@@ -279,7 +279,7 @@ def release(
     return 0
 
 
-def _each(
+def each(
     call: Call,
     refs: list[str],
     ask: "Callable[[Client, str], dict[str, Any]]",

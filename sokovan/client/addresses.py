@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from sokovan.client.fields import (
     EventOptions,
+    RedoOptions,
     SessionFields,
     SessionOptions,
     View,
@@ -14,6 +15,7 @@ from sokovan.client.fields import (
 )
 from sokovan.domain.errors import (
     AgentNotFoundError,
+    GroupNotFoundError,
     SessionNotFoundError,
     TokenNotFoundError,
     WebhookNotFoundError,
@@ -23,6 +25,7 @@ WAIT_SLICE_S = 30.0
 """How long one request waits on the server before the next one is sent."""
 PAGE_SESSIONS = 1000
 SESSIONS = "/v1/sessions"
+GROUPS = "/v1/groups"
 DRY_RUN = "/v1/sessions/dry-run"
 
 
@@ -35,6 +38,17 @@ def session_path(ref: str, action: str = "") -> str:
     if not ref or "/" in ref or set(ref) == {"."} or not is_utf8(ref):
         raise SessionNotFoundError(f"{ref!r} is no session id; `sokovan ls -a` lists them")
     return f"/v1/sessions/{quote(ref, safe='@~')}" + (f"/{action}" if action else "")
+
+
+def group_path(name: str) -> str:
+    """Return the address of a scaling group.
+
+    Raises:
+        GroupNotFoundError: No group can be called that.
+    """
+    if not name or "/" in name or set(name) == {"."} or not is_utf8(name):
+        raise GroupNotFoundError(f"there is no group {name!r}; `sokovan groups` lists them")
+    return f"{GROUPS}/{quote(name, safe='')}"
 
 
 def agent_path(agent: str, action: str = "") -> str:
@@ -95,3 +109,8 @@ def sessions_of(answer: View) -> Views:
 def completed(session: SessionFields, here: SessionOptions) -> SessionFields:
     """Return a session with what it takes from this process, and an id to be sent twice by."""
     return {"creation_id": secrets.token_hex(12), **here, **session}
+
+
+def sent_once(changes: RedoOptions) -> RedoOptions:
+    """Return what is to be different in a session, with an id to be sent twice by."""
+    return {"creation_id": secrets.token_hex(12), **changes}

@@ -12,11 +12,21 @@ from sokovan.client.addresses import (
     WAIT_SLICE_S,
     completed,
     items_of,
+    sent_once,
     session_path,
     sessions_of,
 )
 from sokovan.client.connection import output_of, place_of, view_of
-from sokovan.client.fields import Output, SessionFields, SessionOptions, View, Views, captured
+from sokovan.client.fields import (
+    EditOptions,
+    Output,
+    RedoOptions,
+    SessionFields,
+    SessionOptions,
+    View,
+    Views,
+    captured,
+)
 from sokovan.client.sync_administration import Administration
 from sokovan.client.sync_connection import Connection
 from sokovan.client.sync_events import Events
@@ -164,6 +174,14 @@ class Client(Administration, Events):
             force: Kill its kernels at once, without the grace.
         """
         return self._ask("POST", session_path(ref, "cancel"), body={"force": force})
+
+    def edit(self, ref: str, **changes: Unpack[EditOptions]) -> View:
+        """Change what was submitted of a session that waits; of one that runs, its walltime."""
+        return self._ask("PATCH", session_path(ref), body=changes)
+
+    def redo(self, ref: str, **changes: Unpack[RedoOptions]) -> View:
+        """Submit again what a session was, for its owner; return the new session."""
+        return self._ask("POST", session_path(ref, "redo"), body=sent_once(changes))
 
     def hold(self, ref: str) -> View:
         """Hold a waiting session back."""

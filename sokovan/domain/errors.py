@@ -84,6 +84,13 @@ class EventsGoneError(SokovanError):
     http_status = 410
 
 
+class GroupNotFoundError(SokovanError):
+    """There is no scaling group of this name."""
+
+    code = "group-not-found"
+    http_status = 404
+
+
 class AmbiguousIdError(SokovanError):
     """More than one session starts with this prefix, or more than one agent has this name."""
 

@@ -103,6 +103,10 @@ class MoveReason(StrEnum):
 
     SUBMITTED = "submitted"
     """Somebody submitted it."""
+    SUBMITTED_AGAIN = "submitted-again"
+    """Somebody submitted again what another session was (`sokovan redo`); the detail names it."""
+    EDITED = "edited"
+    """Somebody changed what was submitted (`sokovan edit`); the detail says what, and who."""
     SCHEDULED = "scheduled"
     """Agents were chosen for it."""
     PASSED_PRECONDITIONS = "passed-preconditions"

@@ -107,8 +107,11 @@ class Coordinator:
 
     def hint(self, scaling_group: str, stage: Stage) -> None:
         """Note that a stage of a group has work now. Losing this costs delay, never correctness."""
-        if (scaling_group, stage.name) in self._runs:
-            self._cadence.hint((scaling_group, stage.name))
+        key = (scaling_group, stage.name)
+        if key not in self._runs and stage.name in self._handlers:
+            self._follow(scaling_group)
+        if key in self._runs:
+            self._cadence.hint(key)
             self._wake.set()
 
     def hint_chore(self, name: str) -> None:
@@ -122,12 +125,28 @@ class Coordinator:
             if (stage := WORK_AFTER.get(moved.to_status)) is not None:
                 self.hint(moved.scaling_group, stage)
             self._wake_when_due(moved.scaling_group, moved.session_id)
+        for scaling_group in applied.policies:
+            self._follow(scaling_group)
         for scaling_group in applied.freed:
             self.hint(scaling_group, SCHEDULE_SESSIONS)
         if applied.left_over:
             self.hint_chore("stop-leftovers")
         for process in self._post_processors:
             process(applied)
+
+    def _follow(self, scaling_group: str) -> None:
+        """Have every stage of a group run that came, or has another policy; none if it went."""
+        for handler in self._handlers.values():
+            key = (scaling_group, handler.stage.name)
+            if scaling_group not in self._store.groups:
+                self._runs.pop(key, None)
+                self._cadence.drop(key)
+                continue
+            if key not in self._runs:
+                self._runs[key] = _Run(scaling_group, handler)
+                self._cadence.add(key, self._config.full_cycle_s)
+            self._cadence.hint(key)
+        self._wake.set()
 
     # --- one stage ------------------------------------------------------------------------------
 
@@ -271,8 +290,7 @@ class Coordinator:
         try:
             if isinstance(key, str):
                 await self._chores[key].run()
-            else:
-                run = self._runs[key]  # type: ignore[index]
+            elif (run := self._runs.get(key)) is not None:  # type: ignore[call-overload]
                 await self.run_stage(run.handler, run.scaling_group)
                 rests = run.handler.stage is SCHEDULE_SESSIONS
         except LeaseLostError:

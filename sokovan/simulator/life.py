@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sqlalchemy import Engine
 
+from sokovan.api.edits import Edits
+from sokovan.api.groups import Groups
 from sokovan.api.notices import Notices
 from sokovan.api.operations import Operations
 from sokovan.clock import Clock, Origin
@@ -85,6 +87,8 @@ class Manager:
     events: AgentEvents
     operations: Operations
     """What users ask it."""
+    edits: Edits
+    groups: Groups
     since: float = 0.0
     """By its own clock."""
 
@@ -106,7 +110,10 @@ class Manager:
         gateway = around.gateway
         join(coordinator, repository, gateway, events, around.config, post_processors=heard)
         operations = Operations(repository, database, gateway, clock, coordinator.tell, notices)
-        return cls(clock, database, repository, coordinator, events, operations)
+        edits = Edits(repository, database, clock, coordinator.tell)
+        elsewhere = replace(around.config, agents=())  # the machines are not of the settings
+        groups = Groups(repository, database, clock, coordinator.tell, elsewhere)
+        return cls(clock, database, repository, coordinator, events, operations, edits, groups)
 
     async def take_over(self) -> None:
         """Become the one writer of the store, however often that is refused."""

@@ -161,13 +161,13 @@ class Live:
             for session_id in self._by_status.get((scaling_group, status), ()):
                 yield self.sessions[session_id]
 
-    def count(self, scaling_group: str, status: SessionStatus) -> int:
-        """Return how many sessions of a group are in a status."""
-        return len(self._by_status.get((scaling_group, status), ()))
-
     def count_waiting(self, scaling_group: str, code: str) -> int:
         """Return how many sessions of a group wait for a reason, as passes have noted it."""
         return self._reasons[scaling_group, code]
+
+    def count(self, scaling_group: str, statuses: Iterable[SessionStatus]) -> int:
+        """Return how many sessions of a group are in any of `statuses`."""
+        return sum(len(self._by_status.get((scaling_group, status), ())) for status in statuses)
 
     def holds_on(self, agent_id: AgentId) -> Iterable[Hold]:
         """Return the holds on an agent, leftovers included."""

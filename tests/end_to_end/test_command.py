@@ -585,6 +585,37 @@ def test_hold_and_release(shared):
     assert "error: " in shared("hold", session_id, code=4).stderr
 
 
+def test_a_waiting_session_is_edited_and_submitted_again(shared, tmp_path):
+    first = shared.submit("--hold", "--env", "MARK=kept", "--", "sh", "-c", "echo $MARK; exit $#")
+
+    shared("edit", first, "--priority", "50", "--time", "1h", "--exclude", "nobody", code=4)
+    shared("edit", first, "--priority", "50", "--time", "1h", "--constraint", "agent=local")
+    shared("edit", first, code=2)
+    shown = shared.show(first)
+    shared("cancel", first)
+    late = shared("edit", first, "--priority", "60", code=4)
+    again = shared("redo", first).stdout.strip()
+
+    assert (shown["priority"], shown["walltime_s"]) == (50, 3600)
+    assert shown["where"] == {"constraints": ["agent=local"]}
+    assert "is CANCELLED; only a PENDING one can be edited" in late.stderr
+    shared("wait", again)
+    assert shared("logs", again).stdout == "kept\n"
+    assert shared.show(again)["priority"] == 50
+    reasons = [line["reason"] for line in shared.json("history", again)]
+    assert reasons[:3] == ["submitted", "submitted", "submitted-again"]
+
+
+def test_a_running_session_ends_when_its_walltime_is_made_shorter(shared):
+    session_id = shared.submit("--time", "1h", "--", "sleep", "600")
+    shared.until_status(session_id, "RUNNING")
+
+    shared("edit", session_id, "--time", "1s")
+
+    shared("wait", session_id, code=143)
+    assert shared.show(session_id)["reason"] == "WALLTIME_EXCEEDED"
+
+
 def test_cancel_says_what_became_of_it(shared):
     waiting = shared.submit("--hold", "--", "true")
     running = shared.submit("--", "sleep", "600")
@@ -846,6 +877,29 @@ def test_the_check_of_a_store_starts_no_server_and_finds_what_is_wrong(own):
     assert found[-1].endswith("things are wrong")
     assert {path.name for path in own.path.iterdir()} == before
     assert own("status", code=5).stdout == ""
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+
+def test_a_group_made_by_command_drives_sessions_and_outlives_the_server(own):
+    own("groups", "create", "night", "order=lifo", "ageing_s=1h")
+    own("groups", "create", "night", code=4)
+    own("groups", "set", "default", "kernels_max=1")
+    own("groups", "set", "default", "order=best", code=4)
+    own("groups", "show", "nowhere", code=3)
+    own("down")
+    (own.path / "config.toml").write_text('[[agents]]\nname = "n"\nscaling_group = "night"\n')
+
+    until(lambda: an_agent(own, "n")["status"] == "ALIVE", "n has come")
+
+    assert own("run", "--group", "night", "--", "echo", "hi").stdout == "hi\n"
+    own("run", "--kernels", "2", "--", "true", code=125)
+    policy = own.json("groups", "show", "night")["policy"]
+    assert policy["ageing_s"] == {"value": 3600, "source": "groups set"}
+    assert "config.toml puts the agent n into" in own("groups", "rm", "night", code=4).stderr
+    lines = own("groups").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["GROUP", "default", "night"]
 
 
 # --- agents out of service ------------------------------------------------------------------------

@@ -70,13 +70,13 @@ class StateCollector(Collector):
 
     def _sessions(self, groups: Sequence[str], now: float) -> Iterator[tuple[Metric, Values]]:
         live = self._repository.live
-        yield table.SESSIONS, {(g, s.value): live.count(g, s) for g in groups for s in _LIVE}
+        yield table.SESSIONS, {(g, s.value): live.count(g, (s,)) for g in groups for s in _LIVE}
         waiting: Values = {
             (g, code.value): live.count_waiting(g, code) for g in groups for code in WaitReason
         }
         for group in groups:
             noted = sum(waiting[group, code.value] for code in WaitReason)
-            not_noted = live.count(group, SessionStatus.PENDING) - noted
+            not_noted = live.count(group, (SessionStatus.PENDING,)) - noted
             waiting[group, WaitReason.NOT_EXAMINED_YET.value] += not_noted
         yield table.WAITING, waiting
         yield table.OLDEST_WAIT, {(group,): self._oldest_wait_s(group, now) for group in groups}

@@ -31,12 +31,13 @@ def settings(ground: Ground) -> Iterator[Finding]:
     """Read the settings as a server that is started now would."""
     from sokovan.api.tls import Tls
     from sokovan.config import FILE_NAME, load_config
-    from sokovan.manager import check_limits
+    from sokovan.policies import check_stages
 
     file = ground.home / FILE_NAME
     try:
         config = load_config(ground.home)
-        check_limits(config)
+        for group in config.scaling_groups():
+            check_stages(group)
         tls = Tls.of(config)
     except SokovanError as error:
         yield problem(
