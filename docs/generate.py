@@ -19,6 +19,7 @@ import typer.main
 from sokovan import config
 from sokovan.api.app import build_app
 from sokovan.api.guard import home_token
+from sokovan.api.more import more_endpoints
 from sokovan.api.service import SESSION_FIELDS
 from sokovan.cli.main import app as command
 from sokovan.domain import errors, reasons, statuses
@@ -308,7 +309,10 @@ def _params(sub: Any) -> list[str]:
 
 def openapi_file() -> str:
     """Return the OpenAPI description of the API."""
-    app = build_app(None, home_token("token"), config.ApiConfig(), shutdown=lambda: None)  # type: ignore[arg-type]
+    api, nobody = config.ApiConfig(), lambda *_: None
+    none: Any = None
+    more = more_endpoints(none, none, none, nobody, none, api)
+    app = build_app(none, home_token("token"), api, shutdown=nobody, more=more)
     return json.dumps(app.openapi(), indent=1, sort_keys=True) + "\n"
 
 

@@ -23,6 +23,7 @@ from fastapi import FastAPI
 from sokovan import __version__
 from sokovan.api.app import build_app
 from sokovan.api.guard import home_token
+from sokovan.api.more import more_endpoints
 from sokovan.api.notices import Notices
 from sokovan.api.operations import Operations
 from sokovan.clock import Clock, SystemClock
@@ -107,7 +108,8 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    app = build_app(operations, home_token(token), config.api, shutdown=stop.set)
+    more = more_endpoints(repository, database, clock, coordinator.tell, notices, config.api)
+    app = build_app(operations, home_token(token), config.api, shutdown=stop.set, more=more)
     host, port = listener.getsockname()[:2]
     operations.address = f"http://{host}:{port}"
 

@@ -12,7 +12,7 @@ from sokovan.domain.sessions import SessionId, SessionWithKernels
 from sokovan.domain.statuses import FINAL, KERNEL_RANK, KernelStatus
 from sokovan.placement.engine import place
 from sokovan.scheduler.moves import HistoryLine
-from sokovan.store.changes import load_sessions
+from sokovan.store.loading import load_sessions
 from sokovan.store.engine import Transaction
 from sokovan.store.grounds import Grounds
 from sokovan.store.leases import read_live

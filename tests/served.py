@@ -7,6 +7,7 @@ import httpx
 
 from sokovan.api.app import build_app
 from sokovan.api.guard import home_token
+from sokovan.api.more import more_endpoints
 from sokovan.api.notices import Notices
 from sokovan.api.operations import Operations
 from sokovan.config import ApiConfig
@@ -27,10 +28,10 @@ async def served(
         repository: What is served.
         tell: Is told what was applied.
     """
-    service = Operations(
-        repository, repository._database, FakeGateway(), repository._clock, tell, Notices()
-    )
-    app = build_app(service, home_token(TOKEN), ApiConfig(), shutdown=lambda: None)
+    database, clock, notices = repository._database, repository._clock, Notices()
+    service = Operations(repository, database, FakeGateway(), clock, tell, notices)
+    more = more_endpoints(repository, database, clock, tell, notices, ApiConfig())
+    app = build_app(service, home_token(TOKEN), ApiConfig(), shutdown=lambda: None, more=more)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app),
         base_url="http://here",

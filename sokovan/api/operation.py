@@ -29,7 +29,7 @@ class Operation:
     """Of a success."""
     body_may_be_empty: bool = False
     names_one: bool = False
-    """Whether its path names one session, agent or the like: there may be none, or several."""
+    """Whether it names one session, agent or the like: there may be none, or several."""
     may_conflict: bool = False
     """Whether it may be answered with 409 although it names none."""
     content: Mapping[str, Any] = field(default_factory=dict)

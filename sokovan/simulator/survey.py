@@ -17,7 +17,7 @@ from sokovan.simulator.checks import OF_EACH_SESSION, OF_HOLDS, Check
 from sokovan.simulator.observe import Picture
 from sokovan.store.engine import Transaction
 from sokovan.store.rows import agent_of, hold_of, kernel_of, line_of, session_of
-from sokovan.store.tables import agents, history, holds, kernels, sessions, specs
+from sokovan.store.tables import agents, arrays, history, holds, kernels, sessions, specs
 
 T = TypeVar("T")
 
@@ -178,12 +178,14 @@ def _read(rows: Any, value_of: Callable[[Row[Any]], T], found: list[str]) -> Ite
 
 def _strays(tx: Transaction) -> Iterator[str]:
     """Yield what belongs to a session that does not exist, and sessions without what was asked."""
+    known = select(sessions.c.session_id).union_all(select(arrays.c.array_id))
     for table in (specs, kernels, holds, history):
-        rows = tx.execute(
-            select(table.c.session_id).distinct().except_(select(sessions.c.session_id))
-        )
+        rows = tx.execute(select(table.c.session_id).distinct().except_(known))
         yield from (
             f"session {row.session_id}: is in {table.name}, but does not exist" for row in rows
         )
-    rows = tx.execute(select(sessions.c.session_id).except_(select(specs.c.session_id)))
+    with_array = select(sessions.c.session_id).join(
+        specs, specs.c.session_id == sessions.c.array_id
+    )
+    rows = tx.execute(select(sessions.c.session_id).except_(select(specs.c.session_id), with_array))
     yield from (f"session {row.session_id}: what was submitted is not there" for row in rows)

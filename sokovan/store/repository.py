@@ -14,7 +14,7 @@ from sokovan.domain.sessions import AgentId, SessionId, SessionSpec
 from sokovan.domain.statuses import SessionStatus
 from sokovan.scheduler.messages import KernelReport
 from sokovan.scheduler.moves import Applied, Move, Moved
-from sokovan.store.agent_writes import AgentWrites
+from sokovan.store.array_writes import ArrayWrites
 from sokovan.store.changes import BY_DEPENDENCY, ChangeSet
 from sokovan.store.engine import Transaction
 from sokovan.store.reports import record
@@ -22,7 +22,7 @@ from sokovan.store.submissions import accept
 from sokovan.store.tables import scaling_groups
 
 
-class SqlRepository(AgentWrites):
+class SqlRepository(ArrayWrites):
     """The store as the scheduler sees it; `Writer` says what it is made of."""
 
     async def lower_session_priority(
@@ -164,11 +164,10 @@ class SqlRepository(AgentWrites):
             changes = self._changes(tx)
             changes.load([session_id])
             change = changes.get(session_id)
-            if change is None or change.session.status is not SessionStatus.PENDING:
+            if change is None or not change.set_held(held=held):
                 return None
-            change.session = replace(change.session, held=held)
             self._note(tx, by, "hold" if held else "release", session_id)
             applied = changes.save()
-            return replace(applied, freed=frozenset({change.session.scaling_group}))
+            return replace(applied, freed=applied.freed | {change.session.scaling_group})
 
         return await self._write(job)

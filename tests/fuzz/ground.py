@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from sokovan.agent.timers import Timers
 from sokovan.api.app import build_app
 from sokovan.api.guard import home_token
+from sokovan.api.more import more_endpoints
 from sokovan.api.notices import Notices
 from sokovan.api.operations import Operations
 from sokovan.clock import ManualClock
@@ -103,7 +104,10 @@ class House:
         self.service = Operations(
             self.repository, self.database, self.home, self.clock, tell, notices
         )
-        self.app = build_app(self.service, home_token(TOKEN), LIMITS, shutdown=lambda: None)
+        more = more_endpoints(self.repository, self.database, self.clock, tell, notices, LIMITS)
+        self.app = build_app(
+            self.service, home_token(TOKEN), LIMITS, shutdown=lambda: None, more=more
+        )
 
     def add_agent(self, agent_id: AgentId = A1, capacity: Capacity = MACHINE) -> None:
         """Start a well-behaved agent."""
