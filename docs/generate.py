@@ -17,11 +17,12 @@ from typing import Any
 import typer.main
 
 from sokovan import config
-from sokovan.api.app import build_app
-from sokovan.api.guard import home_token
-from sokovan.api.more import more_endpoints
+from sokovan.api.assembly import Core, assemble
 from sokovan.api.service import SESSION_FIELDS
+from sokovan.cli.examples import EXAMPLES
+from sokovan.cli.examples import lines_of as example_lines
 from sokovan.cli.main import app as command
+from sokovan.clock import ManualClock
 from sokovan.domain import errors, reasons, statuses
 from sokovan.domain.sessions import Limit
 from sokovan.scheduler import stages
@@ -285,6 +286,8 @@ def _commands(group: Any, context: Any) -> Iterator[str]:
             yield from ("```", " ".join(sub.get_usage(inner).split()), "```", "")
             if params := _params(sub):
                 yield from (*params, "")
+            if found := EXAMPLES.get(inner.command_path.partition(" ")[2]):
+                yield from ("Examples:", "", "```", *example_lines(found), "```", "")
             if hasattr(sub, "commands"):
                 yield from _commands(sub, inner)
 
@@ -309,11 +312,10 @@ def _params(sub: Any) -> list[str]:
 
 def openapi_file() -> str:
     """Return the OpenAPI description of the API."""
-    api, nobody = config.ApiConfig(), lambda *_: None
-    none: Any = None
-    more = more_endpoints(none, none, none, nobody, none, api)
-    app = build_app(none, home_token("token"), api, shutdown=nobody, more=more)
-    return json.dumps(app.openapi(), indent=1, sort_keys=True) + "\n"
+    nothing: Any = None  # the document needs no server
+    core = Core(nothing, nothing, nothing, ManualClock(), nothing, nothing, nothing)
+    api = assemble(core, config.Config(), "token", shutdown=lambda: None)
+    return json.dumps(api.app.openapi(), indent=1, sort_keys=True) + "\n"
 
 
 if __name__ == "__main__":

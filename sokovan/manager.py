@@ -21,11 +21,8 @@ import uvloop
 from fastapi import FastAPI
 
 from sokovan import __version__
-from sokovan.api.app import build_app
-from sokovan.api.guard import home_token
-from sokovan.api.more import more_endpoints
+from sokovan.api.assembly import Core, assemble
 from sokovan.api.notices import Notices
-from sokovan.api.operations import Operations
 from sokovan.clock import Clock, SystemClock
 from sokovan.cluster.local import LocalHome
 from sokovan.config import Config
@@ -88,7 +85,8 @@ async def _serve(
     clock: Clock = SystemClock()
     groups = {group.name: group for group in config.scaling_groups()}
     holder = f"{socket.gethostname()}:{os.getpid()}"
-    repository = SqlRepository(database, clock, IdSource(), groups, holder=holder)
+    ids = IdSource()
+    repository = SqlRepository(database, clock, ids, groups, holder=holder)
     await repository.take_over()
 
     coordinator = Coordinator(repository, clock, config.scheduler)
@@ -102,16 +100,17 @@ async def _serve(
     )
     notices = Notices()
     join(coordinator, repository, home, events, config, post_processors=(notices,))
-    operations = Operations(repository, database, home, clock, coordinator.tell, notices)
+    core = Core(repository, database, home, clock, ids, coordinator.tell, notices)
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    more = more_endpoints(repository, database, clock, coordinator.tell, notices, config.api)
-    app = build_app(operations, home_token(token), config.api, shutdown=stop.set, more=more)
+    served = assemble(core, config, token, shutdown=stop.set)
+    await served.load()
+    app = served.app
     host, port = listener.getsockname()[:2]
-    operations.address = f"http://{host}:{port}"
+    address = served.operations.address = f"http://{host}:{port}"
 
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(home.run())]
@@ -123,10 +122,10 @@ async def _serve(
         )
         serving = tasks.create_task(server.serve(sockets=[listener]))
         gc.freeze()  # what is there now stays: no use looking through it again and again
-        _announce(config.home, operations.address)
-        log.info("ready", address=operations.address, pid=os.getpid(), version=__version__)
+        _announce(config.home, address)
+        log.info("ready", address=address, pid=os.getpid(), version=__version__)
         if on_ready is not None:
-            on_ready(operations.address)
+            on_ready(address)
         await stop.wait()
         await _stop(app, server, serving)
         for name, why in (await home.stop_idle_agents()).items():

@@ -12,11 +12,11 @@ from sokovan.domain.sessions import SessionId, SessionWithKernels
 from sokovan.domain.statuses import FINAL, KERNEL_RANK, KernelStatus
 from sokovan.placement.engine import place
 from sokovan.scheduler.moves import HistoryLine
-from sokovan.store.loading import load_sessions
 from sokovan.store.engine import Transaction
 from sokovan.store.grounds import Grounds
 from sokovan.store.leases import read_live
 from sokovan.store.live import Live
+from sokovan.store.loading import load_sessions
 from sokovan.store.repository import SqlRepository
 from sokovan.store.rows import line_of
 from sokovan.store.tables import history, sessions

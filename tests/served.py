@@ -1,21 +1,24 @@
 """The HTTP interface over a repository, in this process, with the real service behind it."""
 
 import contextlib
+import random
 from collections.abc import AsyncIterator, Callable
 
 import httpx
 
-from sokovan.api.app import build_app
-from sokovan.api.guard import home_token
-from sokovan.api.more import more_endpoints
+from sokovan.api.assembly import Core, assemble
 from sokovan.api.notices import Notices
-from sokovan.api.operations import Operations
-from sokovan.config import ApiConfig
+from sokovan.config import Config
+from sokovan.identity import IdSource
 from sokovan.scheduler.moves import Applied
 from sokovan.store.repository import SqlRepository
 from tests.build import FakeGateway
 
 TOKEN = "correct-horse"
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
 
 
 @contextlib.asynccontextmanager
@@ -28,13 +31,18 @@ async def served(
         repository: What is served.
         tell: Is told what was applied.
     """
-    database, clock, notices = repository._database, repository._clock, Notices()
-    service = Operations(repository, database, FakeGateway(), clock, tell, notices)
-    more = more_endpoints(repository, database, clock, tell, notices, ApiConfig())
-    app = build_app(service, home_token(TOKEN), ApiConfig(), shutdown=lambda: None, more=more)
+    core = Core(
+        repository,
+        repository._database,
+        FakeGateway(),
+        repository._clock,
+        IdSource(random.Random(1)),
+        tell,
+        Notices(),
+    )
+    api = assemble(core, Config(), TOKEN, shutdown=lambda: None)
+    await api.load()
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app),
-        base_url="http://here",
-        headers={"authorization": f"Bearer {TOKEN}"},
+        transport=httpx.ASGITransport(api.app), base_url="http://here", headers=bearer(TOKEN)
     ) as client:
         yield client

@@ -196,6 +196,9 @@ class Eta(Start):
     """When a session should start, or has started."""
 
     session: Session
+    position: int | None
+    """In the queue: how many are looked at before it, and one."""
+    queue_length: int | None
 
 
 class DryRun(BaseModel):
@@ -285,6 +288,39 @@ class Status(BaseModel):
     agents: dict[str, int]
     drained: int
     leftovers: int
+
+
+class AllAmounts(Amounts):
+    """Amounts of all agents together."""
+
+    gpu_shares: int
+    """1000 are a whole device."""
+
+
+class Turn(BaseModel):
+    """A waiting session, and when its turn should come."""
+
+    session: Session
+    position: int | None
+    """In the queue of its group; null while it may not be placed, whatever is free."""
+    queue_length: int
+    starts_at: Stamp | None
+    reserved: bool
+    """Whether what it needs is kept free for it then; else the start is an estimate."""
+
+
+class Overview(BaseModel):
+    """All at a glance."""
+
+    status: Status
+    capacity: AllAmounts
+    """Of the agents that are there."""
+    held: AllAmounts
+    agents: list[Agent]
+    placed: list[Session]
+    """Those that have a place, the newest first."""
+    waiting: list[Turn]
+    """In the order of their turns; then those that may not be placed."""
 
 
 class Stopping(BaseModel):

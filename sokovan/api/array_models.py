@@ -13,8 +13,7 @@ from sokovan.api.models import (
     Body,
     SessionBody,
     Word,
-    checked,
-    read_json,
+    checked_body,
 )
 from sokovan.domain.arrays import PARAMS_MAX, ArraySpec, check_array, parse_indexes
 from sokovan.domain.errors import InvalidRequestError
@@ -188,4 +187,4 @@ def read_array(body: bytes, *, owner: str, tasks_max: int) -> ArraySpec:
     Raises:
         InvalidRequestError: The body is malformed, too long or out of shape.
     """
-    return checked(ArrayBody, read_json(body)).value(owner, tasks_max)
+    return checked_body(ArrayBody, body).value(owner, tasks_max)

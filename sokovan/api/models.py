@@ -291,14 +291,14 @@ def read_submission(
     """
     data = read_json(body)
     if not (isinstance(data, dict) and "sessions" in data):
-        return [checked(SessionBody, data).spec(owner, "")], False
+        return [_checked(SessionBody, data).spec(owner, "")], False
     if isinstance(data["sessions"], list) and len(data["sessions"]) > sessions_max:
         raise InvalidRequestError(
             f"sessions: {len(data['sessions'])} are more than the {sessions_max} that one"
             " submission may have; send several",
             field="sessions",
         )
-    parsed = checked(SessionsBody, data).sessions
+    parsed = _checked(SessionsBody, data).sessions
     return [item.spec(owner, f"sessions[{n}].") for n, item in enumerate(parsed)], True
 
 
@@ -308,7 +308,7 @@ def read_cancel(body: bytes) -> CancelBody:
     Raises:
         InvalidRequestError: The body is malformed.
     """
-    return checked(CancelBody, read_json(body)) if body else CancelBody()
+    return _checked(CancelBody, read_json(body)) if body else CancelBody()
 
 
 def read_drain(body: bytes) -> DrainBody:
@@ -317,7 +317,7 @@ def read_drain(body: bytes) -> DrainBody:
     Raises:
         InvalidRequestError: The body is malformed.
     """
-    return checked(DrainBody, read_json(body)) if body else DrainBody()
+    return _checked(DrainBody, read_json(body)) if body else DrainBody()
 
 
 def read_labels(body: bytes) -> dict[str, str | None]:
@@ -326,7 +326,7 @@ def read_labels(body: bytes) -> dict[str, str | None]:
     Raises:
         InvalidRequestError: The body is malformed, or a label is none.
     """
-    labels = checked(LabelBody, read_json(body)).labels
+    labels = _checked(LabelBody, read_json(body)).labels
     for name in labels:
         check_label_name(name, field="labels")
     check_labels({n: value for n, value in labels.items() if value is not None}, field="labels")
@@ -345,12 +345,16 @@ def read_json(body: bytes) -> Any:
         raise InvalidRequestError(f"the body is not JSON in UTF-8: {error}") from None
 
 
-def checked(kind: type[B], data: Any) -> B:
-    """Return data as a body.
+def checked_body(kind: type[B], body: bytes) -> B:
+    """Read a body of one kind.
 
     Raises:
-        InvalidRequestError: It is out of shape.
+        InvalidRequestError: It is malformed.
     """
+    return _checked(kind, read_json(body))
+
+
+def _checked(kind: type[B], data: Any) -> B:
     try:
         return kind.model_validate(data)
     except ValidationError as error:

@@ -10,6 +10,7 @@ from sokovan.api.agent_operations import AgentOperations
 from sokovan.api.lookup import may_submit, shapes_of_lines
 from sokovan.api.notices import RECHECK_S, Notices, at_most
 from sokovan.api.outlook import Outlook, standing
+from sokovan.api.overview import glance, turn_views
 from sokovan.api.service import View
 from sokovan.clock import Clock
 from sokovan.domain.access import Caller
@@ -190,6 +191,20 @@ class Operations(AgentOperations):
         session_id = await self._resolve(ref, caller)
         (view,) = await self._views([session_id], caller)
         return {"session": view, **self._outlook.eta(await self._session(session_id))}
+
+    async def overview(self, *, caller: Caller, limit: int) -> View:
+        seen = glance(self._repository, limit)
+        agents = [self._agent_view(agent.agent_id) for agent in seen.agents]
+        placed = [session.session_id for session in seen.placed]
+        waiting = [turn.session.session_id for turn in seen.turns]
+        views = {view["id"]: view for view in await self._views([*placed, *waiting], caller)}
+        return {
+            "status": await self.status(),
+            **seen.amounts,
+            "agents": agents,
+            "placed": [views[i] for i in placed if i in views],
+            "waiting": list(turn_views(seen, views)),
+        }
 
     async def wait(self, ref: str, *, caller: Caller, timeout_s: float) -> View:
         session_id = await self._resolve(ref, caller)

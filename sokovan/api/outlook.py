@@ -9,9 +9,9 @@ from sokovan.domain.reasons import EndReason
 from sokovan.domain.sessions import Assignment, SessionId, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
 from sokovan.placement.admit import admission
-from sokovan.placement.engine import Pass
+from sokovan.placement.engine import Pass, run
 from sokovan.placement.eta import eta, on_agents, unknown
-from sokovan.placement.explain import explain
+from sokovan.placement.explain import explain, place_in_queue
 from sokovan.placement.releases import walltime_of
 from sokovan.placement.sentences import sentence
 from sokovan.placement.snapshot import Snapshot
@@ -23,6 +23,9 @@ from sokovan.store.repository import SqlRepository
 DETAILED_MAX = 5
 """So many of a dry run's sessions that would wait in one group are told all that `why` tells: each
 may take a second of the scheduler's time. The others are told the reason alone."""
+
+NO_PLACE = {"position": None, "queue_length": None}
+"""Of a session that is not waiting to be placed."""
 
 
 class Outlook:
@@ -63,8 +66,10 @@ class Outlook:
         if session.status is SessionStatus.PENDING:
             snapshot = self._repository.snapshot(session.scaling_group)
             if snapshot is None:
-                return unknown("its scaling group is not configured any more")
-            return _stamped(eta(snapshot, session.session_id))
+                return unknown("its scaling group is not configured any more") | NO_PLACE
+            place = place_in_queue(run(snapshot), session.session_id)
+            where = {key: place[key] for key in ("position", "queue_length")}
+            return _stamped(eta(snapshot, session.session_id)) | where
         names = {a: agent.name or a for a, agent in self._repository.live.agents.items()}
         on = [
             {
@@ -86,7 +91,7 @@ class Outlook:
             told["sentence"] = "has ended, and never started"
         elif session.status is not SessionStatus.DEPRIORITIZING:
             told["sentence"] = f"is about to start: it is {session.status.value.lower()}"
-        return _stamped(told)
+        return _stamped(told) | NO_PLACE
 
     # --- ones that might be submitted -------------------------------------------------------------
 

@@ -73,7 +73,8 @@ class Service(Protocol):
     async def eta(self, ref: str, *, caller: Caller) -> View:
         """Say when a session should start, or has started.
 
-        `session`, `starts_at`, `ends_at`, `not_before`, `reserved`, `agents` and `sentence`.
+        `session`, `starts_at`, `ends_at`, `not_before`, `reserved`, `agents`, `sentence`,
+        `position` and `queue_length`.
         """
         ...
 
@@ -121,6 +122,14 @@ class Service(Protocol):
 
     async def status(self) -> View:
         """Return pid, version, address, uptime and counts: `sessions` and `agents` by status."""
+        ...
+
+    async def overview(self, *, caller: Caller, limit: int) -> View:
+        """Return all at a glance, at most `limit` of each kind: what `sokovan top` shows.
+
+        `status`, `capacity`, `held`, `agents`, `placed` sessions and `waiting` ones, the latter
+        as `session`, `position`, `queue_length`, `starts_at` and `reserved`.
+        """
         ...
 
     async def agents(self) -> list[View]:

@@ -17,35 +17,22 @@ from typing import Any, NamedTuple
 from sokovan.cli import exits
 from sokovan.cli.describe import short
 from sokovan.cli.options import Call
+from sokovan.cli.progress import Progress, status_line
 from sokovan.cli.streams import STREAMS, Sink
 from sokovan.cli.text import on_one_line, print_json
 from sokovan.client import Client, ServerStoppedError
 from sokovan.domain.errors import OutputUnavailableError, SokovanError
 from sokovan.domain.reasons import EndReason
-from sokovan.domain.statuses import FINAL, SessionStatus
+from sokovan.domain.statuses import FINAL
 
 View = dict[str, Any]
 
-PATIENCE_S = 1.0
-"""How long a session may take to start before a line says why it waits."""
-REMINDER_S = 15.0
-"""How often to look whether the reason has changed."""
 ECHO_S = 0.3
 """A second signal so soon is the first one's echo: timeout(1) signals us, and our whole group."""
 READ_WAIT_S = 10.0
 RETRY_S = 0.5
 FAILURES_MAX = 20
 """How often in a row an ended session's output may fail to be read before that is all."""
-UNSTARTED = frozenset(
-    {
-        SessionStatus.PENDING,
-        SessionStatus.DEPRIORITIZING,
-        SessionStatus.SCHEDULED,
-        SessionStatus.PREPARING,
-        SessionStatus.PREPARED,
-        SessionStatus.CREATING,
-    }
-)
 ORDINARY = frozenset({EndReason.SELF_TERMINATED, EndReason.KERNEL_FAILED})
 """Reasons that the exit code tells well enough."""
 
@@ -69,7 +56,8 @@ class Attendance:
         self._is_over = threading.Event()
         self._cancelled_by: int | None = None
         self._cancelled_at = 0.0
-        self._sink = Sink(json=call.json, prefixed=len(session["kernels"]) > 1)
+        line = None if call.quiet else status_line()
+        self._sink = Sink(json=call.json, prefixed=len(session["kernels"]) > 1, line=line)
 
     def until_it_ends(self) -> int:
         """Return the exit code: the session's, or that of the signal which cancelled it.
@@ -79,7 +67,7 @@ class Attendance:
         """
         copying = 0
         ended: View | None = None
-        with _signals(self._events.put):
+        with _signals(self._events.put), _closing_line(self._sink):
             for kernel in self._session["kernels"]:
                 for stream in STREAMS:
                     self._start(self._copy, kernel["index"], stream)
@@ -118,21 +106,12 @@ class Attendance:
 
     def _watch(self, client: Client) -> None:
         """Wait for the session's end, and say why it has not begun."""
-        told = ""
-        patience_s = PATIENCE_S
-        while True:
-            session = client.wait(self._session["id"], timeout_s=patience_s)
-            if session["status"] in FINAL:
-                self._events.put(Event("ended", session))
-                return
-            if session["status"] in UNSTARTED:
-                why = client.why(session["id"])
-                if why["code"] != told and why["session"]["status"] in UNSTARTED:
-                    self._sink.note(f"{self._ref}: {why['sentence']}")
-                    told = why["code"]
-                patience_s = REMINDER_S
-            else:
-                patience_s = 3600.0
+        if self._call.quiet:
+            ended = client.wait(self._session["id"])
+        else:
+            progress = Progress(self._sink.status, self._sink.note)
+            ended = progress.until_it_ends(client, self._session["id"])
+        self._events.put(Event("ended", ended))
 
     def _copy(self, client: Client, kernel: int, stream: str) -> None:
         """Copy one stream of one kernel until the kernel is over."""
@@ -166,9 +145,8 @@ class Attendance:
         if number == signal.SIGINT and sys.stdin.isatty() and sys.stderr.isatty():
             choice = self._ask()
             if choice == "d":
-                self._sink.note(
-                    f"{self._ref} goes on without you; next: sokovan logs -f {self._ref}"
-                )
+                self._sink.note(f"{self._ref} goes on without you")
+                self._call.hint(f"sokovan logs -f {self._ref}")
                 return exits.SIGNAL_BASE + number
             if choice != "c":
                 return None
@@ -204,7 +182,11 @@ class Attendance:
         assert session is not None
         if self._call.json:
             print_json(session)
-        elif session["reason"] not in ORDINARY and self._cancelled_by is None:
+        elif (
+            session["reason"] not in ORDINARY
+            and self._cancelled_by is None
+            and not self._call.quiet
+        ):
             self._sink.note(f"{self._ref}: {end_of(session)}")
         if self._cancelled_by is not None:
             return exits.SIGNAL_BASE + self._cancelled_by
@@ -273,6 +255,15 @@ def end_of(session: View) -> str:
     errors = (kernel["error"] for kernel in session["kernels"])
     error = next((error for error in errors if error), None)
     return on_one_line(f"{sentence}: {error}" if error else sentence)
+
+
+@contextmanager
+def _closing_line(sink: Sink) -> Iterator[None]:
+    """Leave nothing on the terminal that says where the session stood."""
+    try:
+        yield
+    finally:
+        sink.close_line()
 
 
 @contextmanager

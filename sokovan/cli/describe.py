@@ -6,7 +6,7 @@ from typing import Any
 
 from sokovan.cli.text import Cell, Row, epoch, local_time
 from sokovan.domain.quantities import format_duration, format_milli, format_size
-from sokovan.domain.statuses import FINAL, SessionResult
+from sokovan.domain.statuses import FINAL, SessionResult, SessionStatus
 
 View = Mapping[str, Any]
 
@@ -24,8 +24,23 @@ SESSION_HEADERS = (
 )
 AGENT_HEADERS = ("AGENT", "STATUS", "GROUP", "CPU HELD", "MEM HELD", "GPU HELD", "KERNELS")
 HISTORY_HEADERS = ("TIME", "WHAT", "FROM", "TO", "REASON", "DETAIL")
+LEAST_OF_SESSIONS = ("GROUP", "MEM", "GPU", "CPU", "AGE", "AGENT", "NAME")
+LEAST_OF_AGENTS = ("LABELS", "GROUP", "KERNELS", "MEM HELD", "GPU HELD", "DRAINED")
+LEAST_OF_HISTORY = ("FROM", "WHAT", "DETAIL", "REASON")
+"""What a narrow terminal does without, in this order."""
 SHORT_ID = 8
 """Characters of an id in a table: nearly always a prefix that only one of a million has."""
+UNSTARTED = frozenset(
+    {
+        SessionStatus.PENDING,
+        SessionStatus.DEPRIORITIZING,
+        SessionStatus.SCHEDULED,
+        SessionStatus.PREPARING,
+        SessionStatus.PREPARED,
+        SessionStatus.CREATING,
+    }
+)
+"""A session that has not begun."""
 STYLES = {
     "PENDING": "yellow",
     "DEPRIORITIZING": "yellow",
@@ -56,22 +71,29 @@ def status_cell(session: View) -> Cell:
 
 
 def session_row(session: View, now: float) -> Row:
-    """Return one line of `sokovan ls`; amounts are those of all kernels together."""
-    totals = {
-        slot: sum(kernel[slot] for kernel in session["kernels"])
-        for slot in ("cpu_milli", "mem_bytes", "gpu_shares")
-    }
+    """Return one line of `sokovan ls`."""
     return (
         short(session["id"]),
         session["name"] or "-",
         status_cell(session),
         outcome(session) or "-",
         session["scaling_group"],
-        format_milli(totals["cpu_milli"]),
-        format_size(totals["mem_bytes"]) if totals["mem_bytes"] else "-",
-        format_milli(totals["gpu_shares"]) if totals["gpu_shares"] else "-",
+        *session_amounts(session),
         ",".join(session["agents"]) or "-",
         format_duration(max(0, int(now - epoch(session["created_at"])))),
+    )
+
+
+def session_amounts(session: View) -> tuple[str, str, str]:
+    """Write the cpu, memory and GPUs of all kernels of a session together."""
+    cpu, mem, gpu = (
+        sum(kernel[slot] for kernel in session["kernels"])
+        for slot in ("cpu_milli", "mem_bytes", "gpu_shares")
+    )
+    return (
+        format_milli(cpu),
+        format_size(mem) if mem else "-",
+        format_milli(gpu) if gpu else "-",
     )
 
 

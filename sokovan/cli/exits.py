@@ -10,6 +10,7 @@ from sokovan.domain.errors import (
     ServerUnreachableError,
     SessionNotFoundError,
     SokovanError,
+    TokenNotFoundError,
 )
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.statuses import SessionResult
@@ -38,7 +39,7 @@ def of_error(error: SokovanError) -> int:
     """Return the exit code for an error."""
     if isinstance(error, UsageError):
         return USAGE
-    if isinstance(error, SessionNotFoundError | AgentNotFoundError):
+    if isinstance(error, SessionNotFoundError | AgentNotFoundError | TokenNotFoundError):
         return NOT_FOUND
     if isinstance(error, ServerUnreachableError | HomeError):
         return UNREACHABLE

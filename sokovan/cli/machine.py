@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sokovan.cli.options import Call, Home, Json, call_of
+from sokovan.cli.options import Call, Home, Json, Quiet, call_of
 
 if TYPE_CHECKING:
     from sokovan.client import Client
@@ -24,6 +24,7 @@ def status(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
     call = call_of(ctx, home, json)
     with call.quiet_client() as client:
         found = client.status()
+        me = client.whoami()
     if call.json:
         print_json(found)
         return 0
@@ -31,6 +32,7 @@ def status(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
         ("server", f"sokovan {found['version']}, pid {found['pid']}"),
         ("up for", format_duration(found["uptime_s"])),
         ("address", found["address"]),
+        ("you", f"{me['user']}, {me['role']}"),
     ]
     if call.url is None:
         rows.append(("home", str(call.home)))
@@ -102,19 +104,18 @@ def _serve(call: Call, port: int | None, ready: Callable[[str], None]) -> None:
     serve(with_port(load_config(call.home), port), on_ready=ready)
 
 
-def down(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
+def down(ctx: typer.Context, json: Json = False, quiet: Quiet = False, home: Home = None) -> int:
     """Stop the server; sessions keep running, and the next command starts it again."""
     from sokovan.cli.text import print_json
     from sokovan.client import Client, server_file
     from sokovan.domain.errors import ServerUnreachableError
 
-    call = call_of(ctx, home, json)
+    call = call_of(ctx, home, json, quiet)
     found = server_file(call.home)
     if found is None:
         if call.json:
             print_json({"stopped": False, "pid": None, "live_sessions": []})
-        else:
-            print(f"no server runs for {call.home}")
+        call.say(f"no server runs for {call.home}")
         return 0
     try:
         with Client(call.home) as client:  # whatever SOKOVAN_URL says: that one is not ours
@@ -127,9 +128,8 @@ def down(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
     if call.json:
         ids = [session["id"] for session in live]
         print_json({"stopped": True, "pid": pid, "live_sessions": ids})
-    else:
-        print(f"stopped the server (pid {pid})")
-        _say_what_goes_on(live)
+    call.say(f"stopped the server (pid {pid})")
+    _say_what_goes_on(call, live)
     return 0
 
 
@@ -152,10 +152,9 @@ def _stop(client: "Client", pid: int) -> tuple[list[dict[str, Any]], int]:
     return live, pid
 
 
-def _say_what_goes_on(live: list[dict[str, Any]]) -> None:
+def _say_what_goes_on(call: Call, live: list[dict[str, Any]]) -> None:
     """Say what becomes of the sessions that have not ended."""
     from sokovan.cli.describe import short
-    from sokovan.cli.text import plain
     from sokovan.domain.statuses import WAITING
 
     waiting = sum(session["status"] in WAITING for session in live)
@@ -163,8 +162,9 @@ def _say_what_goes_on(live: list[dict[str, Any]]) -> None:
     if placed:
         names = [f"{short(s['id'])} {s['name']}".strip() for s in placed[:NAMED_MAX]]
         more = f" and {len(placed) - NAMED_MAX} more" if len(placed) > NAMED_MAX else ""
-        print(plain(f"{len(placed)} keep running: {', '.join(names)}{more}"))
+        call.say(f"{len(placed)} keep running: {', '.join(names)}{more}")
     if waiting:
-        print(f"{waiting} wait, and will be placed when the server is back")
+        call.say(f"{waiting} wait, and will be placed when the server is back")
     if live:
-        print("next: any command starts the server again, such as sokovan ls")
+        call.say("any command starts the server again")
+        call.hint("sokovan ls")

@@ -14,13 +14,25 @@ from typing import Annotated
 import typer
 
 from sokovan import __version__
-from sokovan.cli import agents, db, exits, machine, outputs, sessions, sim, submit
+from sokovan.cli import (
+    agents,
+    db,
+    examples,
+    exits,
+    machine,
+    outputs,
+    sessions,
+    sim,
+    start,
+    submit,
+    tokens,
+    top,
+)
+from sokovan.cli.asked import JobCommand
 from sokovan.cli.options import Home, Said
 from sokovan.domain.errors import SokovanError
 
-# httpx imports a command of its own, with Rich and Pygments, when it can: a sixth of the time of
-# `sokovan ls`. `None` says that there is no such module, and httpx does without.
-sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+start.leave_out_what_is_not_needed()
 
 app = typer.Typer(
     name="sokovan",
@@ -35,8 +47,8 @@ OUTPUT_FAILED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG})
 COMMAND_FOLLOWS = {"allow_interspersed_args": False}
 """Options end where the session's own command begins."""
 
-app.command("run", context_settings=COMMAND_FOLLOWS)(submit.run)
-app.command("submit", context_settings=COMMAND_FOLLOWS)(submit.submit)
+app.command("run", cls=JobCommand, context_settings=COMMAND_FOLLOWS)(submit.run)
+app.command("submit", cls=JobCommand, context_settings=COMMAND_FOLLOWS)(submit.submit)
 app.command("ls")(sessions.ls)
 app.command("show")(sessions.show)
 app.command("history")(sessions.history)
@@ -48,11 +60,15 @@ app.command("cancel")(sessions.cancel)
 app.command("hold")(sessions.hold)
 app.command("release")(sessions.release)
 app.command("status")(machine.status)
+app.command("top")(top.top)
 app.add_typer(agents.app, name="agents")
+app.add_typer(tokens.app, name="token", help="Make, list and revoke tokens of users.")
+app.command("audit")(tokens.audit)
 app.command("up")(machine.up)
 app.command("down")(machine.down)
 app.command("sim")(sim.sim)
 app.add_typer(db.app, name="db")
+examples.add_examples(app)
 
 
 def _say_version(wanted: bool) -> None:
@@ -84,7 +100,9 @@ def run(argv: Sequence[str]) -> int:
     said = Said()
     _mend_streams()
     try:
-        code = app(args=[*argv] or ["--help"], prog_name="sokovan", standalone_mode=False, obj=said)
+        command = start.only_what_is_asked_for(app, argv)
+        words = [*argv] or ["--help"]
+        code = command(args=words, prog_name="sokovan", standalone_mode=False, obj=said)
         sys.stdout.flush()
     except SokovanError as error:
         _say(error, as_json=said.json)

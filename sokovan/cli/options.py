@@ -1,6 +1,7 @@
 """Options that many commands share, and what they say about one call."""
 
 import os
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ class Call:
     json: bool
     url: str | None = None
     """SOKOVAN_URL, unless a home was named: the server there is not started from here."""
+    quiet: bool = False
 
     def client(self) -> "Client":
         """Return a client that starts the server of the home where none answers."""
@@ -36,6 +38,21 @@ class Call:
 
         return Client(self.home, url=self.url)
 
+    def say(self, sentence: str) -> None:
+        """Print what an action did, for people: not with `--json`, nor with `--quiet`."""
+        from sokovan.cli.text import plain
+
+        if not (self.json or self.quiet):
+            print(plain(sentence))
+
+    def hint(self, command: str) -> None:
+        """Name a command that is useful next, on stderr, to a person who looks at it."""
+        from sokovan.cli.screen import paint
+        from sokovan.cli.text import plain
+
+        if not (self.json or self.quiet) and sys.stdout.isatty() and sys.stderr.isatty():
+            print(paint(f"next: {plain(command)}", "dim", sys.stderr), file=sys.stderr)
+
 
 @dataclass(slots=True)
 class Said:
@@ -47,7 +64,7 @@ class Said:
     """What to exit with after any error of our own, where that is not for the error to say."""
 
 
-def call_of(ctx: typer.Context, home: Path | None, json: bool = False) -> Call:
+def call_of(ctx: typer.Context, home: Path | None, json: bool = False, quiet: bool = False) -> Call:
     """Return what the options say: `--home` behind the command's name wins."""
     from sokovan.client import home_of
 
@@ -55,7 +72,7 @@ def call_of(ctx: typer.Context, home: Path | None, json: bool = False) -> Call:
     said.json = said.json or json
     said.home = home or said.home
     url = None if said.home else os.environ.get("SOKOVAN_URL") or None
-    return Call(home_of(said.home), said.json, url)
+    return Call(home_of(said.home), said.json, url, quiet)
 
 
 Home = Annotated[
@@ -68,6 +85,9 @@ Home = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Say only what was asked for, and errors.")
+]
 Ref = Annotated[
     str,
     typer.Argument(

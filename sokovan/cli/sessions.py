@@ -1,11 +1,12 @@
 """Commands about sessions that are there: `ls show history why eta wait cancel hold release`."""
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sokovan.cli.options import Call, Home, Json, Ref, Refs, call_of
+from sokovan.cli.options import Call, Home, Json, Quiet, Ref, Refs, call_of
 
 if TYPE_CHECKING:
     from sokovan.client import Client
@@ -30,7 +31,7 @@ def ls(
     home: Home = None,
 ) -> int:
     """List sessions, newest first: those that have not ended."""
-    from sokovan.cli.describe import SESSION_HEADERS, session_row
+    from sokovan.cli.describe import LEAST_OF_SESSIONS, SESSION_HEADERS, session_row
     from sokovan.cli.text import print_json, print_rows
 
     call = call_of(ctx, home, json)
@@ -47,7 +48,8 @@ def ls(
     if call.json:
         print_json(found)
     elif found:
-        print_rows([session_row(session, now) for session in found], headers=SESSION_HEADERS)
+        rows = [session_row(session, now) for session in found]
+        print_rows(rows, headers=SESSION_HEADERS, least=LEAST_OF_SESSIONS)
         if len(found) == limit:
             _say(f"these are the newest {limit}; --limit N shows more")
     elif all or status or name or owner or group:
@@ -75,7 +77,7 @@ def show(ctx: typer.Context, ref: Ref, json: Json = False, home: Home = None) ->
 
 def history(ctx: typer.Context, ref: Ref, json: Json = False, home: Home = None) -> int:
     """Print every change of a session and its kernels, oldest first."""
-    from sokovan.cli.describe import HISTORY_HEADERS, history_row
+    from sokovan.cli.describe import HISTORY_HEADERS, LEAST_OF_HISTORY, history_row
     from sokovan.cli.text import print_json, print_rows
 
     call = call_of(ctx, home, json)
@@ -84,7 +86,8 @@ def history(ctx: typer.Context, ref: Ref, json: Json = False, home: Home = None)
     if call.json:
         print_json(items)
     else:
-        print_rows([history_row(item) for item in items], headers=HISTORY_HEADERS)
+        rows = [history_row(item) for item in items]
+        print_rows(rows, headers=HISTORY_HEADERS, least=LEAST_OF_HISTORY)
     return 0
 
 
@@ -117,7 +120,7 @@ def _explained(
     ask: "Callable[[Client], dict[str, Any]]",
     lines: Callable[[dict[str, Any], float], Iterator[str]],
 ) -> int:
-    from sokovan.cli.text import plain, print_json
+    from sokovan.cli.text import print_json, print_lines
 
     with call.client() as client:
         answer = ask(client)
@@ -125,8 +128,7 @@ def _explained(
     if call.json:
         print_json(answer)
     else:
-        for line in lines(answer, now):
-            print(plain(line))
+        print_lines(lines(answer, now))
     return 0
 
 
@@ -138,11 +140,17 @@ def wait(
         typer.Option("--timeout", metavar="DURATION", help="Give up after: 30s; exit code 124."),
     ] = None,
     json: Json = False,
+    quiet: Quiet = False,
     home: Home = None,
 ) -> int:
-    """Wait until sessions have ended; exit as `run` does, with the first that failed."""
+    """Wait until sessions have ended; exit as `run` does, with the first that failed.
+
+    Meanwhile stderr says where they stand.
+    """
     from sokovan.cli import exits
     from sokovan.cli.describe import outcome, short
+    from sokovan.cli.progress import Progress, status_line
+    from sokovan.cli.text import plain
     from sokovan.domain.errors import InvalidRequestError
     from sokovan.domain.quantities import parse_duration
     from sokovan.domain.statuses import FINAL
@@ -151,10 +159,22 @@ def wait(
         timeout_s = None if timeout is None else parse_duration(timeout, field="timeout")
     except InvalidRequestError as error:
         raise exits.UsageError(f"--{error.message}", field=error.field) from None
-    codes = []
+    call = call_of(ctx, home, json, quiet)
+    line = None if call.json or quiet else status_line()
+    codes: list[int] = []
+
+    def note(sentence: str) -> None:
+        if not (call.json or quiet):
+            print(plain(f"sokovan: {sentence}"), file=sys.stderr, flush=True)
 
     def wait_for(client: "Client", ref: str) -> dict[str, Any]:
-        session = client.wait(ref, timeout_s)
+        try:
+            show = None if line is None else line.show
+            progress = Progress(show, note, while_it_runs=True)
+            session = progress.until_it_ends(client, ref, timeout_s)
+        finally:
+            if line is not None:
+                line.clear()
         is_over = session["status"] in FINAL
         codes.append(exits.of_session(session) if is_over else exits.TIMEOUT)
         return session
@@ -163,7 +183,12 @@ def wait(
         words = [short(session["id"]), session["status"], session["result"], outcome(session)]
         return " ".join(word for word in words if word)
 
-    _each(call_of(ctx, home, json), refs, wait_for, sentence)
+    answers = _each(call, refs, wait_for, sentence)
+    failed = [session for session, code in zip(answers, codes, strict=True) if code]
+    if failed:
+        ref = short(failed[0]["id"])
+        is_over = failed[0]["status"] in FINAL
+        call.hint(f"sokovan logs {ref}" if is_over else f"sokovan why {ref}")
     return next((code for code in codes if code), 0)
 
 
@@ -174,6 +199,7 @@ def cancel(
         bool, typer.Option("--force", "-f", help="Kill at once, without the grace.")
     ] = False,
     json: Json = False,
+    quiet: Quiet = False,
     home: Home = None,
 ) -> int:
     """End sessions: waiting ones at once, running ones with SIGTERM and, after a grace, SIGKILL."""
@@ -189,36 +215,45 @@ def cancel(
         outcome = answer["outcome"]
         return f"{short(answer['session']['id'])} {said.get(outcome, outcome)}"
 
-    return _each(
-        call_of(ctx, home, json),
-        refs,
-        lambda client, ref: client.cancel(ref, force=force),
-        sentence,
-    )
+    call = call_of(ctx, home, json, quiet)
+    answers = _each(call, refs, lambda client, ref: client.cancel(ref, force=force), sentence)
+    if stopping := [a["session"] for a in answers if a["outcome"] == "terminating"]:
+        call.hint(f"sokovan wait {' '.join(short(session['id']) for session in stopping)}")
+    return 0
 
 
-def hold(ctx: typer.Context, refs: Refs, json: Json = False, home: Home = None) -> int:
+def hold(
+    ctx: typer.Context, refs: Refs, json: Json = False, quiet: Quiet = False, home: Home = None
+) -> int:
     """Hold waiting sessions back until `release`."""
     from sokovan.cli.describe import short
 
-    return _each(
-        call_of(ctx, home, json),
+    call = call_of(ctx, home, json, quiet)
+    answers = _each(
+        call,
         refs,
         lambda client, ref: client.hold(ref),
-        lambda session: f"{short(session['id'])} is held; next: sokovan release {session['id']}",
+        lambda session: f"{short(session['id'])} is held",
     )
+    call.hint(f"sokovan release {' '.join(short(session['id']) for session in answers)}")
+    return 0
 
 
-def release(ctx: typer.Context, refs: Refs, json: Json = False, home: Home = None) -> int:
+def release(
+    ctx: typer.Context, refs: Refs, json: Json = False, quiet: Quiet = False, home: Home = None
+) -> int:
     """Let held sessions take part again."""
     from sokovan.cli.describe import short
 
-    return _each(
-        call_of(ctx, home, json),
+    call = call_of(ctx, home, json, quiet)
+    answers = _each(
+        call,
         refs,
         lambda client, ref: client.release(ref),
         lambda session: f"{short(session['id'])} is released",
     )
+    call.hint(f"sokovan why {short(answers[-1]['id'])}")
+    return 0
 
 
 def _each(
@@ -226,9 +261,9 @@ def _each(
     refs: list[str],
     ask: "Callable[[Client, str], dict[str, Any]]",
     sentence: Callable[[dict[str, Any]], str],
-) -> int:
+) -> list[dict[str, Any]]:
     """Ask the same of each session; print one object for one, an array for several."""
-    from sokovan.cli.text import plain, print_json
+    from sokovan.cli.text import print_json
 
     with call.client() as client:
         if len(refs) > 1:  # `@` and `@~1` mean what they mean now
@@ -236,11 +271,10 @@ def _each(
         answers = []
         for ref in refs:
             answers.append(ask(client, ref))
-            if not call.json:
-                print(plain(sentence(answers[-1])))
+            call.say(sentence(answers[-1]))
     if call.json:
         print_json(answers[0] if len(answers) == 1 else answers)
-    return 0
+    return answers
 
 
 def now_of(client: "Client") -> float:
@@ -253,6 +287,4 @@ def now_of(client: "Client") -> float:
 
 
 def _say(sentence: str) -> None:
-    import sys
-
     print(sentence, file=sys.stderr)

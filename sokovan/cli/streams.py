@@ -4,11 +4,14 @@ import codecs
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from sokovan.client.fields import Output
+
+if TYPE_CHECKING:
+    from sokovan.cli.progress import StatusLine
 
 STREAMS = ("stdout", "stderr")
 LINE_BYTES_MAX = 64 * 1024
@@ -21,11 +24,13 @@ class Sink:
     Args:
         json: Write objects, one on a line: `kernel, stream, offset, text`.
         prefixed: Write whole lines, each with the number of its kernel before it.
+        line: What says where things stand, on a terminal, while there is nothing else to write.
     """
 
-    def __init__(self, *, json: bool, prefixed: bool) -> None:
+    def __init__(self, *, json: bool, prefixed: bool, line: "StatusLine | None" = None) -> None:
         self._json = json
         self._prefixed = prefixed
+        self._line = line
         self._turn = threading.Lock()
         self._decoders: dict[tuple[int, str], codecs.IncrementalDecoder] = {}
         self._unfinished: dict[tuple[int, str], bytes] = {}
@@ -39,6 +44,7 @@ class Sink:
         if not piece.data:
             return
         with self._turn:
+            self._clear()
             if self._json:
                 self._write_json(kernel, stream, piece.offset, piece.data)
             elif self._prefixed:
@@ -51,17 +57,40 @@ class Sink:
         with self._turn:
             rest = self._unfinished.pop((kernel, stream), b"")
             if rest:
+                self._clear()
                 _put(stream, b"[%d] %s\n" % (kernel, rest))
 
     def note(self, sentence: str) -> None:
         """Say something of our own, on stderr."""
         with self._turn:
+            self._clear()
             print(f"sokovan: {sentence}", file=sys.stderr, flush=True)
+
+    @property
+    def status(self) -> Callable[[str], None] | None:
+        """What shows where things stand until something is written; `None` without a terminal."""
+        return None if self._line is None else self._show
+
+    def _show(self, text: str) -> None:
+        with self._turn:
+            if self._line is not None:
+                self._line.show(f"sokovan: {text}")
+
+    def close_line(self) -> None:
+        """Take away what says where things stand, for good."""
+        with self._turn:
+            self._clear()
+            self._line = None
+
+    def _clear(self) -> None:
+        if self._line is not None:
+            self._line.clear()
 
     @contextmanager
     def silence(self) -> Iterator[None]:
         """Keep everything back meanwhile."""
         with self._turn:
+            self._clear()
             yield
 
     def _write_json(self, kernel: int, stream: str, offset: int, data: bytes) -> None:

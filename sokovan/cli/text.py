@@ -6,7 +6,7 @@ file they go whole and plain. Nothing is printed that a terminal would take for 
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -18,13 +18,10 @@ class Cell(NamedTuple):
 
     text: str
     style: str = ""
-    """In Rich's words, such as `red` or `bold cyan`."""
+    """A name of `screen.STYLES`, or none."""
 
 
 Row = Sequence[Cell | str]
-
-NEVER_CUT = 16
-"""Columns this narrow are whole on any terminal; the wider ones share what is left."""
 
 
 def print_json(view: Any) -> None:
@@ -66,13 +63,40 @@ def on_one_line(text: str) -> str:
     return plain(" ".join(text.split()))
 
 
-def print_rows(rows: Sequence[Row], *, headers: Sequence[str] = ()) -> None:
-    """Print rows in columns."""
+def print_rows(
+    rows: Sequence[Row], *, headers: Sequence[str] = (), least: Sequence[str] = ()
+) -> None:
+    """Print rows in columns; without headers they are names and values.
+
+    Args:
+        rows: What to print; there is at least one.
+        headers: Of the columns.
+        least: Headers of columns that a narrow terminal does without, in this order.
+    """
     cells = [[_cell(item) for item in row] for row in rows]
-    if sys.stdout.isatty():
-        _print_rich(headers, cells)
-    else:
+    if not sys.stdout.isatty():
         _print_plain([[Cell(name) for name in headers], *cells] if headers else cells)
+        return
+    from sokovan.cli.screen import pairs, table
+
+    found = table(headers, cells, sys.stdout, least=least) if headers else pairs(cells, sys.stdout)
+    for line in found:
+        print(line)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print sentences; a terminal's are folded between words."""
+    if not sys.stdout.isatty():
+        for line in lines:
+            print(plain(line))
+        return
+    from sokovan.cli.screen import fold, width_of
+
+    width = width_of(sys.stdout)
+    for line in lines:
+        begins = len(line) - len(line.lstrip(" "))
+        for part in fold(plain(line), width, indent=" " * (begins + 2)):
+            print(part)
 
 
 def local_time(text: str, *, timespec: str = "seconds") -> str:
@@ -100,32 +124,3 @@ def _print_plain(rows: Sequence[Sequence[Cell]]) -> None:
 
 def _texts(rows: Sequence[Sequence[Cell]]) -> list[list[str]]:
     return [[cell.text for cell in row] for row in rows]
-
-
-def _print_rich(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """Print on a terminal: a table is cut to its width, name and value (no headers) are folded."""
-    from rich.cells import cell_len
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    assert rows, "nothing to print"
-    names = headers or [""] * len(rows[0])
-    console = Console(highlight=False)
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=bool(headers), header_style="bold")
-    whole = [
-        max(cell_len(text) for text in (name, *(cell.text for cell in column)))
-        for name, column in zip(names, zip(*rows, strict=True), strict=True)
-    ]
-    narrow = [width for width in whole if width <= NEVER_CUT]
-    room = console.width - sum(narrow) - 2 * len(whole)
-    share = max(NEVER_CUT, room // max(1, len(whole) - len(narrow)))
-    for name, width in zip(names, whole, strict=True):
-        if headers or width <= NEVER_CUT:
-            cut = width if width <= NEVER_CUT else min(width, share)
-            table.add_column(name, no_wrap=True, overflow="ellipsis", width=cut)
-        else:
-            table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell.text, cell.style) for cell in row))
-    console.print(table)

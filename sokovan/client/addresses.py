@@ -4,7 +4,7 @@ import secrets
 from urllib.parse import quote
 
 from sokovan.client.fields import SessionFields, SessionOptions, View, Views, is_utf8
-from sokovan.domain.errors import AgentNotFoundError, SessionNotFoundError
+from sokovan.domain.errors import AgentNotFoundError, SessionNotFoundError, TokenNotFoundError
 
 WAIT_SLICE_S = 30.0
 """How long one request waits on the server before the next one is sent."""
@@ -33,6 +33,17 @@ def agent_path(agent: str, action: str = "") -> str:
     if not agent or "/" in agent or set(agent) == {"."} or not is_utf8(agent):
         raise AgentNotFoundError(f"there is no agent {agent!r}; `sokovan agents` lists them")
     return f"/v1/agents/{quote(agent, safe='')}" + (f"/{action}" if action else "")
+
+
+def token_path(token_id: str) -> str:
+    """Return the address of a token.
+
+    Raises:
+        TokenNotFoundError: No token can be called that.
+    """
+    if not token_id.isalnum() or not token_id.isascii():
+        raise TokenNotFoundError(f"there is no token {token_id!r}; `sokovan token ls` lists them")
+    return f"/v1/tokens/{token_id}"
 
 
 def items_of(answer: View) -> Views:

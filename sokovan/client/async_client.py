@@ -13,12 +13,12 @@ from sokovan.client.addresses import (
     PAGE_SESSIONS,
     SESSIONS,
     WAIT_SLICE_S,
-    agent_path,
     completed,
     items_of,
     session_path,
     sessions_of,
 )
+from sokovan.client.async_administration import AsyncAdministration
 from sokovan.client.async_connection import AsyncConnection
 from sokovan.client.connection import output_of, place_of, view_of
 from sokovan.client.fields import Output, SessionFields, SessionOptions, View, Views, captured
@@ -26,7 +26,7 @@ from sokovan.client.tries import RETRY_S
 from sokovan.domain.statuses import FINAL
 
 
-class AsyncClient:
+class AsyncClient(AsyncAdministration):
     """What a program asks of one server. Not for several threads at a time: give each its own.
 
     What is left out is taken from the environment, and what that leaves out from the home:
@@ -144,7 +144,7 @@ class AsyncClient:
         )
 
     async def eta(self, ref: str) -> View:
-        """Say when a session should start, or has started: `starts_at`, `reserved`, `sentence`."""
+        """Say when a session should start, or has started, and its `position` in the queue."""
         return await self._ask("GET", session_path(ref, "eta"))
 
     async def wait(self, ref: str, timeout_s: float | None = None) -> View:
@@ -257,33 +257,6 @@ class AsyncClient:
                 break
             params["cursor"] = page["next_cursor"]
         return found
-
-    async def agents(self) -> Views:
-        """Return every agent: what it has, what is held, what is free."""
-        return items_of(await self._ask("GET", "/v1/agents"))
-
-    # `agent` is an agent's id, or a name that only one has.
-
-    async def drain(self, agent: str, *, reason: str = "") -> View:
-        """Give an agent no new kernels, until `undrain`; those it has go on."""
-        return await self._ask("POST", agent_path(agent, "drain"), body={"reason": reason})
-
-    async def undrain(self, agent: str) -> View:
-        """Give an agent new kernels again."""
-        return await self._ask("POST", agent_path(agent, "undrain"))
-
-    async def label(self, agent: str, labels: Mapping[str, str | None]) -> View:
-        """Set labels of an agent, whatever its settings say; `None` takes one away."""
-        return await self._ask("POST", agent_path(agent, "label"), body={"labels": dict(labels)})
-
-    async def remove_agent(self, agent: str, *, force: bool = False) -> View:
-        """Forget an agent that is GONE, and return what it was.
-
-        Args:
-            agent: The agent.
-            force: Forget the kernels, too, that may still run there.
-        """
-        return await self._ask("DELETE", agent_path(agent), params={"force": force})
 
     async def status(self) -> View:
         """Return the server's pid, version, address, uptime and counts."""

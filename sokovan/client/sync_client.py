@@ -10,7 +10,6 @@ from sokovan.client.addresses import (
     PAGE_SESSIONS,
     SESSIONS,
     WAIT_SLICE_S,
-    agent_path,
     completed,
     items_of,
     session_path,
@@ -18,12 +17,13 @@ from sokovan.client.addresses import (
 )
 from sokovan.client.connection import output_of, place_of, view_of
 from sokovan.client.fields import Output, SessionFields, SessionOptions, View, Views, captured
+from sokovan.client.sync_administration import Administration
 from sokovan.client.sync_connection import Connection
 from sokovan.client.tries import RETRY_S
 from sokovan.domain.statuses import FINAL
 
 
-class Client:
+class Client(Administration):
     """What a program asks of one server. Not for several threads at a time: give each its own.
 
     What is left out is taken from the environment, and what that leaves out from the home:
@@ -137,7 +137,7 @@ class Client:
         )
 
     def eta(self, ref: str) -> View:
-        """Say when a session should start, or has started: `starts_at`, `reserved`, `sentence`."""
+        """Say when a session should start, or has started, and its `position` in the queue."""
         return self._ask("GET", session_path(ref, "eta"))
 
     def wait(self, ref: str, timeout_s: float | None = None) -> View:
@@ -250,33 +250,6 @@ class Client:
                 break
             params["cursor"] = page["next_cursor"]
         return found
-
-    def agents(self) -> Views:
-        """Return every agent: what it has, what is held, what is free."""
-        return items_of(self._ask("GET", "/v1/agents"))
-
-    # `agent` is an agent's id, or a name that only one has.
-
-    def drain(self, agent: str, *, reason: str = "") -> View:
-        """Give an agent no new kernels, until `undrain`; those it has go on."""
-        return self._ask("POST", agent_path(agent, "drain"), body={"reason": reason})
-
-    def undrain(self, agent: str) -> View:
-        """Give an agent new kernels again."""
-        return self._ask("POST", agent_path(agent, "undrain"))
-
-    def label(self, agent: str, labels: Mapping[str, str | None]) -> View:
-        """Set labels of an agent, whatever its settings say; `None` takes one away."""
-        return self._ask("POST", agent_path(agent, "label"), body={"labels": dict(labels)})
-
-    def remove_agent(self, agent: str, *, force: bool = False) -> View:
-        """Forget an agent that is GONE, and return what it was.
-
-        Args:
-            agent: The agent.
-            force: Forget the kernels, too, that may still run there.
-        """
-        return self._ask("DELETE", agent_path(agent), params={"force": force})
 
     def status(self) -> View:
         """Return the server's pid, version, address, uptime and counts."""

@@ -63,6 +63,13 @@ class AgentNotFoundError(SokovanError):
     http_status = 404
 
 
+class TokenNotFoundError(SokovanError):
+    """No token has this id, or it is somebody else's."""
+
+    code = "token-not-found"
+    http_status = 404
+
+
 class AmbiguousIdError(SokovanError):
     """More than one session starts with this prefix, or more than one agent has this name."""
 

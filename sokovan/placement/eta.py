@@ -1,6 +1,8 @@
 """When a session should start: what is reserved for it, else an estimate, else why nobody knows."""
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from sokovan.domain.cluster import Backfill
@@ -50,6 +52,42 @@ def eta(snapshot: Snapshot, session_id: SessionId, done: Pass | None = None) -> 
         said = f"is to start {when}: what it needs is reserved for it then, and may be earlier"
         return told(kept, done) | {"reserved": True, "not_before": None, "sentence": said}
     return _estimate(snapshot, session, done)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A waiting session, and when it should start."""
+
+    session: SessionWithKernels
+    position: int | None
+    """In the queue, from 1 on; `None` for one that may not be placed whatever is free."""
+    starts_at: float | None
+    reserved: bool
+    """Whether what it needs is kept free for it, or the start is an estimate."""
+
+
+def turns(snapshot: Snapshot, count: int) -> list[Turn]:
+    """Tell whose turn comes next, the first `count`, and then of those who stand aside."""
+    done = run(snapshot)
+    skipped = {*done.placed, *snapshot.waiting_for_old}
+    entries = (entry[3] for entry in done.in_order() if entry[2] not in skipped)
+    line = list(islice(entries, count))
+    starts: dict[SessionId, tuple[float, bool]] = {}
+    able = [session for session in line if session.session_id not in done.plan.never_fits]
+    if able:
+        _, kept = _forecast(snapshot, able[:-1], able[-1])
+        starts = {session_id: (one.starts_at, False) for session_id, one in kept.items()}
+    if done.reserves:
+        done.reserve_all()
+        starts |= {i: (one.starts_at, True) for i, one in done.reservations.items()}
+    aside = islice(snapshot.queue.aside.values(), count - len(line))
+    places: list[tuple[int | None, SessionWithKernels]] = [*enumerate(line, 1)]
+    places += [(None, session) for session in aside]
+    found = []
+    for position, session in places:
+        at, reserved = starts.get(session.session_id, (None, False))
+        found.append(Turn(session, position, at, reserved))
+    return found
 
 
 def unknown(why: str) -> dict[str, Any]:
@@ -132,30 +170,46 @@ def _why_none(done: Pass, session_id: SessionId, wait: Wait | None) -> str:
 
 
 def _estimate(snapshot: Snapshot, session: SessionWithKernels, done: Pass) -> dict[str, Any]:
-    """Plan as if every session ahead had a reservation, in order."""
     ahead = _ahead(done, session)
     if len(ahead) > AHEAD_MAX:
         return unknown(f"more than {AHEAD_MAX} sessions that wait are ahead of it")
-    strict = done.group.backfill is Backfill.STRICT
-    policy = done.group.backfill if strict else Backfill.CONSERVATIVE
-    apart = snapshot.apart(group=replace(done.group, backfill=policy), promises={})
+    plan, kept = _forecast(snapshot, ahead, session)
+    mine = kept.get(session.session_id)
+    if mine is None:
+        if plan.group.backfill is Backfill.STRICT:
+            for other in ahead:
+                if other.session_id not in kept:
+                    return unknown(f"{other.session_id}, which is ahead of it, may never start")
+        return unknown("what it waits for is released by no session that runs")
+    about = _when(mine.starts_at, snapshot.now).replace("in ", "in about ")
+    said = f"{about}, {IF}: an estimate, nothing is reserved for it"
+    return told(mine, plan) | {"reserved": False, "not_before": None, "sentence": said}
+
+
+def _forecast(
+    snapshot: Snapshot, ahead: Sequence[SessionWithKernels], session: SessionWithKernels
+) -> tuple[Pass, Mapping[SessionId, Reservation]]:
+    """Plan as if every session up to this one had a reservation, in order; tell those."""
+    strict = snapshot.group.backfill is Backfill.STRICT
+    policy = Backfill.STRICT if strict else Backfill.CONSERVATIVE
+    apart = snapshot.apart(group=replace(snapshot.group, backfill=policy), promises={})
     plan = Pass(apart, session)
     plan.run()
     plan.reserve_all()
     not_before = snapshot.now
     demand_of, reserve_next = snapshot.queue.demand_of, plan.bookings.reserve_next
+    kept = dict(plan.reservations)
     for other in ahead if strict else ():  # nobody overtakes: each starts after the one before it
-        found = plan.reservations.get(other.session_id)
+        found = kept.get(other.session_id)
         found = found or reserve_next(other, demand_of(other), not_before)
         if found is None:
-            return unknown(f"{other.session_id}, which is ahead of it, may never start")
+            return plan, kept
+        kept[other.session_id] = found
         not_before = found.starts_at
-    kept = reserve_next(session, demand_of(session), not_before)
-    if kept is None:
-        return unknown("what it waits for is released by no session that runs")
-    about = _when(kept.starts_at, snapshot.now).replace("in ", "in about ")
-    said = f"{about}, {IF}: an estimate, nothing is reserved for it"
-    return told(kept, plan) | {"reserved": False, "not_before": None, "sentence": said}
+    mine = reserve_next(session, demand_of(session), not_before)
+    if mine is not None:
+        kept[session.session_id] = mine
+    return plan, kept
 
 
 def _when(starts_at: float, now: float) -> str:

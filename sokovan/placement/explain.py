@@ -57,7 +57,7 @@ def explain(snapshot: Snapshot, session_id: SessionId, done: Pass | None = None)
         "sentence": sentence(wait, now=snapshot.now),
         "facts": wait.facts,
         **_examined(done, session_id, wait),
-        **_standing(done, session_id),
+        **place_in_queue(done, session_id),
         "agents": agents_told(looks, rows[:AGENTS_NAMED_MAX]) if looks else [],
         "agents_total": len(rows),
         "refused_by": looks.counted() if looks else {},
@@ -94,8 +94,8 @@ def _examined(done: Pass, session_id: SessionId, wait: Wait) -> dict[str, Any]:
 # --- its place ------------------------------------------------------------------------------------
 
 
-def _standing(done: Pass, session_id: SessionId) -> dict[str, Any]:
-    """The place in the order in which the pass went through the queue."""
+def place_in_queue(done: Pass, session_id: SessionId) -> dict[str, Any]:
+    """Tell a session's place in the order in which the pass went through the queue. JSON-able."""
     queue = done.snapshot.queue
     mine = queue.entry_of(session_id)
     lined_up = len(queue) - len(queue.aside) - sum(1 for _ in _set_apart(done))

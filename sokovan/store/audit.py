@@ -1,6 +1,8 @@
 """Who changed what, and from where: a line in the transaction of each change."""
 
-from sqlalchemy import insert
+from typing import Any
+
+from sqlalchemy import insert, select
 
 from sokovan.domain.access import Caller
 from sokovan.store.engine import Transaction
@@ -34,3 +36,23 @@ def note(
         "detail": detail[:TARGET_LENGTH_MAX],
     }
     tx.execute(insert(audit), [values])
+
+
+def audit_lines(
+    tx: Transaction, *, limit: int, user: str | None = None, before: int | None = None
+) -> list[dict[str, Any]]:
+    """Return lines as they were written, newest first.
+
+    Args:
+        tx: The transaction to read in.
+        limit: At most so many.
+        user: Only those of this user.
+        before: Only those that are older than this line.
+    """
+    query = select(audit)
+    if user is not None:
+        query = query.where(audit.c.user == user)
+    if before is not None:
+        query = query.where(audit.c.line < before)
+    rows = tx.execute(query.order_by(audit.c.line.desc()).limit(limit))
+    return [dict(row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's public name

@@ -5,6 +5,7 @@ Nothing sleeps: where all wait for something, the one clock that all share is mo
 
 import asyncio
 import json
+import random
 import selectors
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -12,16 +13,14 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from sokovan.agent.timers import Timers
-from sokovan.api.app import build_app
-from sokovan.api.guard import home_token
-from sokovan.api.more import more_endpoints
+from sokovan.api.assembly import Core, assemble
 from sokovan.api.notices import Notices
-from sokovan.api.operations import Operations
 from sokovan.clock import ManualClock
 from sokovan.cluster.inprocess import InProcessHome
 from sokovan.config import ApiConfig, Config, SchedulerConfig
 from sokovan.domain.resources import Capacity
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec
+from sokovan.identity import IdSource
 from sokovan.scheduler.coordinator import Coordinator
 from sokovan.scheduler.messages import AgentHello, KernelToPrepare, KernelToStart
 from sokovan.scheduler.wiring import events_for, join
@@ -100,14 +99,18 @@ class House:
         join(self.coordinator, self.repository, self.home, self.events, Config())
         self.unread_parts = 0
         """How much of the last request's body nobody asked for."""
-        tell, notices = self.coordinator.tell, Notices()
-        self.service = Operations(
-            self.repository, self.database, self.home, self.clock, tell, notices
+        core = Core(
+            self.repository,
+            self.database,
+            self.home,
+            self.clock,
+            IdSource(random.Random(1)),
+            self.coordinator.tell,
+            Notices(),
         )
-        more = more_endpoints(self.repository, self.database, self.clock, tell, notices, LIMITS)
-        self.app = build_app(
-            self.service, home_token(TOKEN), LIMITS, shutdown=lambda: None, more=more
-        )
+        api = assemble(core, Config(api=LIMITS), TOKEN, shutdown=lambda: None)
+        self.service, self.app = api.operations, api.app
+        self.run(api.load())
 
     def add_agent(self, agent_id: AgentId = A1, capacity: Capacity = MACHINE) -> None:
         """Start a well-behaved agent."""

@@ -119,6 +119,7 @@ async def test_a_start_is_told_with_its_zone(http, repository):
     )
     assert eta["reserved"]
     assert eta["agents"] == [{"agent_id": A1, "agent": "left", "devices": []}]
+    assert (eta["position"], eta["queue_length"]) == (1, 1)
 
 
 async def test_the_start_of_what_runs_or_ran_is_known(http, repository):
@@ -134,9 +135,45 @@ async def test_the_start_of_what_runs_or_ran_is_known(http, repository):
     assert running["starts_at"] == running["session"]["started_at"]
     assert running["ends_at"] == "2001-09-09T01:56:40.000Z"
     assert running["sentence"] == "has started"
+    assert running["position"] is None
     assert [one["agent"] for one in running["agents"]] == ["left"]
     assert (gone["starts_at"], gone["sentence"]) == (None, "has ended, and never started")
     assert starting["sentence"] == "is about to start: it is prepared"
+
+
+async def test_all_at_a_glance(http, repository):
+    await repository.register_agent(an_agent_hello(A2, name="other", scaling_group="spare"))
+    runs = await a_full_agent(repository)
+    first, second, third = await submitted(
+        repository, a_spec(request=Request(4000)), a_spec(request=Request(3000)), a_spec(held=True)
+    )
+    (elsewhere,) = await submitted(
+        repository, a_spec(scaling_group="spare", request=Request(9000), allow_infeasible=True)
+    )
+
+    all_of_it = (await http.get("/v1/overview")).json()
+    part = (await http.get("/v1/overview", params={"limit": 1})).json()
+
+    assert all_of_it["status"]["sessions"] == {"PENDING": 4, "RUNNING": 1}
+    assert all_of_it["held"]["cpu_milli"] == 3000
+    assert all_of_it["capacity"]["cpu_milli"] == 8000
+    assert [agent["name"] for agent in all_of_it["agents"]] == ["left", "other"]
+    assert [session["id"] for session in all_of_it["placed"]] == [runs]
+    seen = [
+        (turn["session"]["id"], turn["position"], turn["queue_length"], turn["reserved"])
+        for turn in all_of_it["waiting"]
+    ]
+    assert seen == [
+        (first, 1, 2, True),
+        (elsewhere, 1, 1, False),
+        (second, 2, 2, False),
+        (third, None, 2, False),
+    ]
+    assert all_of_it["waiting"][0]["starts_at"] == "2001-09-09T01:56:40.000Z"
+    assert all_of_it["waiting"][1]["starts_at"] is None
+    assert [len(part[key]) for key in ("agents", "placed", "waiting")] == [1, 1, 1]
+    assert part["capacity"] == all_of_it["capacity"]
+    assert (await http.get("/v1/overview", params={"limit": 1000})).status_code == 422
 
 
 async def test_nobody_there_is_asked_for(http):

@@ -14,7 +14,7 @@ from sokovan.cli.parsing import (
     parse_labels,
     parse_limits,
 )
-from sokovan.cli.submit import session_options
+from sokovan.cli.session_options import session_options
 from sokovan.domain.errors import (
     AlreadyRunningError,
     HomeError,
@@ -23,6 +23,7 @@ from sokovan.domain.errors import (
     SessionNotFoundError,
     SokovanError,
 )
+from sokovan.domain.sessions import DependencyKind
 
 
 @pytest.fixture
@@ -209,7 +210,7 @@ def test_the_options_become_base_units(tmp_path, monkeypatch):
     assert (fields["env"]["KEPT"], fields["env"]["ADDED"]) == ("yes", "1")
     assert fields["cwd"] == str(tmp_path / "below")
     assert (fields["priority"], fields["scaling_group"]) == (20, "gpu")
-    assert dependencies == ["abc"]
+    assert dependencies == [(DependencyKind.AFTER_OK, "abc")]
 
 
 def test_saying_nothing_asks_for_one_core():

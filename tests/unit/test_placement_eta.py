@@ -258,3 +258,32 @@ def test_a_request_of_nothing_still_counts_as_a_kernel():
 
     assert told["code"] == "TOO_MANY_KERNELS"
     assert told["kinds"][0]["closest"]["lacks"][0]["slot"] == "kernels"
+
+
+@pytest.mark.parametrize("backfill", list(Backfill))
+def test_the_next_turns_are_those_that_each_session_is_told_by_itself(backfill):
+    snapshot = a_busy_world(
+        asking("first", cpu=4000, walltime_s=100.0, number=1),
+        asking("never", cpu=9000, number=2),
+        asking("second", cpu=3000, walltime_s=50.0, number=3),
+        asking("held", number=4, held=True),
+        asking("third", cpu=1000, walltime_s=10.0, number=5),
+        asking("fourth", number=6),
+        backfill=backfill,
+    )
+
+    told = etas.turns(snapshot, 5)
+
+    assert [(turn.session.session_id, turn.position) for turn in told] == [
+        ("first", 1),
+        ("never", 2),
+        ("second", 3),
+        ("third", 4),
+        ("fourth", 5),
+    ]
+    for turn in told:
+        alone = eta(snapshot, turn.session.session_id)
+        assert (turn.starts_at, turn.reserved) == (alone["starts_at"], alone["reserved"])
+        place = explain(snapshot, turn.session.session_id)
+        assert place["position"] == turn.position
+    assert [turn.session.session_id for turn in etas.turns(snapshot, 9)][5:] == ["held"]
