@@ -115,6 +115,7 @@ class Task(BaseModel):
     """What matters most of a task; it is a session, of which `GET /v1/sessions/{id}` says more."""
 
     id: str
+    array_id: str
     index: Annotated[int, Field(ge=0, le=AMOUNT_MAX)]
     name: str
     status: SessionStatus

@@ -69,8 +69,10 @@ class Arrays(Lookup):
             if error is not None:
                 raise error
         array_id, applied = await self._repository.submit_array(array, by=caller)
-        self._tell(applied)
-        return await self._array(ArrayRef(array_id), caller)
+        try:  # the answer is not to wait for the pass that this leads to
+            return await self._array(ArrayRef(array_id), caller)
+        finally:
+            self._tell(applied)
 
     async def dry_run(self, array: ArraySpec, *, caller: Caller, suggest: bool = False) -> View:
         """Say what would become of an array's first task, were it submitted now."""

@@ -105,7 +105,7 @@ def array_row(array: View, now: float) -> "Row":
     )
 
 
-def task_row(array_id: str, task: View, now: float) -> "Row":
+def task_row(task: View, now: float) -> "Row":
     """Return one line of `sokovan ls ARRAY`."""
     from sokovan.cli.describe import outcome, short, status_cell
     from sokovan.cli.text import epoch
@@ -116,7 +116,7 @@ def task_row(array_id: str, task: View, now: float) -> "Row":
         end = epoch(task["ended_at"]) if task["ended_at"] else now
         ran = format_duration(max(0, int(end - epoch(task["started_at"]))))
     return (
-        f"{short(array_id)}_{task['index']}",
+        f"{short(task['array_id'])}_{task['index']}",
         task["name"] or "-",
         status_cell(task),
         outcome(task) or "-",

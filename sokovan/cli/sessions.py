@@ -96,12 +96,11 @@ def _ls_tasks(call: Call, ref: str, statuses: list[str], limit: int | None) -> i
 
     with call.client() as client:
         found = client.tasks(ref, status=statuses, limit=limit)
-        array_id = client.array(ref)["id"]
         now = now_of(client)
     if call.json:
         print_json(found)
     elif found:
-        rows = [task_row(array_id, task, now) for task in found]
+        rows = [task_row(task, now) for task in found]
         print_rows(rows, headers=TASK_HEADERS, least=LEAST_OF_TASKS)
         if len(found) == limit:
             _say(f"these are the first {limit}; a larger --limit shows more")

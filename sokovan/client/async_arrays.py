@@ -91,7 +91,8 @@ class AsyncArrays(AsyncAdministration):
         self, ref: str, *, status: Sequence[str] = (), limit: int | None = None
     ) -> Views:
         """List the tasks of an array by index, without what they run; `get` says all of one."""
-        return await self._pages(array_path(ref, "tasks"), {"status": [*status]}, limit)
+        params = {"status": [*status]}
+        return await self._pages(array_path(ref, "tasks"), params, limit, size=None)
 
     async def why_array(self, ref: str) -> View:
         """Explain where the tasks stand: `sentence`, and `waiting`, by reason."""
@@ -130,13 +131,25 @@ class AsyncArrays(AsyncAdministration):
         """Let held tasks take part again; `outcomes` says how many."""
         return await self._ask("POST", array_path(ref, "release"))
 
-    async def _pages(self, path: str, params: Mapping[str, Any], limit: int | None) -> Views:
-        """Return what is listed there, page after page, at most `limit` of it."""
+    async def _pages(
+        self,
+        path: str,
+        params: Mapping[str, Any],
+        limit: int | None,
+        *,
+        size: int | None = PAGE_SESSIONS,
+    ) -> Views:
+        """Return what is listed there, page after page, at most `limit` of it.
+
+        Without a `size`, a page has as much as the server sends at once.
+        """
         found: Views = []
         cursor: dict[str, Any] = {}
         while limit is None or len(found) < limit:
-            size = PAGE_SESSIONS if limit is None else min(PAGE_SESSIONS, limit - len(found))
-            page = await self._ask("GET", path, params={**params, **cursor, "limit": size})
+            if limit is not None:
+                size = min(PAGE_SESSIONS, limit - len(found))
+            most = {} if size is None else {"limit": size}
+            page = await self._ask("GET", path, params={**params, **cursor, **most})
             found += page["items"]
             if page["next_cursor"] is None:
                 break

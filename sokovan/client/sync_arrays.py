@@ -86,7 +86,8 @@ class Arrays(Administration):
 
     def tasks(self, ref: str, *, status: Sequence[str] = (), limit: int | None = None) -> Views:
         """List the tasks of an array by index, without what they run; `get` says all of one."""
-        return self._pages(array_path(ref, "tasks"), {"status": [*status]}, limit)
+        params = {"status": [*status]}
+        return self._pages(array_path(ref, "tasks"), params, limit, size=None)
 
     def why_array(self, ref: str) -> View:
         """Explain where the tasks stand: `sentence`, and `waiting`, by reason."""
@@ -125,13 +126,25 @@ class Arrays(Administration):
         """Let held tasks take part again; `outcomes` says how many."""
         return self._ask("POST", array_path(ref, "release"))
 
-    def _pages(self, path: str, params: Mapping[str, Any], limit: int | None) -> Views:
-        """Return what is listed there, page after page, at most `limit` of it."""
+    def _pages(
+        self,
+        path: str,
+        params: Mapping[str, Any],
+        limit: int | None,
+        *,
+        size: int | None = PAGE_SESSIONS,
+    ) -> Views:
+        """Return what is listed there, page after page, at most `limit` of it.
+
+        Without a `size`, a page has as much as the server sends at once.
+        """
         found: Views = []
         cursor: dict[str, Any] = {}
         while limit is None or len(found) < limit:
-            size = PAGE_SESSIONS if limit is None else min(PAGE_SESSIONS, limit - len(found))
-            page = self._ask("GET", path, params={**params, **cursor, "limit": size})
+            if limit is not None:
+                size = min(PAGE_SESSIONS, limit - len(found))
+            most = {} if size is None else {"limit": size}
+            page = self._ask("GET", path, params={**params, **cursor, **most})
             found += page["items"]
             if page["next_cursor"] is None:
                 break

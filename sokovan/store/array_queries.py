@@ -193,23 +193,26 @@ def page_of_tasks(
     if ref.part is None:
         columns = columns.limit(limit + 1)
     found: list[View] = []
-    for row in tx.execute(columns):
-        if not ref.has(row.array_index):
+    for session_id, index, name, status, result, reason, began, ended, code, agent in tx.execute(
+        columns
+    ):
+        if not ref.has(index):
             continue
         if len(found) == limit:
             return found, found[-1]["index"]
         found.append(
             {
-                "id": row.session_id,
-                "index": row.array_index,
-                "name": row.name,
-                "status": row.status,
-                "result": row.result,
-                "reason": row.reason,
-                "exit_code": row.exit_code,
-                "agent": row.agent_id,
-                "started_at": stamp(row.started_at),
-                "ended_at": stamp(row.ended_at),
+                "id": session_id,
+                "array_id": ref.array_id,
+                "index": index,
+                "name": name,
+                "status": status,
+                "result": result,
+                "reason": reason,
+                "exit_code": code,
+                "agent": agent,
+                "started_at": stamp(began),
+                "ended_at": stamp(ended),
             }
         )
     return found, None

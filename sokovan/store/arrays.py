@@ -2,14 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from sqlalchemy import Boolean, Integer, String, Table, and_, bindparam, func, insert, select
 
 from sokovan.domain.arrays import ArraySpec
 from sokovan.domain.errors import CreationConflictError, InvalidRequestError
-from sokovan.domain.sessions import SessionId, SessionWithKernels
+from sokovan.domain.sessions import Kernel, SessionId, SessionWithKernels
 from sokovan.identity import IdSource
 from sokovan.store.engine import Transaction
 from sokovan.store.parts import dumps
@@ -114,16 +114,17 @@ def _insert_others(
     copies the rest, which is many times faster than to hand over every row.
     """
     places = _places_of(array, first)
+    minted = iter(ids.session_ids(array.size - 1))
     own: list[dict[str, Any]] = [
         {
-            "own_id": ids.session_id(),
+            "own_id": next(minted),
             "own_name": array.name_of(index),
             "own_index": index,
             "own_waits": place >= places,
             "first": first.session_id,
         }
-        for place, index in enumerate(array.numbers())
-    ][1:]
+        for place, index in enumerate(array.numbers()[1:], start=1)
+    ]
     if not own:
         return []
     tx.execute(_COPY_SESSION, own)
@@ -137,21 +138,29 @@ def _insert_others(
     columns = select(sessions.c.array_index, sessions.c.number)
     rows = tx.execute(columns.where(sessions.c.array_id == first.array_id))
     numbers = {row.array_index: row.number for row in rows}
+    common = _fields_of(first)  # `replace` would read each of them again for every task
+    of_kernels = [_fields_of(kernel) for kernel in first.kernels]
     return [
-        replace(
-            first,
-            session_id=SessionId(task["own_id"]),
-            number=numbers[task["own_index"]],
-            name=task["own_name"],
-            array_index=task["own_index"],
-            array_waits=task["own_waits"],
-            kernels=tuple(
-                replace(kernel, kernel_id=ids.kernel_id(task["own_id"], kernel.index))
-                for kernel in first.kernels
-            ),
+        SessionWithKernels(
+            **common
+            | {
+                "session_id": task["own_id"],
+                "number": numbers[task["own_index"]],
+                "name": task["own_name"],
+                "array_index": task["own_index"],
+                "array_waits": task["own_waits"],
+                "kernels": tuple(
+                    Kernel(**kernel | {"kernel_id": ids.kernel_id(task["own_id"], kernel["index"])})
+                    for kernel in of_kernels
+                ),
+            }
         )
         for task in own
     ]
+
+
+def _fields_of(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def _places_of(array: ArraySpec, first: SessionWithKernels) -> int:

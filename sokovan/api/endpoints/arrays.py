@@ -19,7 +19,7 @@ from sokovan.domain.statuses import SessionStatus
 from sokovan.store.array_queries import ArrayFilter
 
 PAGE = 1000
-"""Arrays, or tasks, in a page when the request does not say."""
+"""Arrays in a page when the request does not say; of tasks, as many as may be."""
 CHANGED = (models.ArrayChanged,)
 Name = Annotated[str | None, Query(max_length=255)]
 Limit = Annotated[int | None, Query(ge=1, le=2**31)]
@@ -119,7 +119,7 @@ class ArrayEndpoints:
             ref,
             caller=caller,
             statuses=status or (),
-            limit=self._page(limit),
+            limit=self._page(limit, otherwise=self._config.page_sessions_max),
             after=None if cursor is None else int(cursor),
         )
         return json_of(page)
@@ -152,11 +152,11 @@ class ArrayEndpoints:
         body = await body_of(request, self._config.body_bytes_max)
         return read_array(body, owner=user, tasks_max=self._config.array_tasks_max)
 
-    def _page(self, limit: int | None) -> int:
+    def _page(self, limit: int | None, otherwise: int = PAGE) -> int:
         most = self._config.page_sessions_max
         if limit is not None and limit > most:
             raise InvalidRequestError(
                 f"limit: {limit} is more than the {most} that a page may have; follow next_cursor",
                 field="limit",
             )
-        return limit or min(PAGE, most)
+        return limit or min(otherwise, most)
