@@ -172,7 +172,7 @@ class Queue(Mapping[SessionId, SessionWithKernels]):
 
 
 def _is_kept_back(session: SessionWithKernels) -> bool:
-    return session.held or bool(session.unmet) or session.array_waits
+    return bool(session.held or session.unmet or session.array_waits)
 
 
 def _place(entry: Entry) -> tuple[int, int, SessionId]:

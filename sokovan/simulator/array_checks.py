@@ -18,7 +18,7 @@ def arrays_keep_their_limit(picture: Picture) -> list[str]:
         return []
     live: dict[str, list[SessionWithKernels]] = defaultdict(list)
     for session in picture.live():
-        if session.array_id in concerned:
+        if session.array_id is not None and session.array_id in concerned:
             live[session.array_id].append(session)
     return [
         sentence for array_id, tasks in live.items() for sentence in _faults_of(array_id, tasks)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sqlalchemy import Engine
 
+from sokovan.api.arrays import Arrays
 from sokovan.api.notices import Notices
 from sokovan.api.operations import Operations
 from sokovan.clock import Clock, Origin
@@ -85,6 +86,8 @@ class Manager:
     events: AgentEvents
     operations: Operations
     """What users ask it."""
+    arrays: Arrays
+    """What users ask it about arrays."""
     since: float = 0.0
     """By its own clock."""
 
@@ -106,7 +109,8 @@ class Manager:
         gateway = around.gateway
         join(coordinator, repository, gateway, events, around.config, post_processors=heard)
         operations = Operations(repository, database, gateway, clock, coordinator.tell, notices)
-        return cls(clock, database, repository, coordinator, events, operations)
+        arrays = Arrays(repository, database, clock, coordinator.tell, notices)
+        return cls(clock, database, repository, coordinator, events, operations, arrays)
 
     async def take_over(self) -> None:
         """Become the one writer of the store, however often that is refused."""
