@@ -92,7 +92,8 @@ Ref = Annotated[
     str,
     typer.Argument(
         metavar="ID",
-        help="Session id, or its first characters; @ is the last submitted, @~2 two before it.",
+        help="Session id, or its first characters; @ is the last submitted, @~2 two before it;"
+        " ID_7 is a task of an array.",
         show_default=False,
     ),
 ]
@@ -100,7 +101,8 @@ Refs = Annotated[
     list[str],
     typer.Argument(
         metavar="ID...",
-        help="Session ids, or their first characters; @ is the last submitted, @~2 two before it.",
+        help="Session ids, or their first characters; @ is the last submitted, @~2 two before it;"
+        " ID_0-9,20 are tasks of an array.",
         show_default=False,
     ),
 ]

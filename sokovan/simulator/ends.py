@@ -3,7 +3,8 @@
 Like those in `checks`, each returns what is violated, as sentences.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from sokovan.agent.runtime import Ended
