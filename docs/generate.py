@@ -3,7 +3,6 @@
 With `--check` it writes nothing and exits 1 when a page is stale.
 """
 
-import ast
 import inspect
 import json
 import re
@@ -11,13 +10,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import typer.main
 
 from sokovan import config
 from sokovan.api.assembly import Core, assemble
+from sokovan.api.metrics import table
 from sokovan.api.service import SESSION_FIELDS
 from sokovan.cli.examples import EXAMPLES
 from sokovan.cli.examples import lines_of as example_lines
@@ -27,6 +26,7 @@ from sokovan.domain import errors, reasons, statuses
 from sokovan.domain.sessions import Limit
 from sokovan.scheduler import stages
 from sokovan.scheduler.stages import PROMOTIONS, STAGES, Stage, TransitionStatus
+from sokovan.sources import field_meanings
 
 REFERENCE = Path(__file__).parent / "reference"
 GENERATED = "<!-- Written by docs/generate.py; run `make docs` after changing the code. -->\n"
@@ -41,6 +41,7 @@ def pages() -> dict[str, Callable[[], str]]:
         "errors.md": errors_page,
         "command.md": command_page,
         "sessions.md": fields_page,
+        "metrics.md": metrics_page,
         "openapi.json": openapi_file,
     }
 
@@ -181,7 +182,7 @@ def settings_page() -> str:
         ("[[agents]]", config.AgentConfig),
         ("[groups.NAME]", config.GroupConfig),
     ):
-        says = field_docs(config, kind.__name__)
+        says = field_meanings(kind)
         lines += [f"## `{title}`", "", kind.__doc__ or "", "", "| setting | default | meaning |"]
         lines += ["|---|---|---|"]
         for f in fields(kind):
@@ -198,7 +199,7 @@ def reasons_page() -> str:
     """Return every reason with its meaning."""
     lines = ["# Reasons", GENERATED]
     for kind in (reasons.EndReason, reasons.WaitReason, reasons.MoveReason):
-        says = field_docs(reasons, kind.__name__)
+        says = field_meanings(kind)
         lines += [f"## {kind.__name__}", "", (kind.__doc__ or "").strip(), ""]
         lines += ["| reason | meaning |", "|---|---|"]
         lines += [f"| `{member.value}` | {says[member.name]} |" for member in kind]
@@ -229,22 +230,35 @@ def errors_page() -> str:
     return "\n".join([*lines, ""])
 
 
-def field_docs(module: ModuleType, class_name: str) -> dict[str, str]:
-    """Return the string that stands below each field of a class, by field."""
-    tree = ast.parse(inspect.getsource(module))
-    (found,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name]
-    said: dict[str, str] = {}
-    for node, below in zip(found.body, found.body[1:], strict=False):
-        target = node.target if isinstance(node, ast.AnnAssign) else None
-        if isinstance(node, ast.Assign):
-            target = node.targets[0]
-        if (
-            isinstance(target, ast.Name)
-            and isinstance(below, ast.Expr)
-            and isinstance(below.value, ast.Constant)
-        ):
-            said[target.id] = " ".join(str(below.value.value).split())
-    return said
+def metrics_page() -> str:
+    """Return every metric with its meaning, and what the values of its labels are."""
+    lines = [
+        "# Metrics",
+        GENERATED,
+        "What `/metrics` tells; [monitoring](../guides/monitoring.md) says how to have it read.",
+        "Gauges are up to 5 seconds old.",
+        "Counters and histograms begin with 0 when the server starts.",
+        "A histogram has `_bucket`, `_sum` and `_count`.",
+        "",
+        "| metric | type | labels | meaning |",
+        "|---|---|---|---|",
+    ]
+    for metric in table.METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.meaning} |")
+    lines += ["", "## Labels", "", "| label | its values |", "|---|---|"]
+    lines += [f"| `{name}` | {values} |" for name, values in table.LABELS.items()]
+    lines += [
+        "",
+        "No label names a session, a user or an address.",
+        "",
+        "## Of the process",
+        "",
+        "`process_*` and `python_*` are those of any Python program that Prometheus reads.",
+        "They tell of memory, CPU time, open files and garbage collection.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 # --- command and API ------------------------------------------------------------------------------

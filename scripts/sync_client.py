@@ -17,6 +17,7 @@ FILES = {
     "async_arrays.py": "sync_arrays.py",
     "async_client.py": "sync_client.py",
     "async_connection.py": "sync_connection.py",
+    "async_events.py": "sync_events.py",
 }
 CHANGES = {
     r"an event loop\.\n": "no event loop.\n",
@@ -27,15 +28,17 @@ CHANGES = {
     r"\basyncio\.sleep\b": "time.sleep",
     r"\basync (?=def|with|for)": "",
     r"\bawait ": "",
-    r"\bAsync(?=Iterator|Iterable|Connection|Client|Administration|Arrays)": "",
+    r"\bAsync(?=Iterator|Iterable|Connection|Client|Administration|Arrays|Events)": "",
     r"\bhttpx\.AsyncClient\b": "httpx.Client",
-    r"\basync_(?=connection|client|administration|arrays)": "sync_",
+    r"\basync_(?=connection|client|administration|arrays|events)": "sync_",
     r"\bAwaitable\[(\w+)\]": r"\1",
     r"\bAwaitable, ": "",
     r"\b__a(?=enter__|exit__)": "__",
     r"\baclose\(": "close(",
 }
 """What is written instead, in this order."""
+MENDED = ["check", "--select", "I,UP028", "--fix", "--unsafe-fixes", "--quiet"]
+"""Imports in order; `yield from`, which only a generator without an event loop has."""
 
 
 def written(name: str) -> str:
@@ -43,7 +46,7 @@ def written(name: str) -> str:
     text = (CLIENT / name).read_text()
     for old, new in CHANGES.items():
         text = re.sub(old, new, text, flags=re.MULTILINE)
-    for command in (["check", "--select", "I", "--fix", "--quiet"], ["format", "--quiet"]):
+    for command in (MENDED, ["format", "--quiet"]):
         path = str(CLIENT / FILES[name])  # says which settings are meant
         argv = [sys.executable, "-m", "ruff", *command, "--stdin-filename", path, "-"]
         text = subprocess.run(argv, input=text, capture_output=True, text=True, check=True).stdout

@@ -8,32 +8,33 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, cast, get_args, get_origin, get_type_hints
+from typing import Any
 
 from sokovan.domain.cluster import AgentRanking, Backfill, QueueOrder, ScalingGroup
 from sokovan.domain.errors import ConfigError, HomeError, InvalidRequestError
 from sokovan.domain.labels import check_labels
 from sokovan.domain.quantities import parse_milli, parse_size
 from sokovan.domain.sessions import Limit
+from sokovan.settings import Reader, brief
 
-SECONDS_MAX = 1e9
-COUNT_MAX = 2**53
-PORT_MAX = 65535
 NOT_LESS: Mapping[str, float] = {
     "agent_kernels_max": 0,  # before kernels_max, which it ends with
     **dict.fromkeys(("hint_cycle_s", "full_cycle_s", "refresh_cycle_s", "heartbeat_s"), 0.01),
     **dict.fromkeys(("agent_silence_s", "agent_call_timeout_s", "cut_off_stop_s"), 0.01),
     **dict.fromkeys(("submit_sessions_max", "page_sessions_max", "kernels_max"), 1),
     **dict.fromkeys(("attempts_max", "body_bytes_max"), 1),
+    **dict.fromkeys(("webhook_timeout_s", "webhook_retry_s_max"), 0.01),
     **dict.fromkeys(("phase_s_max", "walltime_default_s"), 0.01),
 }
 """With less than this, nothing would get done, or nothing else."""
+FILE_NAME = "config.toml"
 SYNCHRONOUS = ("FULL", "NORMAL")
+ALLOW_ROOT = ("auto", "yes", "no")
 _HOST = re.compile(r"[A-Za-z0-9_:%-]{1,63}(\.[A-Za-z0-9_%-]{1,63}){0,9}", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", re.ASCII)
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", re.ASCII)
+"""How the names of agents and of groups look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,19 @@ class ApiConfig:
     """Most tasks in one array."""
     page_sessions_max: int = 10_000
     """Most sessions in one page of a list."""
+    requests_per_s_max: int = 2000
+    """Most requests of one user in a second, on average, 5 s' worth at once; 0 is no limit."""
+    tls_cert_file: str = ""
+    """Certificate, with its chain, in PEM; empty means no TLS. A relative path begins in
+    the home."""
+    tls_key_file: str = ""
+    """The certificate's private key, in PEM, without a passphrase."""
+    event_streams_max: int = 100
+    """Most event streams that are open at once; who asks for one more is told to come later."""
+    webhook_timeout_s: float = 10.0
+    """How long one message to a webhook may take."""
+    webhook_retry_s_max: float = 900.0
+    """Longest pause between the tries of a webhook that fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +119,9 @@ class AgentConfig:
     output_bytes_max: int = 1024**3
     """How much of each stream of a kernel is kept, in bytes: beyond it, the middle is dropped; 0
     keeps everything."""
+    allow_root: str = "auto"
+    """Whether sessions of root run on an agent that runs as root: `yes` runs them, `no` never;
+    `auto` does while nobody but root has a token."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """What constraints may name, such as `{rack = "r1"}`; see `sokovan agents label`."""
 
@@ -206,7 +223,7 @@ def load_config(home: Path, environ: Mapping[str, str] = os.environ) -> Config:
     Raises:
         ConfigError: The file is not TOML, or names a setting or a value that does not exist.
     """
-    file = home / "config.toml"
+    file = home / FILE_NAME
     try:
         data = tomllib.loads(file.read_text()) if file.exists() else {}
     except ValueError as error:
@@ -215,24 +232,12 @@ def load_config(home: Path, environ: Mapping[str, str] = os.environ) -> Config:
         raise ConfigError(f"{file}: it is nested too deeply") from None
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
-    config = replace(_build(Config, data, ""), home=home)
-    config = _with_environment(config, environ)
+    reader = Reader(NOT_LESS)
+    config = replace(reader.table(Config, data), home=home)
+    config = reader.with_environment(config, environ)
     _check_texts(config)
     for agent in config.agents:
         _check_agent(agent)
-        if agent.scaling_group not in config.groups:
-            raise ConfigError(
-                f"agents: {agent.name!r} is in the group {agent.scaling_group!r}, which has no"
-                f" [groups.{agent.scaling_group}] section; add one"
-            )
-        given_up_s = (
-            config.scheduler.agent_silence_s + config.groups[agent.scaling_group].agent_grace_s
-        )
-        if agent.cut_off_stop_s >= given_up_s:
-            raise ConfigError(
-                f"agents: {agent.name!r} is given up after {given_up_s:g} s of silence; make its"
-                " cut_off_stop_s shorter, so that it stops what will be started elsewhere"
-            )
         if agent.heartbeat_s * 2 > config.scheduler.agent_silence_s:
             raise ConfigError(
                 f"agents: {agent.name!r} says that it is alive every {agent.heartbeat_s:g} s, and"
@@ -245,74 +250,28 @@ def load_config(home: Path, environ: Mapping[str, str] = os.environ) -> Config:
     return config
 
 
-def _build(kind: Any, data: Any, path: str) -> Any:
-    """Make `kind` from parsed TOML, checking every name and type."""
-    if is_dataclass(kind):
-        if not isinstance(data, dict):
-            raise ConfigError(f"{path or 'config'}: expected a table of settings")
-        hints = get_type_hints(kind)
-        known = {f.name for f in fields(kind)} - {"home"}
-        if unknown := sorted(set(data) - known):
-            raise ConfigError(
-                f"{_dotted(path, unknown[0])}: no such setting;"
-                f" there are {', '.join(sorted(known))}"
-            )
-        parts = {n: _build(hints[n], value, _dotted(path, n)) for n, value in data.items()}
-        return cast("Any", kind)(**parts)
-    origin, args = get_origin(kind), get_args(kind)
-    if origin is tuple:
-        if not isinstance(data, list):
-            raise ConfigError(f"{path}: expected a list of tables, written [[{path}]]")
-        return tuple(_build(args[0], item, f"{path}[{n}]") for n, item in enumerate(data))
-    if origin is not None and origin is not UnionType:  # Mapping[str, X]
-        if not isinstance(data, dict):
-            raise ConfigError(f"{path}: expected a table")
-        return {name: _build(args[1], item, _dotted(path, name)) for name, item in data.items()}
-    kinds = (int, float) if kind is float else (kind,)
-    if not isinstance(data, kinds) or (isinstance(data, bool) and kind is not bool):
-        raise ConfigError(f"{path}: expected {_KINDS[kind]}, not {_brief(data)}")
-    return _in_range(kind, data, path) if kind in {int, float} else data
-
-
-_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-
-
-def _in_range(kind: Any, number: Any, path: str) -> Any:
-    said = path.lower()  # in the file, or in capitals in the environment
-    least = next((least for name, least in NOT_LESS.items() if said.endswith(name)), 0)
-    most = PORT_MAX if said.endswith("port") else COUNT_MAX if kind is int else SECONDS_MAX
-    if not least <= number <= most:
-        raise ConfigError(
-            f"{path}: {_brief(number)} is out of range; it must be from {least:g} to {most:g}"
-        )
-    return kind(number)
-
-
-def _brief(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:  # a number of thousands of digits
-        return "that"
-    return text if len(text) <= 60 else f"{text[:60]}…"
-
-
 def _check_texts(config: Config) -> None:
     """Agents' names become directories; those of groups are submitted, and shown."""
     if config.store.synchronous not in SYNCHRONOUS:
         raise ConfigError(
-            f"store.synchronous: {_brief(config.store.synchronous)} does not exist; choose one of"
+            f"store.synchronous: {brief(config.store.synchronous)} does not exist; choose one of"
             f" {', '.join(SYNCHRONOUS)}"
         )
     if not _HOST.fullmatch(config.api.host):
         raise ConfigError(
-            f"api.host: {_brief(config.api.host)} is no address; write one such as 127.0.0.1 or ::1"
+            f"api.host: {brief(config.api.host)} is no address; write one such as 127.0.0.1 or ::1"
         )
+    if bool(config.api.tls_cert_file) != bool(config.api.tls_key_file):
+        given, lacks = "tls_cert_file", "tls_key_file"
+        if config.api.tls_key_file:
+            given, lacks = lacks, given
+        raise ConfigError(f"api.{lacks}: it is needed beside api.{given}; set both, or neither")
     names = [("agents", agent.name) for agent in config.agents]
     names += [("groups", name) for name in config.groups]
     for where, name in names:
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise ConfigError(
-                f"{where}: {_brief(name)} is no name; write 1 to 64 letters, digits, _, - and .,"
+                f"{where}: {brief(name)} is no name; write 1 to 64 letters, digits, _, - and .,"
                 " the first of them not a ."
             )
 
@@ -329,13 +288,18 @@ def _check_agent(agent: AgentConfig) -> None:
         raise ConfigError(f"agents: {agent.name!r}: {error.message}") from None
     if not re.fullmatch(r"auto|none|\d{1,4}(,\d{1,4})*", agent.gpus, re.ASCII):
         raise ConfigError(
-            f"agents: {agent.name!r}: gpus: {_brief(agent.gpus)} is not understood; write auto,"
+            f"agents: {agent.name!r}: gpus: {brief(agent.gpus)} is not understood; write auto,"
             " none, or indexes such as 0,1"
         )
     if agent.cgroups not in {"auto", "off"}:
         raise ConfigError(
-            f"agents: {agent.name!r}: cgroups: {_brief(agent.cgroups)} does not exist; choose one"
+            f"agents: {agent.name!r}: cgroups: {brief(agent.cgroups)} does not exist; choose one"
             " of auto, off"
+        )
+    if agent.allow_root not in ALLOW_ROOT:
+        raise ConfigError(
+            f"agents: {agent.name!r}: allow_root: {brief(agent.allow_root)} does not exist; choose"
+            f" one of {', '.join(ALLOW_ROOT)}"
         )
 
 
@@ -349,36 +313,9 @@ def _limit(given: Mapping[str, float], path: str) -> Limit:
     return Limit(None if attempts_max is None else int(attempts_max), given.get("phase_s_max"))
 
 
-def _with_environment(config: Config, environ: Mapping[str, str]) -> Config:
-    for section in ("scheduler", "store", "api"):
-        part = getattr(config, section)
-        hints = get_type_hints(type(part))
-        for f in fields(part):
-            name = f"SOKOVAN_{section}_{f.name}".upper()
-            if name in environ:
-                part = replace(part, **{f.name: _from_text(hints[f.name], environ[name], name)})
-        config = replace(config, **{section: part})
-    return config
-
-
-def _from_text(kind: Any, text: str, name: str) -> Any:
-    if kind is bool:
-        if text.lower() not in {"true", "false", "1", "0"}:
-            raise ConfigError(f"{name}: expected true or false, not {text!r}")
-        return text.lower() in {"true", "1"}
-    try:
-        return _build(kind, kind(text), name)
-    except ValueError:
-        raise ConfigError(f"{name}: expected {_KINDS[kind]}, not {_brief(text)}") from None
-
-
 def _choice(kind: Any, text: str, path: str) -> Any:
     try:
         return kind(text)
     except ValueError:
         known = ", ".join(kind)
-        raise ConfigError(f"{path}: {_brief(text)} does not exist; choose one of {known}") from None
-
-
-def _dotted(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+        raise ConfigError(f"{path}: {brief(text)} does not exist; choose one of {known}") from None

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import fcntl
 import gc
+import ipaddress
 import json
 import os
 import secrets
@@ -23,14 +24,15 @@ from fastapi import FastAPI
 from sokovan import __version__
 from sokovan.api.assembly import Core, assemble
 from sokovan.api.notices import Notices
+from sokovan.api.tls import Tls
 from sokovan.clock import Clock, SystemClock
 from sokovan.cluster.local import LocalHome
 from sokovan.config import Config
-from sokovan.domain.errors import AddressInUseError, AlreadyRunningError, ConfigError, HomeError
+from sokovan.domain.errors import AddressInUseError, AlreadyRunningError, HomeError
 from sokovan.home import prepare_home
 from sokovan.identity import IdSource
+from sokovan.policies import check_agents, check_stages
 from sokovan.scheduler.coordinator import Coordinator
-from sokovan.scheduler.stages import LIMITED
 from sokovan.scheduler.wiring import events_for, join
 from sokovan.store.engine import ThreadedDatabase, open_sqlite
 from sokovan.store.repository import SqlRepository
@@ -40,6 +42,9 @@ log = structlog.get_logger(__name__)
 
 GIL_SWITCH_S = 0.0005
 """The writer thread waits so long for the interpreter at most, once the disk has answered."""
+GOODBYE_S_MAX = 0.5
+"""How long the end of an idle connection may take: with TLS, clients would have to agree to it."""
+CERTIFICATE = "server.crt"
 AGENTS_READY_S_MAX = 10.0
 """How long the first answer waits for the agents of this machine."""
 
@@ -60,17 +65,23 @@ def serve(config: Config, *, on_ready: Callable[[str], None] | None = None) -> N
     """
     sys.setswitchinterval(GIL_SWITCH_S)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    _check_limits(config)
+    os.umask(0o077)  # the home itself may have been made for others to read
+    for group in config.scaling_groups():
+        check_stages(group)
+    tls = Tls.of(config)
     prepare_home(config.home)
-    with _held(config.home), contextlib.closing(_listen(config)) as listener:
-        engine = open_sqlite(config.home / "sokovan.db", config.store)
+    with _held(config.home), contextlib.closing(listen(config)) as listener:
+        store = config.home / "sokovan.db"
+        if store.exists():
+            store.chmod(0o600)  # an older version let others read it, and it has secrets now
+        engine = open_sqlite(store, config.store)
         prepare(engine)
         token = _token(config.home)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             loop = runner.get_loop()
             database = ThreadedDatabase(engine, loop)
             try:
-                runner.run(_serve(config, database, listener, token, on_ready))
+                runner.run(_serve(config, database, listener, token, tls, on_ready))
             finally:
                 runner.run(asyncio.to_thread(database.close))
 
@@ -80,6 +91,7 @@ async def _serve(
     database: ThreadedDatabase,
     listener: socket.socket,
     token: str,
+    tls: Tls | None,
     on_ready: Callable[[str], None] | None,
 ) -> None:
     clock: Clock = SystemClock()
@@ -88,6 +100,7 @@ async def _serve(
     ids = IdSource()
     repository = SqlRepository(database, clock, ids, groups, holder=holder)
     await repository.take_over()
+    check_agents(config, repository.groups.values())  # some groups are only in the store
 
     coordinator = Coordinator(repository, clock, config.scheduler)
     events = events_for(coordinator, repository)
@@ -99,7 +112,6 @@ async def _serve(
         clock=clock,
     )
     notices = Notices()
-    join(coordinator, repository, home, events, config, post_processors=(notices,))
     core = Core(repository, database, home, clock, ids, coordinator.tell, notices)
 
     stop = asyncio.Event()
@@ -109,20 +121,41 @@ async def _serve(
     served = assemble(core, config, token, shutdown=stop.set)
     await served.load()
     app = served.app
-    host, port = listener.getsockname()[:2]
-    address = served.operations.address = f"http://{host}:{port}"
+    repository.live.watcher = served.meters
+    database.around_commit = served.meters.commit
+    join(
+        coordinator,
+        repository,
+        home,
+        events,
+        config,
+        post_processors=(notices,),
+        observer=served.meters,
+    )
+    host = _reached_at(config.api.host)
+    address = served.operations.address = _address(host, listener.getsockname()[1], tls)
 
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(home.run())]
         with contextlib.suppress(TimeoutError):  # first hear what became of everything
             await asyncio.wait_for(home.all_connected(), AGENTS_READY_S_MAX)
         running.append(tasks.create_task(coordinator.run()))
+        running.append(tasks.create_task(served.deliveries.run()))
         server = _Server(
-            uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", ws="none")
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                ssl_context_factory=None if tls is None else lambda *_: tls.context,
+            )
         )
         serving = tasks.create_task(server.serve(sockets=[listener]))
         gc.freeze()  # what is there now stays: no use looking through it again and again
-        _announce(config.home, address)
+        _announce(config.home, address, host, tls)
+        if tls is None and not _is_loopback(config.api.host):
+            log.warning("tokens go over the network in the clear", mend="set api.tls_cert_file")
         log.info("ready", address=address, pid=os.getpid(), version=__version__)
         if on_ready is not None:
             on_ready(address)
@@ -133,13 +166,18 @@ async def _serve(
         for task in running:
             task.cancel()
     await home.aclose()
-    (config.home / "server.json").unlink(missing_ok=True)
+    for name in ("server.json", CERTIFICATE):
+        (config.home / name).unlink(missing_ok=True)
     log.info("stopped")
 
 
 async def _stop(app: FastAPI, server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:
     app.state.stopping.told.set()
     server.should_exit = True
+    while not (await asyncio.wait({serving}, timeout=GOODBYE_S_MAX))[0]:
+        if not server.server_state.tasks:  # nobody is being answered
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()
     await serving
 
 
@@ -149,16 +187,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _check_limits(config: Config) -> None:
-    for name, group in config.groups.items():
-        for stage in group.limits:
-            if stage not in LIMITED:
-                raise ConfigError(
-                    f"groups.{name}.limits: no stage {stage!r} has a limit;"
-                    f" choose one of {', '.join(LIMITED)}"
-                )
 
 
 @contextlib.contextmanager
@@ -189,7 +217,12 @@ def _held(home: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _listen(config: Config) -> socket.socket:
+def listen(config: Config) -> socket.socket:
+    """Return a socket that listens where the settings say.
+
+    Raises:
+        AddressInUseError: It cannot.
+    """
     api = config.api
     family = socket.AF_INET6 if ":" in api.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -219,10 +252,38 @@ def _token(home: Path) -> str:
     return known
 
 
-def _announce(home: Path, address: str) -> None:
-    """Tell clients of this home where to find the server."""
+def _announce(home: Path, address: str, host: str, tls: Tls | None) -> None:
+    """Tell clients of this home where to find the server, and which certificate it has."""
     found = {"pid": os.getpid(), "url": address, "version": __version__}
+    if tls is not None:  # a copy: the file may be replaced by a newer one while the server runs
+        _write_private(home / CERTIFICATE, tls.certificate)
+        found["ca_file"] = str(home / CERTIFICATE)
+        if name := tls.name_for(host):
+            found["tls_name"] = name
     _write_private(home / "server.json", json.dumps(found) + "\n")
+
+
+def _reached_at(host: str) -> str:
+    """Return where commands on this machine reach a server that listens on `host`."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.is_unspecified:
+        return "127.0.0.1" if address.version == 4 else "::1"
+    return host
+
+
+def _address(host: str, port: int, tls: Tls | None) -> str:
+    written = f"[{host}]" if ":" in host else host
+    return f"{'http' if tls is None else 'https'}://{written}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -25,17 +25,21 @@ from sokovan.store.tables import history, sessions
 
 CHANGES = (
     "apply",
+    "create_group",
+    "edit",
     "end_tasks",
     "lower_session_priority",
     "record_reports",
     "refresh",
     "register_agent",
     "remove_agent",
+    "remove_group",
     "request_termination",
     "set_agent_status",
     "set_drained",
     "set_held",
     "set_labels",
+    "set_policy",
     "set_tasks_held",
     "submit",
     "submit_array",
@@ -145,7 +149,7 @@ def check_history(everything: Iterable[SessionWithKernels], lines: Iterable[Hist
         assert line.from_status == reached[who], f"history of {who} has a gap before {line}"
         reached[who] = line.to_status
         if line.kernel_id is None:
-            step = line.from_status not in (None, line.to_status)
+            step = line.is_step and line.from_status is not None
             assert line.status_seq == seqs.get(who, 0) + step, f"status_seq jumps at {line}"
             seqs[who] = line.status_seq
         elif line.from_status is not None and line.to_status != KernelStatus.PENDING:

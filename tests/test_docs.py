@@ -29,6 +29,7 @@ def generate():
         "errors.md",
         "command.md",
         "sessions.md",
+        "metrics.md",
         "openapi.json",
     ],
 )
@@ -47,7 +48,7 @@ def test_every_generated_page_is_checked():
 
 
 def test_every_field_setting_and_reason_is_explained():
-    for name in ("settings.md", "reasons.md", "command.md"):
+    for name in ("settings.md", "reasons.md", "command.md", "metrics.md"):
         for line in (DOCS / "reference" / name).read_text().splitlines():
             if line.startswith("| `"):
                 cells = [cell.strip() for cell in line.strip("|").split("|")]

@@ -25,6 +25,7 @@ ENTRY_POINTS = {
     "sokovan/cli/main.py": "the `sokovan` command, see pyproject.toml",
     "sokovan/agent/__main__.py": "`python -m sokovan.agent` runs it",
     "sokovan/client/__init__.py": "the SDK, imported by its users",
+    "sokovan/client/worker.py": "a session's command, `python -m sokovan.client.worker`",
     "sokovan/placement/exact.py": "for a batch planned by hand: benchmarks/quality.py --exact",
     "sokovan/store/migrations/env.py": "Alembic runs it by path",
     "sokovan/store/migrations/versions/*.py": "Alembic runs them by path",

@@ -13,7 +13,7 @@ from sokovan.domain.resources import Capacity, Device
 
 log = logging.getLogger(__name__)
 
-_DRIVER = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg")
+_DRIVER = ("proc/driver/nvidia", "dev/nvidiactl", "dev/dxg")
 _UNLIMITED_FROM = 1 << 60
 """Version 1 of control groups writes "no limit" as a very large number."""
 
@@ -87,20 +87,31 @@ def _devices(wanted: str) -> tuple[Device, ...]:
 
 def nvidia_gpus() -> list[Device]:
     """Return the NVIDIA GPUs that the driver knows; none without a driver. MIG is not looked at."""
-    if not any(Path(path).exists() for path in _DRIVER):
+    if not has_driver():
         return []
     try:
-        import pynvml
-
-        pynvml.nvmlInit()
+        return ask_driver()
     except Exception as error:  # noqa: BLE001 (a broken driver must not keep the agent from starting)
         log.warning("no GPU is offered: %s", error)
         return []
+
+
+def has_driver(root: Path = Path("/")) -> bool:
+    """Say whether there is an NVIDIA driver, working or not."""
+    return any((root / path).exists() for path in _DRIVER)
+
+
+def ask_driver() -> list[Device]:
+    """Return the NVIDIA GPUs that the driver knows.
+
+    Raises:
+        Exception: The driver, or its library, is broken or missing.
+    """
+    import pynvml
+
+    pynvml.nvmlInit()
     try:
         return [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
-    except pynvml.NVMLError as error:
-        log.warning("no GPU is offered: %s", error)
-        return []
     finally:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()

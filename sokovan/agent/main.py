@@ -26,7 +26,7 @@ from sokovan.agent.processes import ProcessRuntime
 from sokovan.agent.server import Server
 from sokovan.agent.timers import Timers
 from sokovan.clock import SystemClock, boot_id
-from sokovan.config import AgentConfig
+from sokovan.config import ALLOW_ROOT, AgentConfig
 from sokovan.domain.errors import InvalidRequestError, SokovanError
 from sokovan.domain.labels import check_labels
 from sokovan.domain.resources import Capacity
@@ -99,6 +99,7 @@ async def _serve(directory: Path, config: AgentConfig, capacity: Capacity) -> st
         capacity=capacity,
         cgroups=groups,
         output_bytes_max=config.output_bytes_max,
+        root_allowed=config.allow_root != "no",
     )
     hello = describe(_agent_id(directory), config, capacity)
     agent = Agent(hello, config=config, runtime=runtime, clock=clock, timers=timers)
@@ -192,6 +193,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--mem", default=default.mem, help="memory it offers, such as 8G; all by default")
     add("--gpus", default=default.gpus, help="auto, none, or device indexes such as 0,1")
     add("--cgroups", default=default.cgroups, choices=("auto", "off"), help="use control groups")
+    add(
+        "--allow-root",
+        default=default.allow_root,
+        choices=ALLOW_ROOT,
+        help="whether kernels of root are run; `auto` is `yes` here",
+    )
     add(
         "--label",
         dest="labels",

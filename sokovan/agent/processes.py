@@ -19,14 +19,9 @@ from sokovan.agent.cgroups import Cgroups, Group
 from sokovan.agent.contact import ContactFile
 from sokovan.agent.journal import Journal, Order, Run, stopped_before_start
 from sokovan.agent.running import Running
-from sokovan.agent.runtime import (
-    Ended,
-    Recovered,
-    RuntimeEvents,
-    StartFailedError,
-    needs_nothing,
-)
+from sokovan.agent.runtime import Ended, Recovered, RuntimeEvents, StartFailedError, needs_nothing
 from sokovan.agent.timers import Timers
+from sokovan.agent.users import user_of
 from sokovan.agent.watch import ASK_AFTER_S, Watch
 from sokovan.agent.wire import encode_start
 from sokovan.clock import Clock, boot_id
@@ -72,6 +67,7 @@ class ProcessRuntime:
         capacity: What there is to hand out.
         cgroups: Where control groups can be made; `None` makes none.
         output_bytes_max: Most of each stream that is kept on the disk; 0 means all of it.
+        root_allowed: Whether kernels of root are run.
     """
 
     def __init__(
@@ -83,6 +79,7 @@ class ProcessRuntime:
         capacity: Capacity,
         cgroups: Cgroups | None,
         output_bytes_max: int = 0,
+        root_allowed: bool = True,
     ) -> None:
         self._journal = Journal(directory)
         self.contact_note = ContactFile(directory / "last-contact", clock)
@@ -91,6 +88,7 @@ class ProcessRuntime:
         self._capacity = capacity
         self._cgroups = cgroups
         self._output_bytes_max = output_bytes_max
+        self._root_allowed = root_allowed
         self._boot_id = boot_id()
         self._kernels: dict[str, Running] = {}
         self._tokens: dict[int, str] = {}
@@ -186,6 +184,7 @@ class ProcessRuntime:
                 env=wrapper.environment(order, self._capacity.devices),
                 gates=group.gates() if group else [],
                 data_bytes_max=0 if limited_otherwise else order.request.mem_bytes,
+                user=user_of(order.owner, root_allowed=self._root_allowed),
             )
         except StartFailedError:
             if group:

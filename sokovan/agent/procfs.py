@@ -119,7 +119,16 @@ def is_service(pid: int) -> bool:
     if pid == os.getpid():
         return True
     home = os.environ.get(SERVICE_VARIABLE)
-    return home is not None and _has_variable(pid, f"{SERVICE_VARIABLE}={home}")
+    return home is not None and _has_variable(pid, f"{SERVICE_VARIABLE}={home}") and _is_own(pid)
+
+
+def _is_own(pid: int) -> bool:
+    """Say whether our own user started a process: another's may say of itself what it likes."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except _ABSENT:
+        return False
+    return f"\nUid:\t{os.getuid()}\t" in status
 
 
 def _has_variable(pid: int, text: str) -> bool:
@@ -193,7 +202,9 @@ def ownerless(wrappers: Container[int], table: Mapping[int, Process]) -> list[Pr
 
 def wrapper_carrying(token: str, table: Iterable[Process]) -> Process | None:
     """Find the wrapper of a token: of all that carry it, the one that leads their session."""
-    return next((p for p in table if p.pid == p.session and carries(p.pid, token)), None)
+    return next(
+        (p for p in table if p.pid == p.session and carries(p.pid, token) and _is_own(p.pid)), None
+    )
 
 
 def members(

@@ -14,17 +14,21 @@ import errno
 import os
 import signal
 import stat
+import sys
 from collections.abc import Iterable, Mapping
 
+from sokovan.agent import become
+from sokovan.agent.output import STREAMS
 from sokovan.agent.runtime import StartFailedError
+from sokovan.agent.users import User, acting_as
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.resources import Device
 from sokovan.outside import SERVICE_VARIABLE, TOKEN_VARIABLE
 from sokovan.scheduler.messages import KernelToStart
 
-WRAPPER = """\
-sokovan_dir=$1 sokovan_mask=$2 sokovan_cwd=$3 sokovan_data=$4 sokovan_gates=$5
-shift 5
+_BEFORE = """\
+sokovan_dir=$1
+shift
 set -C
 exec 3>"$sokovan_dir/run" >>"$sokovan_dir/stdout" 2>>"$sokovan_dir/stderr" || exit 125
 read -r sokovan_line </proc/$$/stat && echo "$sokovan_line" >&3 || exit 125
@@ -33,6 +37,10 @@ sokovan_status=0
 exec 4>&2 2>/dev/null
 (
     exec 2>&4 4>&-
+"""
+_STEPS = """\
+    sokovan_mask=$1 sokovan_cwd=$2 sokovan_data=$3 sokovan_gates=$4
+    shift 4
     while [ "$sokovan_gates" -gt 0 ]; do
         echo 0 >|"$1" || exit 125
         shift
@@ -44,15 +52,23 @@ exec 4>&2 2>/dev/null
     umask "$sokovan_mask"
     echo started >&3 || exit 125
     exec "$@" 3>&-
+"""
+_AFTER = """\
 ) || sokovan_status=$?
 echo "$sokovan_status" >&3
 exit "$sokovan_status"
 """
+WRAPPER = _BEFORE + _STEPS + _AFTER
 """Its variables have names that no environment has: an exported one would reach the command.
 
 Its own stderr is closed off while it waits: a shell remarks on a child that a signal has ended.
 The limit of memory is one that can be lifted again: by a server that the command starts.
 """
+WRAPPER_OF_OTHERS = _BEFORE + '    exec "$@"\n' + _AFTER
+"""For kernels of other users: it stays root, so that they can neither end it nor write for it, and
+leaves the steps to another program, which becomes the user.
+"""
+BECOME = (sys.executable, "-I", "-S", become.__file__)
 SHELL = "/bin/sh"
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _RESET = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
@@ -83,7 +99,7 @@ def find(command: tuple[str, ...], path: str, cwd: str) -> str:
         raise _refusal(f"{cwd}: {error.strerror}", EndReason.DIRECTORY_NOT_FOUND) from error
     except ValueError as error:
         raise _refusal(f"{cwd!r}: {error}", EndReason.DIRECTORY_NOT_FOUND) from error
-    if not is_directory or not os.access(cwd, os.X_OK):
+    if not is_directory or not _may_execute(cwd):
         what = "may not be entered" if is_directory else "is not a directory"
         raise _refusal(f"{cwd}: {what}", EndReason.DIRECTORY_NOT_FOUND)
     if not command or not command[0]:
@@ -96,7 +112,7 @@ def find(command: tuple[str, ...], path: str, cwd: str) -> str:
         try:
             if not stat.S_ISREG(os.stat(candidate).st_mode):
                 found = found or f"{candidate}: not a file that can be run"
-            elif os.access(candidate, os.X_OK):
+            elif _may_execute(candidate):
                 return candidate
             else:
                 found = f"{candidate}: permission to execute it is missing"
@@ -145,6 +161,7 @@ def spawn(
     env: Mapping[str, str],
     gates: list[str],
     data_bytes_max: int = 0,
+    user: User | None = None,
 ) -> int:
     """Start the wrapper of a kernel.
 
@@ -154,6 +171,7 @@ def spawn(
         env: The complete environment.
         gates: Files of control groups to join.
         data_bytes_max: Most private memory of each process; 0 means no limit.
+        user: Whose kernel it is; `None` is the agent's own user.
 
     Returns:
         The wrapper's pid.
@@ -162,13 +180,24 @@ def spawn(
         StartFailedError: It does not run.
     """
     cwd = directory(order)
-    program = find(order.command, env["PATH"], cwd)
+    with acting_as(user):
+        program = find(order.command, env["PATH"], cwd)
     name, *arguments = order.command
     if name.startswith("-"):  # `exec` would take it for an option
         name = program
-    argv = [SHELL, "-c", WRAPPER, "sokovan", folder, f"{order.umask:04o}", cwd]
-    argv += [str(data_bytes_max // 1024), str(len(gates)), *gates, name, *arguments]
+    mask, data = f"{order.umask:04o}", str(data_bytes_max // 1024)
+    joining = [str(len(gates)), *gates]
+    if user is None:
+        argv = [SHELL, "-c", WRAPPER, "sokovan", folder, mask, cwd, data, *joining]
+    else:
+        argv = [SHELL, "-c", WRAPPER_OF_OTHERS, "sokovan", folder, *BECOME, str(user.uid)]
+        argv += [str(user.gid), ",".join(map(str, user.groups)), mask, data, *joining]
+        argv += [cwd, program]
+        env = _passed({**user.environment(env), "PWD": cwd})
+    argv += [name, *arguments]
     try:
+        if user is not None:
+            _give_output(folder, user)
         # Faster than subprocess. The agent stands still until the child has become the shell, so
         # whatever the wrapper can do itself, it does: umask, directory, output.
         return os.posix_spawn(
@@ -193,6 +222,32 @@ def spawn(
             f"its command or environment cannot be passed on: {error}",
             EndReason.COMMAND_NOT_EXECUTABLE,
         ) from error
+
+
+def _may_execute(path: str) -> bool:
+    return os.access(path, os.X_OK, effective_ids=True)
+
+
+def _passed(env: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment that is safe for root: what is another's is only carried along.
+
+    The directory it was left for is not, as in other kernels.
+    """
+    passed = {f"{become.PASSED}{n}": value for n, value in env.items() if n != "OLDPWD"}
+    return {TOKEN_VARIABLE: env[TOKEN_VARIABLE], **passed}
+
+
+def _give_output(folder: str, user: User) -> None:
+    """Make the files of output the user's, who can then open /dev/stdout, as any other owner can.
+
+    They lie where the user cannot go: no other way leads to them.
+    """
+    for stream in STREAMS:
+        fd = os.open(f"{folder}/{stream}", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.fchown(fd, user.uid, user.gid)
+        finally:
+            os.close(fd)
 
 
 def _refusal(message: str, reason: EndReason) -> StartFailedError:

@@ -17,12 +17,17 @@ from sokovan import __version__
 from sokovan.api import contract
 from sokovan.api.asked import Stopping, Who
 from sokovan.api.endpoints.agents import AgentEndpoints
-from sokovan.api.endpoints.server import ServerEndpoints, healthz
+from sokovan.api.endpoints.probes import ProbeEndpoints
+from sokovan.api.endpoints.server import ServerEndpoints
 from sokovan.api.endpoints.sessions import SessionEndpoints
 from sokovan.api.guard import Guard, Identify
+from sokovan.api.metrics.meters import Meters
+from sokovan.api.metrics.requests import MeasuredRequests
 from sokovan.api.operation import Endpoints
 from sokovan.api.problems import invalid, problem_response
+from sokovan.api.rate import Limiter
 from sokovan.api.service import Service
+from sokovan.clock import Clock, SystemClock
 from sokovan.config import ApiConfig
 from sokovan.domain.access import Role
 from sokovan.domain.errors import ForbiddenError, InvalidRequestError, SokovanError
@@ -35,6 +40,8 @@ def build_app(
     *,
     shutdown: Callable[[], None],
     more: Sequence[Endpoints] = (),
+    clock: Clock | None = None,
+    meters: Meters | None = None,
 ) -> FastAPI:
     """Build the API in front of `service`.
 
@@ -46,7 +53,11 @@ def build_app(
         config: The limits on what is taken at once.
         shutdown: Called once after `POST /v1/shutdown` was answered.
         more: Endpoints beside those for sessions, agents and the server.
+        clock: Measures requests, and limits their rate.
+        meters: Where requests are counted, together with all else that `/metrics` tells.
     """
+    clock = clock or SystemClock()
+    meters = meters or Meters(clock)
     app = FastAPI(
         title="Sokovan",
         version=__version__,
@@ -63,22 +74,28 @@ def build_app(
         ServerEndpoints(service, stopping, shutdown),
         *more,
     )
+    probes = ProbeEndpoints(service, stopping, meters.registry)
     for part in endpoints:
         app.include_router(_routes(part))
-    app.add_api_route(
-        "/healthz", healthz, response_class=Response, methods=["GET"], **contract.healthz()
-    )
+    app.include_router(_routes(probes, prefix=""))
+    for path, answer, described in (
+        ("/healthz", probes.healthz, contract.probe("healthz")),
+        ("/readyz", probes.readyz, contract.probe("readyz", 503)),
+    ):
+        app.add_api_route(path, answer, response_class=Response, methods=["GET"], **described)
     app.add_exception_handler(SokovanError, _sokovan_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_middleware(Guard, identify=identify)
+    limiter = Limiter(identify, clock, config.requests_per_s_max)
+    app.add_middleware(Guard, identify=limiter)
+    app.add_middleware(MeasuredRequests, meters=meters, clock=clock)  # outside of all else
     app.openapi = partial(_openapi, app, endpoints, app.openapi)  # type: ignore[method-assign]
     return app
 
 
-def _routes(endpoints: Endpoints) -> APIRouter:
+def _routes(endpoints: Endpoints, prefix: str = "/v1") -> APIRouter:
     """Say which address leads to which method."""
-    routes = APIRouter(prefix="/v1", default_response_class=Response)
+    routes = APIRouter(prefix=prefix, default_response_class=Response)
     for operation in endpoints.operations:
         routes.add_api_route(
             operation.path,

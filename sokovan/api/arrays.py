@@ -9,6 +9,7 @@ from sokovan.api.acceptance import check_all
 from sokovan.api.lookup import Lookup, may_change, may_submit
 from sokovan.api.notices import RECHECK_S, Notices, at_most
 from sokovan.api.outlook import Outlook
+from sokovan.api.root_rule import ANYBODY, RootRule
 from sokovan.api.service import View
 from sokovan.clock import Clock
 from sokovan.domain.access import Caller
@@ -46,6 +47,7 @@ class Arrays(Lookup):
         clock: The time.
         tell: Takes what a request has changed.
         notices: Wakes those who wait.
+        root_rule: Says whether sessions of root are taken.
     """
 
     def __init__(
@@ -55,9 +57,11 @@ class Arrays(Lookup):
         clock: Clock,
         tell: Callable[[Applied], None],
         notices: Notices,
+        root_rule: RootRule = ANYBODY,
     ) -> None:
         super().__init__(repository, database, clock, tell)
         self._notices = notices
+        self._root_rule = root_rule
         self._outlook = Outlook(repository)
 
     # --- requests -------------------------------------------------------------------------------
@@ -92,6 +96,7 @@ class Arrays(Lookup):
 
     def _longest(self, array: ArraySpec, caller: Caller) -> SessionSpec:
         may_submit([array.template], caller)
+        self._root_rule.check([array.template])
         return array.longest()
 
     async def cancel(self, ref: str, *, caller: Caller, force: bool = False) -> View:

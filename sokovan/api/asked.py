@@ -19,8 +19,8 @@ SMALL_BODY_BYTES_MAX = 64 * 1024
 T = TypeVar("T")
 
 
-def caller_of(request: Request) -> Caller:
-    """Return who makes a request, as the guard has found."""
+async def caller_of(request: Request) -> Caller:
+    """Return who makes a request, as the guard has found. Asynchronous: else it takes a thread."""
     caller: Caller = request.state.caller
     return caller
 

@@ -33,10 +33,11 @@ def described(operation: Operation) -> dict[str, Any]:
     }
 
 
-def healthz() -> dict[str, Any]:
-    """Return the same of the one address that needs no token."""
+def probe(name: str, *refusals: int) -> dict[str, Any]:
+    """Return the same of an address that needs no token."""
     content = {"text/plain": {"schema": {"type": "string"}}}
-    return {"operation_id": "healthz", "responses": {200: {"content": content}}}
+    responses = {200: {"content": content}} | {s: _problem(s) for s in refusals}
+    return {"operation_id": name, "responses": responses}
 
 
 def complete(document: dict[str, Any], operations: Sequence[Operation]) -> None:
@@ -64,16 +65,22 @@ def _refusals(operation: Operation) -> Iterator[int]:
         yield 404
     if operation.names_one or operation.may_conflict:
         yield 409
+    if operation.may_be_gone:
+        yield 410
     if operation.bodies:
         yield 413
     yield from (422, 429, 500, 503)
 
 
 def _problem(status: int) -> dict[str, Any]:
-    return {
+    problem: dict[str, Any] = {
         "description": HTTPStatus(status).phrase,
         "content": {MEDIA_TYPE: {"schema": {"$ref": REF.format(model="Problem")}}},
     }
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        wait = {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}
+        problem["headers"] = {"Retry-After": wait}
+    return problem
 
 
 def _any_of(kinds: Kinds) -> dict[str, Any]:

@@ -11,16 +11,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sokovan.api.problems import InternalError, problem_response
 from sokovan.domain.access import Caller, Role
-from sokovan.domain.errors import UnauthorizedError
+from sokovan.domain.errors import TooManyRequestsError, UnauthorizedError
 
 log = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset({"/healthz"})
-"""What answers without a token: it tells nothing."""
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+"""What answers without a token: it tells nothing of anybody."""
 
 
 Identify = Callable[[bytes, str], Caller | None]
-"""Says whose a token is, given where the request comes from; `None` is nobody's."""
+"""Says whose a token is, given where the request comes from; `None` is nobody's.
+
+It raises a `TooManyRequestsError` where they are too many.
+"""
 
 
 def home_token(token: str) -> Identify:
@@ -55,19 +58,24 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        caller = self._caller(scope)
-        if caller is None and scope["path"] not in OPEN_PATHS:
-            refused = problem_response(
-                UnauthorizedError(
-                    "the token is missing, wrong, expired or revoked; send 'Authorization: Bearer"
-                    " TOKEN' with one of yours, or with what is in the file 'token' in the"
-                    " server's home"
-                ),
-                headers={"www-authenticate": "Bearer"},
-            )
-            await refused(scope, receive, send)
-            return
-        scope.setdefault("state", {})["caller"] = caller
+        if scope["path"] not in OPEN_PATHS:
+            try:
+                caller = self._caller(scope)
+            except TooManyRequestsError as error:
+                await problem_response(error)(scope, receive, send)
+                return
+            if caller is None:
+                refused = problem_response(
+                    UnauthorizedError(
+                        "the token is missing, wrong, expired or revoked; send 'Authorization:"
+                        " Bearer TOKEN' with one of yours, or with what is in the file 'token' in"
+                        " the server's home"
+                    ),
+                    headers={"www-authenticate": "Bearer"},
+                )
+                await refused(scope, receive, send)
+                return
+            scope.setdefault("state", {})["caller"] = caller
         await self._answer(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,7 +105,7 @@ class Guard:
             if name == b"authorization":
                 given = value
         scheme, _, token = given.partition(b" ")
-        if scheme != b"Bearer" or not token:
-            return None
+        if scheme != b"Bearer":
+            token = b""  # nobody's
         address = scope["client"][0] if scope.get("client") else ""
         return self._identify(token, address)

@@ -210,12 +210,7 @@ class SessionBody(Body):
                 f" nothing above {PROGRAM_BYTES_MAX}; put the long parts into a file",
                 field=f"{place}command",
             )
-        if self.gpu_shares > DEVICE_SHARES and self.gpu_shares % DEVICE_SHARES:
-            raise InvalidRequestError(
-                f"{place}gpu_shares: {self.gpu_shares} is neither whole devices nor a part of one;"
-                f" ask for a multiple of {DEVICE_SHARES}, or for less than {DEVICE_SHARES}",
-                field=f"{place}gpu_shares",
-            )
+        check_shares(self.gpu_shares, place)
         return SessionSpec(
             command=tuple(self.command),
             name=self.name,
@@ -234,7 +229,7 @@ class SessionBody(Body):
             umask=self.umask,
             walltime_s=self.walltime_s,
             pending_timeout_s=self.pending_timeout_s,
-            begin_at=_epoch(self.begin_at, f"{place}begin_at"),
+            begin_at=epoch_of(self.begin_at, f"{place}begin_at"),
             held=self.held,
             requeue=self.requeue,
             retries=self.retries,
@@ -365,7 +360,26 @@ def _details(error: ValidationError) -> Sequence[dict[str, Any]]:
     return [dict(item) for item in error.errors(include_url=False)]
 
 
-def _epoch(text: str | None, field: str) -> float | None:
+def check_shares(shares: int, place: str = "") -> None:
+    """Refuse shares that are neither whole devices nor a part of one.
+
+    Raises:
+        InvalidRequestError: They are that.
+    """
+    if shares > DEVICE_SHARES and shares % DEVICE_SHARES:
+        raise InvalidRequestError(
+            f"{place}gpu_shares: {shares} is neither whole devices nor a part of one;"
+            f" ask for a multiple of {DEVICE_SHARES}, or for less than {DEVICE_SHARES}",
+            field=f"{place}gpu_shares",
+        )
+
+
+def epoch_of(text: str | None, field: str) -> float | None:
+    """Read RFC 3339 as seconds since the epoch.
+
+    Raises:
+        InvalidRequestError: It is not a time with its zone.
+    """
     if text is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Who is woken when a session changes."""
+"""Who is woken when a session changes, or when anything does."""
 
 import asyncio
 from collections import defaultdict
@@ -17,8 +17,11 @@ class Notices:
 
     def __init__(self) -> None:
         self._waiters: dict[SessionId, list[asyncio.Event]] = defaultdict(list)
+        self._readers: list[asyncio.Event] = []
 
     def __call__(self, applied: Applied) -> None:
+        for event in self._readers if applied.wrote else ():
+            event.set()
         for moved in applied.moved:
             for event in self._waiters.get(moved.session_id, ()):
                 event.set()
@@ -34,6 +37,16 @@ class Notices:
             self._waiters[session_id].remove(event)
             if not self._waiters[session_id]:
                 del self._waiters[session_id]
+
+    @asynccontextmanager
+    async def of_history(self) -> AsyncIterator[asyncio.Event]:
+        """Give an event that is set whenever history has new lines."""
+        event = asyncio.Event()
+        self._readers.append(event)
+        try:
+            yield event
+        finally:
+            self._readers.remove(event)
 
 
 async def at_most(seconds: float, event: asyncio.Event) -> None:

@@ -32,6 +32,8 @@ class Operation:
     """Whether it names one session, agent or the like: there may be none, or several."""
     may_conflict: bool = False
     """Whether it may be answered with 409 although it names none."""
+    may_be_gone: bool = False
+    """Whether what it asks for may not be kept any more: 410."""
     content: Mapping[str, Any] = field(default_factory=dict)
     """The OpenAPI response object of a success that is not JSON."""
 

@@ -11,6 +11,8 @@ from sokovan.api.lookup import may_submit, shapes_of_lines
 from sokovan.api.notices import RECHECK_S, Notices, at_most
 from sokovan.api.outlook import Outlook, standing
 from sokovan.api.overview import glance, turn_views
+from sokovan.api.readiness import Readiness
+from sokovan.api.root_rule import ANYBODY, RootRule
 from sokovan.api.service import View
 from sokovan.clock import Clock
 from sokovan.domain.access import Caller
@@ -52,6 +54,7 @@ class Operations(AgentOperations):
         clock: The time.
         tell: Takes what a request has changed.
         notices: Wakes those who wait.
+        root_rule: Says whether sessions of root are accepted.
     """
 
     def __init__(
@@ -62,11 +65,14 @@ class Operations(AgentOperations):
         clock: Clock,
         tell: Callable[[Applied], None],
         notices: Notices,
+        root_rule: RootRule = ANYBODY,
     ) -> None:
         super().__init__(repository, database, clock, tell)
         self._gateway = gateway
         self._notices = notices
+        self._root_rule = root_rule
         self._outlook = Outlook(repository)
+        self._readiness = Readiness(repository, clock)
         self._started_at = clock.now()
         self.address = ""
 
@@ -74,6 +80,7 @@ class Operations(AgentOperations):
 
     async def submit(self, specs: Sequence[SessionSpec], *, caller: Caller) -> list[View]:
         may_submit(specs, caller)
+        self._root_rule.check(specs)
         for error in self._check(specs):
             if error is not None:
                 raise error
@@ -274,6 +281,9 @@ class Operations(AgentOperations):
             raise OutputUnavailableError(
                 f"the output of session {session_id} cannot be read now: {error}"
             ) from error
+
+    async def ready(self) -> None:
+        await self._readiness.check()
 
     async def status(self) -> View:
         counts = await self._database.read(counts_by_status)

@@ -1,5 +1,6 @@
 """What the API answers when something is wrong: RFC 9457 problem objects."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,8 +50,10 @@ def problem_response(
     http_status: int | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Answer with the problem object of an error."""
+    """Answer with the problem object of an error, and when to come again where that is known."""
     problem = problem_of(error, http_status=http_status)
+    if error.retry_after_s is not None:
+        headers = {"retry-after": str(math.ceil(error.retry_after_s)), **(headers or {})}
     return Response(
         to_json(problem),
         status_code=problem["status"],

@@ -120,6 +120,14 @@ class Service(Protocol):
         """
         ...
 
+    async def ready(self) -> None:
+        """Return if the server can do its work.
+
+        Raises:
+            StoreUnavailableError: It cannot.
+        """
+        ...
+
     async def status(self) -> View:
         """Return pid, version, address, uptime and counts: `sessions` and `agents` by status."""
         ...

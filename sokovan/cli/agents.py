@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from sokovan.cli import completion
 from sokovan.cli.options import Home, Json, Quiet, call_of
 
 app = typer.Typer()
@@ -14,6 +15,7 @@ Agent = Annotated[
         metavar="AGENT",
         help="Name of the agent, or its id where several have that name.",
         show_default=False,
+        autocompletion=completion.agents,
     ),
 ]
 

@@ -50,6 +50,15 @@ EXAMPLES: Mapping[str, Sequence[Example]] = {
         ("sokovan cancel @", ""),
         ("sokovan cancel --force xztb frx2", "kill two at once"),
     ),
+    "edit": (
+        ("sokovan edit @ --priority 50", ""),
+        ("sokovan edit @ --time 4h --constraint rack=r1", "its time, and where it may go"),
+        ("sokovan edit @ --pending-timeout none --no-constraint", "take both back"),
+    ),
+    "redo": (
+        ("sokovan redo @", "the same again"),
+        ("sokovan redo xztb --mem 16G --hold", "with more memory, and not yet"),
+    ),
     "hold": (("sokovan hold @", "keep it waiting"),),
     "release": (("sokovan release @", ""),),
     "status": (("sokovan status", ""),),
@@ -72,11 +81,38 @@ EXAMPLES: Mapping[str, Sequence[Example]] = {
     "token ls": (("sokovan token ls --all", "expired and revoked ones, too"),),
     "token revoke": (("sokovan token revoke 7kq2", ""),),
     "audit": (("sokovan audit --user ann --limit 20", "what ann did last"),),
+    "events": (
+        ("sokovan events -f", "what happens, as it happens"),
+        ("sokovan events -f --owner ann --kind session.terminated", "what ends of ann's"),
+        ("sokovan events --after 1234 --json", "all that came behind event 1234, for a program"),
+    ),
+    "webhooks ls": (("sokovan webhooks ls", "and which of them fail, since when and why"),),
+    "webhooks add": (
+        ("sokovan webhooks add https://example.org/hook --kind session.terminated", ""),
+        ("sokovan webhooks add http://127.0.0.1:9000/ --owner ann", "all that happens to ann's"),
+    ),
+    "webhooks rm": (("sokovan webhooks rm 7kq2mfx3p9ab", ""),),
+    "webhooks test": (("sokovan webhooks test 7kq2mfx3p9ab", "send it a message now"),),
+    "groups": (("sokovan groups", "what is held, and who waits"),),
+    "groups show": (("sokovan groups show default", "its policy, and where each setting is from"),),
+    "groups create": (
+        ("sokovan groups create night order=drf", "agents and sessions may name it"),
+    ),
+    "groups set": (
+        ("sokovan groups set default order=lifo pending_timeout_s=12h", "at once, and for good"),
+        ("sokovan groups set default order=", "as config.toml has it"),
+    ),
+    "groups rm": (("sokovan groups rm night", "when nothing is left of it"),),
     "up": (
         ("sokovan up", "in the foreground, until Ctrl-C"),
         ("sokovan up --port 7000", ""),
     ),
     "down": (("sokovan down", "sessions go on"),),
+    "config": (
+        ("sokovan config", "every setting, and where its value comes from"),
+        ("sokovan config api", "only those that begin like this"),
+    ),
+    "doctor": (("sokovan doctor", "what is missing on this machine, and how to mend it"),),
     "sim": (
         ("sokovan sim --seed 7", "replay one world"),
         ("sokovan sim --seeds 0-99", "try a hundred"),

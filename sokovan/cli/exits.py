@@ -5,12 +5,14 @@ from typing import Any
 
 from sokovan.domain.errors import (
     AgentNotFoundError,
+    GroupNotFoundError,
     HomeError,
     InvalidRequestError,
     ServerUnreachableError,
     SessionNotFoundError,
     SokovanError,
     TokenNotFoundError,
+    WebhookNotFoundError,
 )
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.statuses import SessionResult
@@ -31,6 +33,15 @@ COMMAND_NOT_FOUND = 127
 SIGNAL_BASE = 128
 
 
+NAMES_NOTHING = (
+    SessionNotFoundError,
+    AgentNotFoundError,
+    GroupNotFoundError,
+    TokenNotFoundError,
+    WebhookNotFoundError,
+)
+
+
 class UsageError(InvalidRequestError):
     """Something on the command line makes no sense."""
 
@@ -39,7 +50,7 @@ def of_error(error: SokovanError) -> int:
     """Return the exit code for an error."""
     if isinstance(error, UsageError):
         return USAGE
-    if isinstance(error, SessionNotFoundError | AgentNotFoundError | TokenNotFoundError):
+    if isinstance(error, NAMES_NOTHING):
         return NOT_FOUND
     if isinstance(error, ServerUnreachableError | HomeError):
         return UNREACHABLE

@@ -20,9 +20,9 @@ from typing import Any, get_args
 
 from sokovan.cli.exits import UsageError
 from sokovan.cli.session_options import directory_of, session_options
-from sokovan.cli.toml_lines import Path as Place
-from sokovan.cli.toml_lines import line_of_error, lines_of
 from sokovan.domain.errors import InvalidRequestError
+from sokovan.toml_lines import Path as Place
+from sokovan.toml_lines import line_of_error, lines_of
 
 FILE_BYTES_MAX = 1 << 20
 LINE_WIDTH = 100

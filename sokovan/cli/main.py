@@ -16,9 +16,14 @@ import typer
 from sokovan import __version__
 from sokovan.cli import (
     agents,
+    change,
+    config,
     db,
+    doctor,
+    events,
     examples,
     exits,
+    groups,
     machine,
     outputs,
     sessions,
@@ -59,13 +64,20 @@ app.command("wait")(sessions.wait)
 app.command("cancel")(sessions.cancel)
 app.command("hold")(sessions.hold)
 app.command("release")(sessions.release)
+app.command("edit")(change.edit)
+app.command("redo")(change.redo)
 app.command("status")(machine.status)
 app.command("top")(top.top)
 app.add_typer(agents.app, name="agents")
+app.add_typer(groups.app, name="groups")
 app.add_typer(tokens.app, name="token", help="Make, list and revoke tokens of users.")
 app.command("audit")(tokens.audit)
+app.command("events")(events.events)
+app.add_typer(events.app, name="webhooks", help="Have others told of events, over HTTP.")
 app.command("up")(machine.up)
 app.command("down")(machine.down)
+app.command("config")(config.config)
+app.command("doctor")(doctor.doctor)
 app.command("sim")(sim.sim)
 app.add_typer(db.app, name="db")
 examples.add_examples(app)

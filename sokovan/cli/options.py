@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sokovan.cli import completion
+
 if TYPE_CHECKING:
     from sokovan.client import Client
 
@@ -88,6 +90,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Say only what was asked for, and errors.")
 ]
+_SEVERAL = (
+    "Session ids, or their first characters; @ is the last submitted, @~2 two before it; ID_0-9,20"
+    " are tasks of an array."
+)
 Ref = Annotated[
     str,
     typer.Argument(
@@ -95,14 +101,24 @@ Ref = Annotated[
         help="Session id, or its first characters; @ is the last submitted, @~2 two before it;"
         " ID_7 is a task of an array.",
         show_default=False,
+        autocompletion=completion.sessions,
     ),
 ]
 Refs = Annotated[
     list[str],
     typer.Argument(
         metavar="ID...",
-        help="Session ids, or their first characters; @ is the last submitted, @~2 two before it;"
-        " ID_0-9,20 are tasks of an array.",
+        help=_SEVERAL,
         show_default=False,
+        autocompletion=completion.sessions,
+    ),
+]
+LiveRefs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ID...",
+        help=_SEVERAL,
+        show_default=False,
+        autocompletion=completion.live_sessions,
     ),
 ]

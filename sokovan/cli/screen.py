@@ -1,7 +1,7 @@
 """How text is fitted to a terminal: widths, cutting, folding, colours, tables.
 
-Rich could do it, and takes as long to import as `sokovan ls` takes to ask the server; `top` alone
-uses it.
+Rich could do it, but `sokovan ls` would take a third longer: importing Rich costs that much. Only
+`--help` uses it (docs/decisions/0019-a-command-that-starts-quickly.md).
 """
 
 import os

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sokovan.cli import completion
 from sokovan.domain.errors import InvalidRequestError
 from sokovan.domain.quantities import parse_duration, parse_milli, parse_size
 
@@ -55,7 +56,13 @@ def session_options(
         _option("--priority", metavar="0..100", help="Higher goes first; 10 if left out."),
     ] = None,
     group: Annotated[
-        Text, _option("--group", metavar="NAME", help="Scaling group; `default` if left out.")
+        Text,
+        _option(
+            "--group",
+            metavar="NAME",
+            help="Scaling group; `default` if left out.",
+            autocompletion=completion.groups,
+        ),
     ] = None,
     env: Annotated[
         list[str] | None, _option("--env", metavar="NAME=VALUE", help="Set a variable; repeatable.")
@@ -70,6 +77,7 @@ def session_options(
             "--depends-on",
             metavar="[KIND:]ID",
             help="Wait for a session's end; KIND: afterok (the default), afterany, afternotok.",
+            autocompletion=completion.live_sessions,
         ),
     ] = None,
     begin: Annotated[
@@ -87,7 +95,12 @@ def session_options(
     ] = 0,
     limit: Annotated[
         list[str] | None,
-        _option("--limit", metavar="STAGE=DURATION", help="Most time a phase of a stage may take."),
+        _option(
+            "--limit",
+            metavar="STAGE=DURATION",
+            help="Most time a phase of a stage may take.",
+            autocompletion=completion.stages,
+        ),
     ] = None,
     constraint: Annotated[
         list[str] | None,
@@ -103,15 +116,30 @@ def session_options(
     ] = None,
     agent: Annotated[
         list[str] | None,
-        _where("--agent", metavar="NAME", help="Only on this agent; repeatable: or on that one."),
+        _where(
+            "--agent",
+            metavar="NAME",
+            help="Only on this agent; repeatable: or on that one.",
+            autocompletion=completion.agents,
+        ),
     ] = None,
     prefer: Annotated[
         list[str] | None,
-        _where("--prefer", metavar="NAME", help="On this agent while it has room; repeatable."),
+        _where(
+            "--prefer",
+            metavar="NAME",
+            help="On this agent while it has room; repeatable.",
+            autocompletion=completion.agents,
+        ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        _where("--exclude", metavar="NAME", help="Never on this agent; repeatable."),
+        _where(
+            "--exclude",
+            metavar="NAME",
+            help="Never on this agent; repeatable.",
+            autocompletion=completion.agents,
+        ),
     ] = None,
     mode: Annotated[
         Text,
@@ -136,6 +164,7 @@ def session_options(
             metavar="SESSION",
             help="Away from kernels of this session, by name or id, while it is possible;"
             " repeatable.",
+            autocompletion=completion.live_sessions,
         ),
     ] = None,
     pack_with: Annotated[
@@ -144,6 +173,7 @@ def session_options(
             "--pack-with",
             metavar="SESSION",
             help="Beside kernels of this session, by name or id, while there is room; repeatable.",
+            autocompletion=completion.live_sessions,
         ),
     ] = None,
     allow_infeasible: Annotated[

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sokovan.cli.options import Call, Home, Json, Quiet, Ref, Refs, call_of
+from sokovan.cli import completion
+from sokovan.cli.options import Call, Home, Json, LiveRefs, Quiet, Ref, Refs, call_of
 
 if TYPE_CHECKING:
     from sokovan.client import Client
@@ -27,11 +28,25 @@ def ls(
     all: Annotated[bool, typer.Option("--all", "-a", help="Ended sessions too.")] = False,
     status: Annotated[
         list[str] | None,
-        typer.Option("--status", "-s", metavar="STATUS", help="Only these; repeatable."),
+        typer.Option(
+            "--status",
+            "-s",
+            metavar="STATUS",
+            help="Only these; repeatable.",
+            autocompletion=completion.statuses,
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", "-n", help="Only of this name.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", "-n", help="Only of this name.", autocompletion=completion.session_names
+        ),
+    ] = None,
     owner: Annotated[str | None, typer.Option("--owner", "-u", help="Only of this user.")] = None,
-    group: Annotated[str | None, typer.Option("--group", help="Only of this group.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option("--group", help="Only of this group.", autocompletion=completion.groups),
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -251,7 +266,7 @@ def wait(
         words = [short(session["id"]), session["status"], session["result"], outcome(session)]
         return " ".join(word for word in words if word)
 
-    answers = _each(call, refs, wait_for, sentence)
+    answers = each(call, refs, wait_for, sentence)
     failed = [session for session, code in zip(answers, codes, strict=True) if code]
     if failed:
         ref = short(failed[0]["id"])
@@ -262,7 +277,7 @@ def wait(
 
 def cancel(
     ctx: typer.Context,
-    refs: Refs,
+    refs: LiveRefs,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Kill at once, without the grace.")
     ] = False,
@@ -297,7 +312,7 @@ def cancel(
         )
 
     stopping = []
-    for answer in _each(call, refs, ask, sentence):
+    for answer in each(call, refs, ask, sentence):
         if arrays.is_array(answer) and "terminating" in answer["outcomes"]:
             stopping.append(arrays.name_of(answer["array"]))
         elif not arrays.is_array(answer) and answer["outcome"] == "terminating":
@@ -308,13 +323,17 @@ def cancel(
 
 
 def hold(
-    ctx: typer.Context, refs: Refs, json: Json = False, quiet: Quiet = False, home: Home = None
+    ctx: typer.Context,
+    refs: LiveRefs,
+    json: Json = False,
+    quiet: Quiet = False,
+    home: Home = None,
 ) -> int:
     """Hold waiting sessions back until `release`."""
     from sokovan.cli import arrays
 
     call = call_of(ctx, home, json, quiet)
-    answers = _each(
+    answers = each(
         call,
         refs,
         lambda client, ref: arrays.either(ref, client.hold, client.hold_array),
@@ -325,13 +344,17 @@ def hold(
 
 
 def release(
-    ctx: typer.Context, refs: Refs, json: Json = False, quiet: Quiet = False, home: Home = None
+    ctx: typer.Context,
+    refs: LiveRefs,
+    json: Json = False,
+    quiet: Quiet = False,
+    home: Home = None,
 ) -> int:
     """Let held sessions take part again."""
     from sokovan.cli import arrays
 
     call = call_of(ctx, home, json, quiet)
-    answers = _each(
+    answers = each(
         call,
         refs,
         lambda client, ref: arrays.either(ref, client.release, client.release_array),
@@ -358,7 +381,7 @@ def _name_of(answer: dict[str, Any]) -> str:
     return short(answer["id"])
 
 
-def _each(
+def each(
     call: Call,
     refs: list[str],
     ask: "Callable[[Client, str], dict[str, Any]]",

@@ -1,12 +1,14 @@
 """What makes the command start quickly: `sokovan ls` is typed often.
 
-None of this changes what a command does. Where a later Typer has nothing of that kind, nothing is
-done, and `tests/unit/test_client_is_light.py` tells.
+None of this changes what a command does (docs/decisions/0019-a-command-that-starts-quickly.md).
+Where a later Typer has nothing of that kind, nothing is done, and
+`tests/unit/test_client_is_light.py` tells.
 """
 
 import copy
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -40,6 +42,8 @@ class _Coercion:
         if says.parser is None:
             if type(value) is wanted and (wanted is str or _is_within(value, says)):
                 return value
+            if wanted is Path and type(value) is str and not (says.exists or says.resolve_path):
+                return Path(value)
             if wanted == list[str] and all(type(item) is str for item in value):
                 return [*value]
         return self._build(self._parameter).coerce(value, param=param, ctx=ctx)

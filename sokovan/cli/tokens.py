@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sokovan.cli import exits
+from sokovan.cli import completion, exits
 from sokovan.cli.options import Home, Json, call_of
 from sokovan.domain.errors import InvalidRequestError
 
@@ -85,7 +85,13 @@ def ls(
 def revoke(
     ctx: typer.Context,
     token_ids: Annotated[
-        list[str], typer.Argument(metavar="ID...", help="Ids of tokens.", show_default=False)
+        list[str],
+        typer.Argument(
+            metavar="ID...",
+            help="Ids of tokens.",
+            show_default=False,
+            autocompletion=completion.tokens,
+        ),
     ],
     json: Json = False,
     home: Home = None,

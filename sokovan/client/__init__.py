@@ -9,30 +9,32 @@ It asks the server of a home over HTTP, and raises the same errors as the server
         print(ended["result"], ended["exit_code"], b"".join(client.output(session["id"])))
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
-
-from sokovan.client.connection import ServerStoppedError, error_from, home_of, server_file
-from sokovan.client.fields import (
-    DependencyFields,
-    LimitFields,
-    Output,
-    SessionFields,
-    SessionOptions,
-    View,
-    Views,
-    WhereFields,
-    captured,
-    is_utf8,
-)
-from sokovan.client.sync_client import Client
 
 if TYPE_CHECKING:
     from sokovan.client.async_client import AsyncClient
+    from sokovan.client.connection import ServerStoppedError, error_from, home_of, server_file
+    from sokovan.client.fields import (
+        DependencyFields,
+        EventOptions,
+        LimitFields,
+        Output,
+        SessionFields,
+        SessionOptions,
+        View,
+        Views,
+        WhereFields,
+        captured,
+        is_utf8,
+    )
+    from sokovan.client.sync_client import Client
 
 __all__ = [
     "AsyncClient",
     "Client",
     "DependencyFields",
+    "EventOptions",
     "LimitFields",
     "Output",
     "ServerStoppedError",
@@ -49,10 +51,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import what the command has no use for when it is asked for."""
-    if name == "AsyncClient":
-        from sokovan.client.async_client import AsyncClient
+_MODULES = {
+    "async_client": ("AsyncClient",),
+    "connection": ("ServerStoppedError", "error_from", "home_of", "server_file"),
+    "sync_client": ("Client",),
+}
+"""Where names are; those that are not here are in `fields`."""
 
-        return AsyncClient
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+if not TYPE_CHECKING:  # or every name would be there for a type checker
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used: a session that runs a function needs none."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = next((module for module, names in _MODULES.items() if name in names), "fields")
+        found = getattr(importlib.import_module(f"sokovan.client.{module}"), name)
+        globals()[name] = found
+        return found

@@ -6,13 +6,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from sokovan.client.fields import SessionFields, SessionOptions, View, Views, is_utf8
-from sokovan.domain.errors import AgentNotFoundError, SessionNotFoundError, TokenNotFoundError
+from sokovan.client.fields import (
+    EventOptions,
+    RedoOptions,
+    SessionFields,
+    SessionOptions,
+    View,
+    Views,
+    is_utf8,
+)
+from sokovan.domain.errors import (
+    AgentNotFoundError,
+    GroupNotFoundError,
+    SessionNotFoundError,
+    TokenNotFoundError,
+    WebhookNotFoundError,
+)
 
 WAIT_SLICE_S = 30.0
 """How long one request waits on the server before the next one is sent."""
 PAGE_SESSIONS = 1000
 SESSIONS = "/v1/sessions"
+GROUPS = "/v1/groups"
 DRY_RUN = "/v1/sessions/dry-run"
 ARRAYS = "/v1/arrays"
 ARRAYS_DRY_RUN = "/v1/arrays/dry-run"
@@ -42,6 +57,17 @@ def _path(all_of_them: str, ref: str, action: str) -> str:
     return f"{all_of_them}/{quote(ref, safe='@~,:')}" + (f"/{action}" if action else "")
 
 
+def group_path(name: str) -> str:
+    """Return the address of a scaling group.
+
+    Raises:
+        GroupNotFoundError: No group can be called that.
+    """
+    if not name or "/" in name or set(name) == {"."} or not is_utf8(name):
+        raise GroupNotFoundError(f"there is no group {name!r}; `sokovan groups` lists them")
+    return f"{GROUPS}/{quote(name, safe='')}"
+
+
 def agent_path(agent: str, action: str = "") -> str:
     """Return the address of an agent, or of what can be done with it.
 
@@ -62,6 +88,27 @@ def token_path(token_id: str) -> str:
     if not token_id.isalnum() or not token_id.isascii():
         raise TokenNotFoundError(f"there is no token {token_id!r}; `sokovan token ls` lists them")
     return f"/v1/tokens/{token_id}"
+
+
+def webhook_path(webhook_id: str, action: str = "") -> str:
+    """Return the address of a webhook, or of something that is done with it.
+
+    Raises:
+        WebhookNotFoundError: No webhook's id looks like that.
+    """
+    if not (webhook_id.isascii() and webhook_id.isalnum()):
+        raise WebhookNotFoundError(
+            f"there is no webhook {webhook_id!r}; `sokovan webhooks ls` lists them"
+        )
+    return f"/v1/webhooks/{webhook_id}" + (f"/{action}" if action else "")
+
+
+def event_params(asked: EventOptions) -> dict[str, Any]:
+    """Return the query that says which events are asked for."""
+    said: dict[str, Any] = {key: value for key, value in asked.items() if value}
+    if kinds := said.pop("kinds", None):
+        said["kind"] = [*kinds]
+    return said
 
 
 def items_of(answer: View) -> Views:
@@ -106,3 +153,8 @@ def array_body(
         "params": {name: [*values] for name, values in (params or {}).items()},
         "running_max": running_max,
     }
+
+
+def sent_once(changes: RedoOptions) -> RedoOptions:
+    """Return what is to be different in a session, with an id to be sent twice by."""
+    return {"creation_id": secrets.token_hex(12), **changes}

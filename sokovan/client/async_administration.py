@@ -1,4 +1,4 @@
-"""The part of `sokovan.AsyncClient` about agents, tokens and what was done with them.
+"""The part of `sokovan.AsyncClient` about agents, groups, tokens and what was done with them.
 
 `sync_administration.py` is written from this file by `scripts/sync_client.py`.
 """
@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from sokovan.client.addresses import agent_path, items_of, token_path
-from sokovan.client.fields import View, Views
+from sokovan.client.addresses import GROUPS, agent_path, group_path, items_of, token_path
+from sokovan.client.fields import Setting, View, Views
 
 
 class AsyncAdministration(ABC):
@@ -62,6 +62,35 @@ class AsyncAdministration(ABC):
             force: Forget the kernels, too, that may still run there.
         """
         return await self._ask("DELETE", agent_path(agent), params={"force": force})
+
+    # --- scaling groups ---------------------------------------------------------------------------
+
+    async def groups(self) -> Views:
+        """Return every scaling group: what its agents have, who waits, and its policy."""
+        return items_of(await self._ask("GET", GROUPS))
+
+    async def group(self, name: str) -> View:
+        """Return one scaling group."""
+        return await self._ask("GET", group_path(name))
+
+    async def create_group(self, name: str, policy: Mapping[str, Setting] | None = None) -> View:
+        """Make a scaling group, beside those of the settings.
+
+        Args:
+            name: What it is called.
+            policy: By the names of settings below `[groups.NAME]`: `order`, `ageing_s`; a limit is
+                `limits.start-sessions.phase_s_max`.
+        """
+        body = {"name": name, "policy": dict(policy or {})}
+        return await self._ask("POST", GROUPS, body=body, once=True)
+
+    async def set_group(self, name: str, policy: Mapping[str, Setting | None]) -> View:
+        """Set some of a group's policy, whatever the settings say; `None` takes that back."""
+        return await self._ask("PATCH", group_path(name), body={"policy": dict(policy)})
+
+    async def remove_group(self, name: str) -> View:
+        """Forget a group that has neither agents nor live sessions; return what it was."""
+        return await self._ask("DELETE", group_path(name))
 
     # --- users ------------------------------------------------------------------------------------
 

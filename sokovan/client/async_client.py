@@ -14,18 +14,29 @@ from sokovan.client.addresses import (
     WAIT_SLICE_S,
     completed,
     items_of,
+    sent_once,
     session_path,
     sessions_of,
 )
 from sokovan.client.async_arrays import AsyncArrays
 from sokovan.client.async_connection import AsyncConnection
+from sokovan.client.async_events import AsyncEvents
 from sokovan.client.connection import output_of, place_of, view_of
-from sokovan.client.fields import Output, SessionFields, SessionOptions, View, Views, captured
+from sokovan.client.fields import (
+    EditOptions,
+    Output,
+    RedoOptions,
+    SessionFields,
+    SessionOptions,
+    View,
+    Views,
+    captured,
+)
 from sokovan.client.tries import RETRY_S
 from sokovan.domain.statuses import FINAL
 
 
-class AsyncClient(AsyncArrays):
+class AsyncClient(AsyncArrays, AsyncEvents):
     """What a program asks of one server. Not for several threads at a time: give each its own.
 
     What is left out is taken from the environment, and what that leaves out from the home:
@@ -169,6 +180,14 @@ class AsyncClient(AsyncArrays):
             force: Kill its kernels at once, without the grace.
         """
         return await self._ask("POST", session_path(ref, "cancel"), body={"force": force})
+
+    async def edit(self, ref: str, **changes: Unpack[EditOptions]) -> View:
+        """Change what was submitted of a session that waits; of one that runs, its walltime."""
+        return await self._ask("PATCH", session_path(ref), body=changes)
+
+    async def redo(self, ref: str, **changes: Unpack[RedoOptions]) -> View:
+        """Submit again what a session was, for its owner; return the new session."""
+        return await self._ask("POST", session_path(ref, "redo"), body=sent_once(changes))
 
     async def hold(self, ref: str) -> View:
         """Hold a waiting session back."""

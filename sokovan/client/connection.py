@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -22,6 +22,10 @@ from sokovan.domain.errors import (
 
 class ServerStoppedError(ServerUnreachableError):
     """The server was stopped on purpose while it was asked; the sessions go on."""
+
+
+class UntrustedServerError(ServerUnreachableError):
+    """What listens there cannot prove that it is the server; it was told nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,8 @@ class Place:
         Raises:
             SokovanError: No server runs there, or it cannot be asked.
         """
-        url = self.url or _address(self.home)
+        announced = {} if self.url else _announced(self.home)
+        url = self.url or str(announced["url"])
         token = self.token or _token(self.home)
         try:
             base_url = httpx.URL(url)
@@ -52,19 +57,25 @@ class Place:
         return {
             "base_url": base_url,
             "headers": {"authorization": f"Bearer {token}"},
-            "verify": base_url.scheme == "https" and self._trusted(),  # reading takes a while
+            "verify": base_url.scheme == "https" and self._trusted(announced),  # that takes a while
             "trust_env": self.url is not None,  # a proxy has no way to this machine's loopback
         }
 
     def unreachable(self, url: httpx.URL, error: httpx.TransportError) -> ServerUnreachableError:
         """Return the error for a server that did not answer."""
+        if _is_distrust(error):
+            return UntrustedServerError(
+                f"what answers at {url} cannot prove that it is the server: {error}"
+            )
         hint = "`sokovan up` starts one" if self.url is None else "look at SOKOVAN_URL, or url"
         return ServerUnreachableError(
             f"no server answers at {url} ({error or type(error).__name__}); {hint}"
         )
 
-    def _trusted(self) -> ssl.SSLContext | bool:
+    def _trusted(self, announced: View) -> ssl.SSLContext | bool:
         """Return whose certificates are trusted; `True` stands for those of the system."""
+        if "ca_file" in announced:
+            return _OneServer.of(announced)
         if self.ca_file is None:
             return True
         try:
@@ -199,11 +210,48 @@ def error_of(response: httpx.Response) -> SokovanError:
     return error
 
 
-def _address(home: Path) -> str:
+def _announced(home: Path) -> View:
     found = server_file(home)
     if found is None:
         raise ServerUnreachableError(f"no server runs for {home}; `sokovan up` starts one")
-    return str(found["url"])
+    return found
+
+
+class _OneServer(ssl.SSLContext):
+    """Trusts the certificate of one server, under the name that it is for."""
+
+    name: str | None = None
+    """Left out, it is the one that was connected to."""
+
+    @classmethod
+    def of(cls, announced: View) -> Self:
+        """Return what trusts the server that `server.json` announces, and nobody else."""
+        context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        context.name = announced.get("tls_name")
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # without who has signed it
+        try:
+            context.load_verify_locations(announced["ca_file"])
+        except OSError as error:
+            raise ServerUnreachableError(
+                f"the certificate {announced['ca_file']} cannot be used: {error.strerror or error}"
+            ) from None
+        return context
+
+    def wrap_socket(self, *args: Any, **more: Any) -> ssl.SSLSocket:
+        more["server_hostname"] = self.name or more.get("server_hostname")
+        return super().wrap_socket(*args, **more)
+
+    def wrap_bio(self, *args: Any, **more: Any) -> ssl.SSLObject:
+        more["server_hostname"] = self.name or more.get("server_hostname")
+        return super().wrap_bio(*args, **more)
+
+
+def _is_distrust(error: BaseException) -> bool:
+    """Say whether an error comes from a certificate that was refused."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def _token(home: Path) -> str:

@@ -11,6 +11,8 @@ from sokovan.domain.errors import InvalidRequestError
 View = dict[str, Any]
 """One thing, as the API describes it; `docs/reference/sessions.md` lists a session's fields."""
 Views = list[View]
+Setting = str | int | float
+"""The value of a group's setting."""
 
 
 class DependencyFields(TypedDict, total=False):
@@ -85,6 +87,36 @@ class SessionOptions(TypedDict, total=False):
     """The same one again yields the same session; left out, each call makes its own."""
 
 
+class EditOptions(TypedDict, total=False):
+    """What may be changed of a session that waits; what is left out stays, `None` is none."""
+
+    name: str
+    priority: int
+    cpu_milli: int
+    mem_bytes: int
+    gpu_shares: int
+    gpu_mem_bytes_min: int
+    walltime_s: float | None
+    """Of a session that runs, only this may be changed."""
+    pending_timeout_s: float | None
+    begin_at: str | None
+    requeue: bool
+    retries: int
+    grace_s: float
+    where: WhereFields | None
+    """What is left out of it stays, too; `None` takes back all that was said."""
+    allow_infeasible: bool
+
+
+class RedoOptions(EditOptions, total=False):
+    """What is to be different when a session is submitted again."""
+
+    scaling_group: str
+    held: bool
+    creation_id: str
+    """The same one again yields the same session; left out, each call makes its own."""
+
+
 class SessionFields(SessionOptions, total=False):
     """A session to submit."""
 
@@ -100,6 +132,18 @@ class ArrayFields(TypedDict, total=False):
     """The values of each parameter; the first one changes slowest."""
     running_max: int | None
     """How many tasks may be at work at once."""
+
+
+class EventOptions(TypedDict, total=False):
+    """Which events are asked for; what is left out lets all through."""
+
+    session: str | None
+    """An id, a prefix that only one id has, `@`, or `@~2`."""
+    owner: str | None
+    group: str | None
+    name: str | None
+    kinds: Sequence[str]
+    """Such as `session.running`; `session` and `kernel` stand for all of theirs."""
 
 
 @dataclass(frozen=True, slots=True)

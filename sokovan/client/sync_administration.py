@@ -1,11 +1,11 @@
-"""The part of `sokovan.Client` about agents, tokens and what was done with them."""
+"""The part of `sokovan.Client` about agents, groups, tokens and what was done with them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from sokovan.client.addresses import agent_path, items_of, token_path
-from sokovan.client.fields import View, Views
+from sokovan.client.addresses import GROUPS, agent_path, group_path, items_of, token_path
+from sokovan.client.fields import Setting, View, Views
 
 
 class Administration(ABC):
@@ -59,6 +59,35 @@ class Administration(ABC):
             force: Forget the kernels, too, that may still run there.
         """
         return self._ask("DELETE", agent_path(agent), params={"force": force})
+
+    # --- scaling groups ---------------------------------------------------------------------------
+
+    def groups(self) -> Views:
+        """Return every scaling group: what its agents have, who waits, and its policy."""
+        return items_of(self._ask("GET", GROUPS))
+
+    def group(self, name: str) -> View:
+        """Return one scaling group."""
+        return self._ask("GET", group_path(name))
+
+    def create_group(self, name: str, policy: Mapping[str, Setting] | None = None) -> View:
+        """Make a scaling group, beside those of the settings.
+
+        Args:
+            name: What it is called.
+            policy: By the names of settings below `[groups.NAME]`: `order`, `ageing_s`; a limit is
+                `limits.start-sessions.phase_s_max`.
+        """
+        body = {"name": name, "policy": dict(policy or {})}
+        return self._ask("POST", GROUPS, body=body, once=True)
+
+    def set_group(self, name: str, policy: Mapping[str, Setting | None]) -> View:
+        """Set some of a group's policy, whatever the settings say; `None` takes that back."""
+        return self._ask("PATCH", group_path(name), body={"policy": dict(policy)})
+
+    def remove_group(self, name: str) -> View:
+        """Forget a group that has neither agents nor live sessions; return what it was."""
+        return self._ask("DELETE", group_path(name))
 
     # --- users ------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import httpx
 
-from sokovan.client.connection import ServerStoppedError
+from sokovan.client.connection import ServerStoppedError, UntrustedServerError
 from sokovan.domain.errors import ServerUnreachableError, SokovanError, StoreUnavailableError
 
 REVIVALS_MAX = 3
@@ -23,7 +23,7 @@ class Tries:
     - The connection was cut: it is sent again at once, and once only.
     - The server said when to come back (429 or 503 with Retry-After): it is sent again then.
     - The store was unavailable: it is sent again after 0.1 s, 0.2 s, 0.4 s … and at most 2 s.
-    - Anything else, and a server that was stopped on purpose: it is not sent again.
+    - Anything else, a server that was stopped on purpose or is not trusted: it is not sent again.
 
     The pauses of one request are no longer than `retry_s` together. A request that must not be done
     twice is sent again only when it was never sent: after `revive` has brought a server back.
@@ -58,7 +58,9 @@ class Tries:
 
     def may_revive(self, error: SokovanError) -> bool:
         """Say whether to bring the server back and send it again."""
-        if not isinstance(error, ServerUnreachableError) or isinstance(error, ServerStoppedError):
+        if not isinstance(error, ServerUnreachableError):
+            return False
+        if isinstance(error, ServerStoppedError | UntrustedServerError):
             return False
         if self._once and not isinstance(error.__cause__, NOT_SENT):
             return False

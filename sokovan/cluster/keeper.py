@@ -238,6 +238,7 @@ def arguments(directory: Path, config: AgentConfig) -> list[str]:
         "--cut-off-stop-s": config.cut_off_stop_s,
         "--output-keep-days": config.output_keep_days,
         "--output-bytes-max": config.output_bytes_max,
+        "--allow-root": config.allow_root,
     }
     labels = [f"--label={name}={value}" for name, value in config.labels.items()]
     return [*(f"{option}={value}" for option, value in options.items()), *labels]

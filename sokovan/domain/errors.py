@@ -70,6 +70,27 @@ class TokenNotFoundError(SokovanError):
     http_status = 404
 
 
+class WebhookNotFoundError(SokovanError):
+    """No webhook has this id."""
+
+    code = "webhook-not-found"
+    http_status = 404
+
+
+class EventsGoneError(SokovanError):
+    """What follows the event that was named is not kept, or no such event was ever told."""
+
+    code = "events-gone"
+    http_status = 410
+
+
+class GroupNotFoundError(SokovanError):
+    """There is no scaling group of this name."""
+
+    code = "group-not-found"
+    http_status = 404
+
+
 class AmbiguousIdError(SokovanError):
     """More than one session starts with this prefix, or more than one agent has this name."""
 

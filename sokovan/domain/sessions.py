@@ -189,7 +189,7 @@ Assignment = tuple[KernelAssignment, ...]
 
 @dataclass(frozen=True, slots=True)
 class SessionSpec:
-    """What a user submits; never changed afterwards."""
+    """What a user submits; only an edit of its user changes it afterwards."""
 
     command: tuple[str, ...]
     name: str = ""

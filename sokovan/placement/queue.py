@@ -63,6 +63,15 @@ class Queue(Mapping[SessionId, SessionWithKernels]):
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def under(self, group: ScalingGroup) -> "Queue":
+        """Return the same sessions in the order of another policy."""
+        queue = Queue(group)
+        for session_id, session in self._sessions.items():
+            queue.put(session, self.until(session_id))
+        queue.news = set(self.news)
+        queue.version = self.version + 1
+        return queue
+
     def put(self, session: SessionWithKernels, not_before: float = 0.0) -> None:
         """Take over a waiting session as it is now; it is aside until `not_before`."""
         session_id = session.session_id

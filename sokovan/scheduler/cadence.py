@@ -19,9 +19,21 @@ class Cadence:
         self._next_at: float | None = None
         """What `next_at` returned, as long as it is true."""
 
+    def add(self, key: Hashable, every_s: float) -> None:
+        """Keep the time of another piece of work; it is due now."""
+        self._every_s[key] = every_s
+        self._due_at[key] = 0.0
+        self._next_at = None
+
+    def drop(self, key: Hashable) -> None:
+        """Forget a piece of work; it need not be known, and may be under way."""
+        self._every_s.pop(key, None)
+        self._due_at.pop(key, None)
+        self._next_at = None
+
     def wake_at(self, key: Hashable, at: float) -> None:
         """Have `key` run at `at`, unless it is due earlier anyway."""
-        if at < self._due_at[key]:
+        if at < self._due_at.get(key, -math.inf):  # one that was dropped is not due any more
             self._due_at[key] = at
             self._next_at = None
 
@@ -42,7 +54,8 @@ class Cadence:
     def begin(self, key: Hashable, now: float) -> None:
         """Note that `key` runs; a hint from now on means another run."""
         self._in_flight.add(key)
-        self._due_at[key] = now + self._every_s[key]
+        if key in self._every_s:  # else it was dropped since it was found to be due
+            self._due_at[key] = now + self._every_s[key]
         self._next_at = None
 
     def end(self, key: Hashable, *, rest_until: float = 0.0) -> None:

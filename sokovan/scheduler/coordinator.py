@@ -22,7 +22,7 @@ from sokovan.domain.sessions import SessionWithKernels
 from sokovan.scheduler.cadence import Cadence
 from sokovan.scheduler.handlers.base import LifecycleHandler
 from sokovan.scheduler.moves import Applied, Verdict
-from sokovan.scheduler.ports import SchedulerStore
+from sokovan.scheduler.ports import SchedulerStore, StageObserver
 from sokovan.scheduler.results import (
     SessionExecutionResult,
     SessionTransitionInfo,
@@ -73,6 +73,7 @@ class Coordinator:
         self._config = config
         self._handlers: dict[str, LifecycleHandler] = {}
         self._post_processors: list[PostProcessor] = []
+        self._observer = StageObserver()
         self._chores: dict[str, Chore] = {}
         self._runs: dict[tuple[str, str], _Run] = {}
         self._cadence = Cadence({})
@@ -84,12 +85,14 @@ class Coordinator:
         handlers: Sequence[LifecycleHandler],
         chores: Sequence[Chore] = (),
         post_processors: Sequence[PostProcessor] = (),
+        observer: StageObserver | None = None,
     ) -> None:
         """Say what is to be run. Apart from construction, as handlers report back to here."""
         self._handlers = {handler.stage.name: handler for handler in handlers}
         watch = Chore("watch-agents", AGENT_WATCH_S, self.watch_agents)
         self._chores = {chore.name: chore for chore in (watch, *chores)}
         self._post_processors = list(post_processors)
+        self._observer = observer or StageObserver()
         self._runs = {
             (group, handler.stage.name): _Run(group, handler)
             for group in self._store.groups
@@ -104,8 +107,11 @@ class Coordinator:
 
     def hint(self, scaling_group: str, stage: Stage) -> None:
         """Note that a stage of a group has work now. Losing this costs delay, never correctness."""
-        if (scaling_group, stage.name) in self._runs:
-            self._cadence.hint((scaling_group, stage.name))
+        key = (scaling_group, stage.name)
+        if key not in self._runs and stage.name in self._handlers:
+            self._follow(scaling_group)
+        if key in self._runs:
+            self._cadence.hint(key)
             self._wake.set()
 
     def hint_chore(self, name: str) -> None:
@@ -119,6 +125,8 @@ class Coordinator:
             if (stage := WORK_AFTER.get(moved.to_status)) is not None:
                 self.hint(moved.scaling_group, stage)
             self._wake_when_due(moved.scaling_group, moved.session_id)
+        for scaling_group in applied.policies:
+            self._follow(scaling_group)
         for scaling_group in applied.freed:
             self.hint(scaling_group, SCHEDULE_SESSIONS)
         if applied.left_over:
@@ -126,11 +134,25 @@ class Coordinator:
         for process in self._post_processors:
             process(applied)
 
+    def _follow(self, scaling_group: str) -> None:
+        """Have every stage of a group run that came, or has another policy; none if it went."""
+        for handler in self._handlers.values():
+            key = (scaling_group, handler.stage.name)
+            if scaling_group not in self._store.groups:
+                self._runs.pop(key, None)
+                self._cadence.drop(key)
+                continue
+            if key not in self._runs:
+                self._runs[key] = _Run(scaling_group, handler)
+                self._cadence.add(key, self._config.full_cycle_s)
+            self._cadence.hint(key)
+        self._wake.set()
+
     # --- one stage ------------------------------------------------------------------------------
 
     async def run_stage(self, handler: LifecycleHandler, scaling_group: str) -> Applied:
         """Load, act, settle, save, tell; return what was applied."""
-        stage = handler.stage
+        stage, began_at = handler.stage, self._clock.now()
         load = self._store.load_for_stage(scaling_group, stage, self._config.full_cycle_s)
         if load.again_at is not None:
             self._cadence.wake_at((scaling_group, stage.name), load.again_at)
@@ -150,8 +172,11 @@ class Coordinator:
             for move, verdict in applied.verdicts
             if verdict is Verdict.REJECTED
         ]
+        verdicts = applied.verdicts
         if refused:
-            await self._save(stage, load, SessionExecutionResult(failures=refused))
+            again = await self._save(stage, load, SessionExecutionResult(failures=refused))
+            verdicts += again.verdicts
+        self._observer.ran(scaling_group, stage, self._clock.now() - began_at, verdicts)
         return applied
 
     async def _save(self, stage: Stage, load: StageLoad, report: SessionExecutionResult) -> Applied:
@@ -265,8 +290,7 @@ class Coordinator:
         try:
             if isinstance(key, str):
                 await self._chores[key].run()
-            else:
-                run = self._runs[key]  # type: ignore[index]
+            elif (run := self._runs.get(key)) is not None:  # type: ignore[call-overload]
                 await self.run_stage(run.handler, run.scaling_group)
                 rests = run.handler.stage is SCHEDULE_SESSIONS
         except LeaseLostError:

@@ -50,6 +50,14 @@ class SessionLedger:
         """Whether there is nothing to save."""
         return not self.lines and self.session is self.before and not self.released
 
+    def edit(self, session: SessionWithKernels, detail: str) -> None:
+        """Take the session over as its user has changed it.
+
+        It takes a step: what was decided on the session as it was before holds no more.
+        """
+        self.session = replace(session, status_seq=session.status_seq + 1, noted_reason=None)
+        self._line(MoveReason.EDITED, detail, BY_USER)
+
     def absorb(self, other: "SessionLedger") -> None:
         """Take over what `other` went on to do from where this one stands."""
         self.session = other.session

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sokovan.domain.reasons import MoveReason
 from sokovan.domain.sessions import Assignment, Attempts, KernelId, SessionId
 from sokovan.domain.statuses import SessionStatus
 from sokovan.scheduler.stages import TransitionStatus
@@ -48,7 +49,7 @@ class Move:
 class HistoryLine:
     """One line of a session's history: a change of the session or of a kernel, or a note.
 
-    A note has the same status on both sides.
+    A note has the same status on both sides, and so has an edit, which is a step nevertheless.
     """
 
     session_id: SessionId
@@ -60,6 +61,11 @@ class HistoryLine:
     detail: str
     stage: str
     at: float
+
+    @property
+    def is_step(self) -> bool:
+        """Whether it raised the `status_seq`."""
+        return self.from_status != self.to_status or self.reason == MoveReason.EDITED
 
 
 class Verdict(StrEnum):
@@ -90,5 +96,9 @@ class Applied:
     verdicts: tuple[tuple[Move, Verdict], ...] = ()
     freed: frozenset[str] = frozenset()
     """Scaling groups in which something was freed without a status change."""
+    policies: frozenset[str] = frozenset()
+    """Scaling groups that came, went, or have another policy."""
     left_over: bool = False
     """Whether kernels were left over that are now to be stopped."""
+    wrote: bool = False
+    """Whether history has new lines."""

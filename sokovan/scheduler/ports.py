@@ -18,7 +18,7 @@ from sokovan.scheduler.messages import (
     KernelToStop,
     OutputChunk,
 )
-from sokovan.scheduler.moves import Applied, Move
+from sokovan.scheduler.moves import Applied, Move, Verdict
 from sokovan.scheduler.results import SessionTransitionInfo
 from sokovan.scheduler.settle import StageLoad
 from sokovan.scheduler.stages import Stage
@@ -287,6 +287,19 @@ class AgentEventSink(Protocol):
     ) -> None:
         """Record reports; returns when they are durable, so that they may be acknowledged."""
         ...
+
+
+class StageObserver:
+    """Hears of every run of a stage; this one lets it pass."""
+
+    def ran(
+        self,
+        scaling_group: str,
+        stage: Stage,
+        seconds: float,
+        verdicts: Sequence[tuple[Move, Verdict]],
+    ) -> None:
+        """Hear that a stage has run for a group, for how long, and what became of its moves."""
 
 
 # --- between the coordinator and the store --------------------------------------------------------

@@ -25,7 +25,7 @@ from sokovan.scheduler.handlers.lifecycle.terminate_sessions import (
 from sokovan.scheduler.handlers.maintenance.sweep_sessions import SweepSessionsLifecycleHandler
 from sokovan.scheduler.launcher import AgentLauncher
 from sokovan.scheduler.moves import Applied
-from sokovan.scheduler.ports import AgentGateway, SchedulerStore
+from sokovan.scheduler.ports import AgentGateway, SchedulerStore, StageObserver
 from sokovan.scheduler.provisioner import PlacementProvisioner
 from sokovan.scheduler.stages import ENFORCE_WALLTIME
 from sokovan.scheduler.terminator import AgentTerminator
@@ -39,6 +39,7 @@ def join(
     config: Config,
     *,
     post_processors: tuple[Callable[[Applied], None], ...] = (),
+    observer: StageObserver | None = None,
 ) -> None:
     """Give the coordinator every handler and chore."""
     scheduler = config.scheduler
@@ -66,6 +67,7 @@ def join(
             Chore("refresh", scheduler.refresh_cycle_s, store.refresh),
         ),
         post_processors=post_processors,
+        observer=observer,
     )
 
 

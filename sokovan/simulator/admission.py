@@ -46,6 +46,17 @@ def nothing_is_placed_before_its_time(picture: Picture) -> list[str]:
     ]
 
 
+def nobody_is_where_it_may_not_go(picture: Picture) -> list[str]:
+    """No session is on an agent that it is kept away from, however lately its user said so."""
+    return [
+        f"session {session.session_id}: it is {session.status} on {agent_id}, and may not be there"
+        for session in picture.looked_at()
+        if session.status in _AT_WORK
+        for agent_id in session.agent_ids
+        if agent_id in session.where.exclude
+    ]
+
+
 def dependencies_were_met(
     picture: Picture, asked: Mapping[SessionId, Sequence[Dependency]]
 ) -> list[str]:
@@ -149,5 +160,9 @@ def _asked(session: SessionWithKernels) -> SessionWithKernels:
 
 
 _A_KERNEL = Kernel()
-OF_EACH_SESSION = (what_is_held_back_waits, nothing_is_placed_before_its_time)
+OF_EACH_SESSION = (
+    what_is_held_back_waits,
+    nothing_is_placed_before_its_time,
+    nobody_is_where_it_may_not_go,
+)
 """They look at one session after the other, and at its history."""

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import pairwise
 
-from sokovan.domain.reasons import EndReason
+from sokovan.domain.reasons import EndReason, MoveReason
 from sokovan.domain.resources import Hold, over_held, used_by
 from sokovan.domain.sessions import AgentId, Kernel, KernelId, SessionWithKernels
 from sokovan.domain.statuses import (
@@ -138,8 +138,7 @@ def _gaps(session: SessionWithKernels, lines: Collection[HistoryLine]) -> Iterat
                 yield f"kernel history has a gap before {line}"
             kernels[line.kernel_id] = line.to_status
             continue
-        is_note = line.from_status == line.to_status
-        if line.from_status != status or line.status_seq != seq + (not is_note):
+        if line.from_status != status or line.status_seq != seq + line.is_step:
             yield f"history has a gap before {line}"
         status, seq = line.to_status, line.status_seq
     if (status, seq) != (session.status, session.status_seq):
@@ -315,12 +314,19 @@ STEP_CHECKS: tuple[StepCheck, ...] = (
 def nothing_is_overdue(
     picture: Picture, now: float, slack_s: float, taken_over_at: float = 0.0
 ) -> list[str]:
-    """No session is in a status for longer than the stage that watches it allows, and slack."""
+    """No session is in a status for longer than the stage that watches it allows, and slack.
+
+    Its user may have made its time shorter than what has passed of it, but not before now.
+    """
     found = []
     for session in picture.live():
+        lines = picture.history.get(session.session_id, ())
+        edited_at = max(
+            (line.at for line in lines if line.reason == MoveReason.EDITED), default=0.0
+        )
         for stage in _WATCHED_BY[session.status]:
             at = expires_at(stage, session, picture.group_of(session), taken_over_at)
-            if at is not None and now > at + slack_s:
+            if at is not None and now > max(at, edited_at) + slack_s:
                 found.append(
                     f"session {session.session_id}: {stage.name} should have ended its"
                     f" {session.status} {now - at:.0f} s ago"

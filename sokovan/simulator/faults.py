@@ -84,6 +84,11 @@ class Faults:
     """How often an agent is taken out of service for a while."""
     drained_s: Range = (30.0, 1800.0)
 
+    policy_changes_per_hour: float = 0.0
+    """How often an administrator gives a group another policy."""
+
+    edits_per_hour: float = 0.0
+    """How often a user changes a session that is there."""
     nonsense_per_hour: float = 0.0
     """How often users ask for what makes no sense, or for what is over."""
     looks_per_hour: float = 0.0
@@ -122,6 +127,8 @@ ROUGH = Faults(
     machines_replaced_per_hour=0.3,
     machines_returned_per_hour=0.3,
     drains_per_hour=0.5,
+    policy_changes_per_hour=2.0,
+    edits_per_hour=20.0,
     nonsense_per_hour=20.0,
     looks_per_hour=40.0,
 )
@@ -157,6 +164,8 @@ STORM = replace(
     machines_replaced_per_hour=1.0,
     machines_returned_per_hour=1.0,
     drains_per_hour=2.0,
+    policy_changes_per_hour=6.0,
+    edits_per_hour=60.0,
 )
 """The worst day: little works at the first attempt."""
 

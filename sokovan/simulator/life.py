@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from sqlalchemy import Engine
 
 from sokovan.api.arrays import Arrays
+from sokovan.api.edits import Edits
+from sokovan.api.groups import Groups
 from sokovan.api.notices import Notices
 from sokovan.api.operations import Operations
 from sokovan.clock import Clock, Origin
@@ -88,6 +90,8 @@ class Manager:
     """What users ask it."""
     arrays: Arrays
     """What users ask it about arrays."""
+    edits: Edits
+    groups: Groups
     since: float = 0.0
     """By its own clock."""
 
@@ -110,7 +114,12 @@ class Manager:
         join(coordinator, repository, gateway, events, around.config, post_processors=heard)
         operations = Operations(repository, database, gateway, clock, coordinator.tell, notices)
         arrays = Arrays(repository, database, clock, coordinator.tell, notices)
-        return cls(clock, database, repository, coordinator, events, operations, arrays)
+        edits = Edits(repository, database, clock, coordinator.tell)
+        elsewhere = replace(around.config, agents=())  # the machines are not of the settings
+        groups = Groups(repository, database, clock, coordinator.tell, elsewhere)
+        return cls(
+            clock, database, repository, coordinator, events, operations, arrays, edits, groups
+        )
 
     async def take_over(self) -> None:
         """Become the one writer of the store, however often that is refused."""

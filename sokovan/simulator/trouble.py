@@ -1,11 +1,12 @@
 """What happens to the machines of a simulated run: crashes, cuts, clocks, coming and going."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from sokovan.domain.cluster import AgentRanking, Backfill, QueueOrder
 from sokovan.domain.errors import AgentNotFoundError, SokovanError
 from sokovan.domain.resources import Capacity, Device
 from sokovan.domain.sessions import AgentId
@@ -20,6 +21,17 @@ ASK_AGAIN_S = 60.0
 MANAGER = "manager"
 """Where the manager runs, among the machines whose clocks are set."""
 
+POLICIES: Mapping[str, Sequence[str | float | None]] = {
+    "order": [*QueueOrder, None],
+    "ranking": [*AgentRanking, None],
+    "backfill": [*Backfill, None],
+    "ageing_s": [0, 60, None],
+    "walltime_default_s": [300, 3600, None],
+    "agent_kernels_max": [3, 8, None],
+}
+"""What becomes of groups in mid-run; `None` takes it back. The judge has all other settings from
+the beginning."""
+
 
 class Trouble:
     """All that happens to machines.
@@ -32,6 +44,7 @@ class Trouble:
         self._world = world
         self._network = world.network
         self._fate = world.fate("machines")
+        self._policies = world.rng("policies")
         self._added = 0
 
     def plan(self, moments: Callable[[str], Sequence[float]]) -> None:
@@ -49,6 +62,7 @@ class Trouble:
             "machines_returned_per_hour": self._be_removed_and_return,
             "store_outages_per_hour": self._fill_disk,
             "drains_per_hour": self._drain,
+            "policy_changes_per_hour": self._change_policy,
         }
         for rate, happen in planned.items():
             for at in moments(rate):
@@ -242,6 +256,17 @@ class Trouble:
             self._world.later(drained_s, f"{agent_id} is to be undrained", undrain)
 
         await self._ask_until_done(drain)
+
+    async def _change_policy(self) -> None:
+        """Have an administrator give a group another policy; once is enough."""
+        world = self._world
+        if world.manager is None:
+            return
+        name = self._policies.choice(list(world.groups))
+        key = self._policies.choice(list(POLICIES))
+        value = self._policies.choice(POLICIES[key])
+        self._count("policy_changes", f"{key} of the group {name} is to be {value}")
+        await world.manager.groups.set_policy(name, {key: value}, caller=ROOT)
 
     async def _ask_until_done(self, ask: Callable[[], Awaitable[None]]) -> None:
         """Ask the manager for something, and again until it has been done."""

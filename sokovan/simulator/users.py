@@ -1,13 +1,15 @@
 """What the users of a simulated run do: they ask, ask again, look, and ask for nonsense."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from sokovan.domain.errors import SokovanError, StoreUnavailableError
+from sokovan.domain.errors import IllegalStateError, SokovanError, StoreUnavailableError
 from sokovan.domain.resources import Request
 from sokovan.domain.sessions import Dependency, DependencyKind, Limit, SessionId, SessionSpec
+from sokovan.domain.where import ANYWHERE, Where
 from sokovan.scheduler.moves import Moved
 from sokovan.simulator.workload import ROOT, Wish
 from sokovan.simulator.world import World
@@ -49,6 +51,7 @@ class Users:
         self._world = world
         self._wishes = wishes
         self._rng = world.rng("users")
+        self._chances = world.rng("edits")
         self._ids: dict[str, SessionId] = {}
         """By the name of the wish."""
         self._waiting_for: dict[SessionId, Wish] = {}
@@ -63,6 +66,8 @@ class Users:
             self._world.later(at, "", self._ask_for_nonsense)
         for at in moments("looks_per_hour"):
             self._world.later(at, "", self._look)
+        for at in moments("edits_per_hour"):
+            self._world.later(at, "", self._edit)
 
     def _plan_wish(self, wish: Wish) -> None:
         world, name = self._world, wish.spec.name
@@ -119,6 +124,29 @@ class Users:
         except BaseException:  # the manager died: it may have been recorded
             self._world.later(AGAIN_S, "", lambda: self._ask(name, ask))
             raise
+
+    async def _edit(self) -> None:
+        """Change something of a session that has not ended; whoever has moved on is left alone."""
+        world, rng = self._world, self._chances
+        live = [i for i in self._ids.values() if self._is_live(i)]
+        if not live or world.manager is None:
+            return
+        session_id = rng.choice(live)
+        changes: list[dict[str, Any]] = [
+            {"priority": rng.choice([0, 10, 90])},
+            {"walltime_s": rng.choice([30.0, 600.0, None])},
+            {"pending_timeout_s": rng.choice([60.0, 3600.0, None])},
+            {"begin_at": None},
+            {"request": Request(cpu_milli=rng.choice([100, 2000, 4000]))},
+            {"where": Where(exclude=(rng.choice(list(world.network.places)),))},
+            {"where": ANYWHERE},
+        ]
+        change = rng.choice(changes)
+        world.counts["edits"] += 1
+        world.note(f"{session_id}: it is to have {change}")
+        with suppress(IllegalStateError):  # it is not PENDING
+            edit = world.manager.edits.edit
+            await edit(session_id, lambda spec: replace(spec, **change), caller=ROOT)
 
     # --- what makes no sense --------------------------------------------------------------------
 

@@ -140,6 +140,7 @@ class ChangeSet:
             tuple(verdicts),
             frozenset((*self._groups_freed(changed), *(task.scaling_group for task in opened))),
             left_over=any(change.left_over for change in changed),
+            wrote=bool(lines or self._followers),
         )
 
     def _groups_freed(self, changed: Iterable[SessionChange]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard, TypeVar
 
@@ -186,11 +186,15 @@ class ThreadedDatabase:
     """One thread writes, another reads; the event loop waits for neither.
 
     Results and commit hooks come back on the event loop, in the order of the commits.
+
+    Attributes:
+        around_commit: Entered for each commit, on the writer's thread, with how many jobs it has.
     """
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
         self.engine = engine
         self._loop = loop
+        self.around_commit: Callable[[int], AbstractContextManager[None]] = _unwatched
         self._writes: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
         self._gathered: list[_Queued] = []
         self._reads: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
@@ -254,7 +258,7 @@ class ThreadedDatabase:
 
     def _commit(self, batch: "list[_Queued]") -> None:
         try:
-            with committing(self.engine) as connection:
+            with self.around_commit(len(batch)), committing(self.engine) as connection:
                 for queued in batch:
                     queued.run(connection, alone=len(batch) == 1)
         except CommitUnknownError as error:  # to do it again might do it twice
@@ -328,6 +332,10 @@ class _Queued:
             self.future.set_exception(self._error)
         else:
             self.future.set_result(self._result)
+
+
+def _unwatched(jobs: int) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def in_parts(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -5,6 +5,7 @@ equals one built at once.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from sokovan.domain.cluster import Agent, ScalingGroup
 from sokovan.domain.resources import Hold
@@ -60,6 +61,8 @@ class Ground:
     def at(self, now: float, group: ScalingGroup, old: frozenset[SessionId]) -> Snapshot:
         """Return the snapshot at a moment; it is the same object every time."""
         snapshot = self.snapshot
+        if group is not snapshot.group:
+            self._take_policy(group)
         if self._is_stale:
             before = snapshot.machines
             snapshot.machines = Machines(
@@ -70,6 +73,16 @@ class Ground:
             self._is_stale = False
         snapshot.group, snapshot.now, snapshot.waiting_for_old = group, now, old
         return snapshot
+
+    def _take_policy(self, group: ScalingGroup) -> None:
+        """Build anew what was built for another policy; that the cursor moves is none."""
+        snapshot = self.snapshot
+        if replace(group, last_agent_id=snapshot.group.last_agent_id) == snapshot.group:
+            return
+        snapshot.queue = snapshot.queue.under(group)
+        snapshot.promises = {}
+        snapshot.memory.clear()
+        self._is_stale = True
 
 
 class Grounds:

@@ -1,6 +1,7 @@
 """One writer for each scaling group, and what that writer finds alive."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from sqlalchemy import insert, select, update
 
@@ -11,7 +12,7 @@ from sokovan.domain.statuses import FINAL
 from sokovan.store.engine import Transaction
 from sokovan.store.live import Live
 from sokovan.store.loading import load_sessions
-from sokovan.store.rows import agent_of, hold_of
+from sokovan.store.rows import agent_of, hold_of, policy_of_row
 from sokovan.store.tables import agents, holds, scaling_groups, sessions
 
 STEP_S_MIN = 1.0
@@ -20,12 +21,21 @@ STEP_S_MIN = 1.0
 # Made once: building a statement takes longer than running it.
 _FENCING = select(scaling_groups.c.name, scaling_groups.c.fencing_token)
 _CURSORS = select(scaling_groups.c.name, scaling_groups.c.last_agent_id)
+_POLICIES = select(scaling_groups).where(scaling_groups.c.policy.is_not(None))
+
+
+def every_group(tx: Transaction, configured: Iterable[str]) -> list[str]:
+    """Return those of the settings, those an administrator made, and any with live sessions."""
+    used = tx.execute(
+        select(sessions.c.scaling_group).where(sessions.c.status.not_in(sorted(FINAL))).distinct()
+    ).scalars()
+    return list(dict.fromkeys((*configured, *read_policies(tx), *sorted(used))))
 
 
 def take_leases(
     tx: Transaction, groups: Iterable[str], holder: str, origin: Origin
 ) -> tuple[dict[str, int], dict[str, float]]:
-    """Become the writer of `groups`, and of any other that still has live sessions.
+    """Become the writer of `groups`.
 
     Args:
         tx: The transaction.
@@ -38,11 +48,8 @@ def take_leases(
         groups for which it was.
     """
     known = {row.name: row for row in tx.execute(select(scaling_groups))}
-    used = tx.execute(
-        select(sessions.c.scaling_group).where(sessions.c.status.not_in(sorted(FINAL))).distinct()
-    ).scalars()
     fencing, steps = {}, {}
-    for name in dict.fromkeys((*groups, *sorted(used))):
+    for name in groups:
         if name not in known:
             tx.execute(insert(scaling_groups).values(name=name, fencing_token=0))
         elif origin.boot_id and known[name].boot_id == origin.boot_id:
@@ -99,3 +106,8 @@ def read_live(tx: Transaction) -> Live:
 def read_cursors(tx: Transaction) -> dict[str, AgentId | None]:
     """Read where the last kernel of each group went."""
     return {row.name: row.last_agent_id for row in tx.execute(_CURSORS)}
+
+
+def read_policies(tx: Transaction) -> dict[str, dict[str, Any]]:
+    """Read what an administrator has set of each group's policy; of one that they made, `{}`."""
+    return {row.name: policy_of_row(row) for row in tx.execute(_POLICIES)}

@@ -6,7 +6,7 @@ than it looks at. A shadow that has gone astray does no harm: a move decided on 
 its `status_seq`, is dropped, and the session is read again.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -18,6 +18,16 @@ from sokovan.domain.statuses import SessionStatus
 from sokovan.placement.snapshot import Snapshot
 from sokovan.scheduler.settle import NotedWait
 from sokovan.store.grounds import Grounds
+
+
+class Watcher:
+    """Hears what happens to sessions, in the order of the commits; this one lets it pass."""
+
+    def changed(self, before: SessionWithKernels | None, after: SessionWithKernels) -> None:
+        """Hear that a session is new, or has come from one status to another."""
+
+    def waited(self, scaling_group: str, code: str, seconds: float) -> None:
+        """Hear for how long a session has waited for a reason that does not hold any more."""
 
 
 class Live:
@@ -32,6 +42,9 @@ class Live:
         """Why each session waits that was left alone in its present phase, and since when."""
         self.facts: dict[SessionId, Wait] = {}
         """The numbers behind that, as the last pass gave them."""
+        self.watcher = Watcher()
+        self._reasons: Counter[tuple[str, str]] = Counter()
+        """How many wait, by group and noted reason."""
         self._by_status: dict[tuple[str, SessionStatus], dict[SessionId, None]] = defaultdict(dict)
         self._by_array: dict[str, dict[SessionId, None]] = defaultdict(dict)
         self._holds: dict[AgentId, dict[str, Hold]] = defaultdict(dict)
@@ -46,8 +59,12 @@ class Live:
         heard, connected = dict(self.agents), self.heard
         waits = {i: wait for i, wait in self.waits.items() if i in other.sessions}
         facts = {i: wait for i, wait in self.facts.items() if i in other.sessions}
+        watcher = self.watcher
         self.__dict__.update(other.__dict__)
-        self.waits, self.facts, self.heard = waits, facts, connected
+        self.waits, self.facts, self.heard, self.watcher = waits, facts, connected, watcher
+        self._reasons = Counter(
+            (self.sessions[i].scaling_group, wait.code) for i, wait in waits.items()
+        )
         self._grounds = Grounds(self.sessions, self._as_placement_sees)
         self.put_agents(
             _as_heard(agent, heard.get(agent.agent_id)) for agent in list(self.agents.values())
@@ -60,7 +77,7 @@ class Live:
             before = self.sessions.get(session_id)
             if before is not None and before.status is not session.status:
                 del self._by_status[before.scaling_group, before.status][session_id]
-                self.forget_wait(session_id)
+                self._end_wait(before, session.status_since)
             if session.status.is_final:
                 self.sessions.pop(session_id, None)
                 self._leave_array(session)
@@ -70,6 +87,8 @@ class Live:
                 if session.array_id is not None:
                     self._by_array[session.array_id][session_id] = None
             self._grounds.put_session(session)
+            if before is None or before.status is not session.status:
+                self.watcher.changed(before, session)
 
     def forget_session(self, session_id: SessionId) -> None:
         """Forget a session that the database does not have as live."""
@@ -78,7 +97,7 @@ class Live:
             del self._by_status[before.scaling_group, before.status][session_id]
             self._leave_array(before)
             self._grounds.drop_session(before)
-            self.forget_wait(session_id)
+            self._end_wait(before)
 
     def _leave_array(self, session: SessionWithKernels) -> None:
         if session.array_id is not None and (tasks := self._by_array.get(session.array_id)):
@@ -94,18 +113,23 @@ class Live:
         """Take over why sessions wait that a pass has looked at."""
         for session_id, wait in waits.items():
             session = self.sessions.get(session_id)
-            if session is None:  # it ended meanwhile
-                self.forget_wait(session_id)
+            if session is None:  # it ended meanwhile, and its wait with it
                 continue
             before = self.waits.get(session_id)
             if before is None or before.code != wait.code:
+                self._end_wait(session, now)
                 self.waits[session_id] = NotedWait(wait.code.value, now)
+                self._reasons[session.scaling_group, wait.code.value] += 1
             self.facts[session_id] = wait
 
-    def forget_wait(self, session_id: SessionId) -> None:
-        """Forget why a session waited."""
-        self.waits.pop(session_id, None)
-        self.facts.pop(session_id, None)
+    def _end_wait(self, session: SessionWithKernels, at: float | None = None) -> None:
+        """Forget why a session waited, if that is known; `at` is when that was over."""
+        wait = self.waits.pop(session.session_id, None)
+        self.facts.pop(session.session_id, None)
+        if wait is not None:
+            self._reasons[session.scaling_group, wait.code] -= 1
+            if at is not None:
+                self.watcher.waited(session.scaling_group, wait.code, max(0.0, at - wait.since))
 
     def put_hold(self, hold: Hold) -> None:
         """Take over a hold as it is now."""
@@ -151,6 +175,14 @@ class Live:
         for status in sorted(statuses):
             for session_id in self._by_status.get((scaling_group, status), ()):
                 yield self.sessions[session_id]
+
+    def count_waiting(self, scaling_group: str, code: str) -> int:
+        """Return how many sessions of a group wait for a reason, as passes have noted it."""
+        return self._reasons[scaling_group, code]
+
+    def count(self, scaling_group: str, statuses: Iterable[SessionStatus]) -> int:
+        """Return how many sessions of a group are in any of `statuses`."""
+        return sum(len(self._by_status.get((scaling_group, status), ())) for status in statuses)
 
     def holds_on(self, agent_id: AgentId) -> Iterable[Hold]:
         """Return the holds on an agent, leftovers included."""

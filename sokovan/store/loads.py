@@ -1,5 +1,6 @@
 """What handlers and the coordinator ask of the store: answered from the shadow, without a query."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from sokovan.clock import Clock
@@ -42,7 +43,7 @@ class Loads:
         self._database = database
         self._clock = clock
         self._groups = dict(groups)
-        self._waiting = {name: Waiting() for name in groups}
+        self._waiting: dict[str, Waiting] = defaultdict(Waiting)
         self.taken_over_at = 0.0
         self.live = Live()
 

@@ -10,19 +10,21 @@ from sqlalchemy import update
 
 from sokovan.domain.access import Caller
 from sokovan.domain.reasons import EndReason
-from sokovan.domain.sessions import AgentId, SessionId, SessionSpec
+from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
 from sokovan.scheduler.messages import KernelReport
 from sokovan.scheduler.moves import Applied, Move, Moved
 from sokovan.store.array_writes import ArrayWrites
 from sokovan.store.changes import BY_DEPENDENCY, ChangeSet
+from sokovan.store.edits import Again, edit
 from sokovan.store.engine import Transaction
+from sokovan.store.group_writes import GroupWrites
 from sokovan.store.reports import record
-from sokovan.store.submissions import accept
+from sokovan.store.submissions import accept, digest_of
 from sokovan.store.tables import scaling_groups
 
 
-class SqlRepository(ArrayWrites):
+class SqlRepository(ArrayWrites, GroupWrites):
     """The store as the scheduler sees it; `Writer` says what it is made of."""
 
     async def lower_session_priority(
@@ -126,9 +128,18 @@ class SqlRepository(ArrayWrites):
         return await self._write(job)
 
     async def submit(
-        self, specs: Sequence[SessionSpec], *, by: Caller | None = None
+        self,
+        specs: Sequence[SessionSpec],
+        *,
+        by: Caller | None = None,
+        again: Again | None = None,
     ) -> tuple[list[SessionId], Applied]:
         """Accept sessions, all or none; they are durable when this returns.
+
+        Args:
+            specs: What is submitted.
+            by: Who asked.
+            again: Which session `specs`, of one, is submitted again from.
 
         Raises:
             CreationConflictError: A creation id was used before for something else.
@@ -136,7 +147,11 @@ class SqlRepository(ArrayWrites):
         """
 
         def job(tx: Transaction) -> tuple[list[SessionId], Applied]:
-            answer, made, failed = accept(tx, specs, self._ids, self._clock.now())
+            now = self._clock.now()
+            digest = digest_of if again is None else again.digest
+            answer, made, failed = accept(tx, specs, self._ids, now, digest)
+            if again is not None:
+                again.note(tx, made, by)
             tx.after_commit(lambda: self.live.put_sessions(made))
             changes = self._changes(tx)
             changes.load(failed)
@@ -149,9 +164,12 @@ class SqlRepository(ArrayWrites):
                 )
             applied = changes.save()
             if made:
-                self._note(tx, by, "submit", " ".join(session.session_id for session in made))
+                detail = "" if again is None else f"again, of {again.session_id}"
+                ids = " ".join(session.session_id for session in made)
+                self._note(tx, by, "redo" if again else "submit", ids, detail)
             new = tuple(Moved(s.session_id, s.scaling_group, None, s.status) for s in made)
-            return answer, replace(applied, moved=new + applied.moved)
+            wrote = applied.wrote or bool(made)
+            return answer, replace(applied, moved=new + applied.moved, wrote=wrote)
 
         return await self._write(job)
 
@@ -169,5 +187,39 @@ class SqlRepository(ArrayWrites):
             self._note(tx, by, "hold" if held else "release", session_id)
             applied = changes.save()
             return replace(applied, freed=applied.freed | {change.session.scaling_group})
+
+        return await self._write(job)
+
+    async def edit(
+        self,
+        decided_on: SessionWithKernels,
+        before: SessionSpec,
+        after: SessionSpec,
+        *,
+        by: Caller,
+    ) -> Applied | None:
+        """Change what a session was submitted as, and the session with it.
+
+        Whatever a stage has decided on the session as it was holds no more.
+
+        Args:
+            decided_on: The session as it was when this was found to be allowed.
+            before: What it was submitted as, then.
+            after: What it is to have been submitted as.
+            by: Who asked.
+
+        Returns:
+            `None`, and nothing has changed, when the session has moved on since.
+        """
+
+        def job(tx: Transaction) -> Applied | None:
+            changes = self._changes(tx)
+            changes.load([decided_on.session_id])
+            change = changes.get(decided_on.session_id)
+            if change is None or change.session.status_seq != decided_on.status_seq:
+                return None
+            said = edit(tx, change, before, after, self._clock.now(), by.user)
+            self._note(tx, by, "edit", decided_on.session_id, said)
+            return changes.save()
 
         return await self._write(job)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy import Row
 
-from sokovan.domain.cluster import Agent, AgentStatus
+from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
 from sokovan.domain.errors import InvalidRequestError, StoreDamagedError
 from sokovan.domain.labels import merged
 from sokovan.domain.resources import Hold, Request
@@ -30,6 +30,7 @@ from sokovan.domain.sessions import (
 )
 from sokovan.domain.statuses import KernelStatus, SessionResult, SessionStatus
 from sokovan.domain.where_fields import fields_of, where_of
+from sokovan.policies import with_policy
 from sokovan.scheduler.moves import HistoryLine
 from sokovan.store.parts import (
     attempts_of,
@@ -361,6 +362,13 @@ def agent_of(row: Row[Any]) -> Agent:
         drain_reason=row.drain_reason or "",
         labels=merged(*labels_of_agent(row)),
     )
+
+
+@_reads("scaling_groups", "name")
+def policy_of_row(row: Row[Any]) -> dict[str, Any]:
+    """Return what an administrator has set of a group's policy."""
+    with_policy(ScalingGroup(row.name), policy := {**json.loads(row.policy)})
+    return policy
 
 
 def spec_text(spec: SessionSpec) -> str:

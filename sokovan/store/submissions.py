@@ -1,7 +1,7 @@
 """Accepting sessions: all of a submission or none, once for each creation id."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -80,8 +80,17 @@ def new_session(
     )
 
 
+def digest_of(spec: SessionSpec) -> str:
+    """Return what a submission is told by from another one under the same creation id."""
+    return hashlib.sha256(spec_text(spec).encode()).hexdigest()
+
+
 def accept(
-    tx: Transaction, submitted: Sequence[SessionSpec], ids: IdSource, now: float
+    tx: Transaction,
+    submitted: Sequence[SessionSpec],
+    ids: IdSource,
+    now: float,
+    digest_of: Callable[[SessionSpec], str] = digest_of,
 ) -> tuple[list[SessionId], list[SessionWithKernels], dict[SessionId, str]]:
     """Write a submission.
 
@@ -98,7 +107,7 @@ def accept(
     answer: list[SessionId] = []
     entries: list[Entry] = []
     for spec in submitted:
-        digest = hashlib.sha256(spec_text(spec).encode()).hexdigest()
+        digest = digest_of(spec)
         key = (spec.owner, spec.creation_id)
         if spec.creation_id is not None and key in known:
             session_id, digest_before = known[key]

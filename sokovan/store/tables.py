@@ -281,6 +281,7 @@ webhooks = Table(
     Column("created_at", Float, nullable=False),
     Column("position", _NUMBER, nullable=False),
     Column("failures", Integer, nullable=False),
+    Column("failing_since", Float),
     Column("retry_at", Float),
     Column("last_error", Text),
 )

@@ -1,18 +1,28 @@
 """What writing takes: the leases, a shadow in step with the store, no commit left in doubt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from sokovan.clock import Clock
 from sokovan.domain.access import Caller
 from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.errors import CommitUnknownError, StoreUnavailableError
 from sokovan.identity import IdSource
+from sokovan.policies import Policy, with_policy
 from sokovan.store.audit import note
 from sokovan.store.changes import ChangeSet
 from sokovan.store.engine import Database, Job, T, Transaction
-from sokovan.store.leases import check_leases, live_ids, read_cursors, read_live, take_leases
+from sokovan.store.leases import (
+    check_leases,
+    every_group,
+    live_ids,
+    read_cursors,
+    read_live,
+    read_policies,
+    take_leases,
+)
 from sokovan.store.loads import Loads
 from sokovan.store.set_clocks import pulled_back, shifted
 
@@ -24,7 +34,8 @@ class Writer(Loads):
         database: Runs the transactions.
         clock: Stamps what is written.
         ids: Mints sessions and tokens.
-        groups: The scaling groups by name, with their configured policy.
+        groups: The scaling groups by name, with their configured policy; an administrator may have
+            made others, and may have set other policies.
         holder: Names this process in the leases.
     """
 
@@ -40,6 +51,9 @@ class Writer(Loads):
         super().__init__(database, clock, groups)
         self._ids = ids
         self._holder = holder
+        self._configured = dict(groups)
+        self._policies: dict[str, dict[str, Any]] = {}
+        """What an administrator has set, by group; of one that they made, at least `{}`."""
         self._fencing: dict[str, int] = {}
         self.is_in_doubt = False
         """Whether a commit may have taken place that the shadow does not show."""
@@ -48,10 +62,7 @@ class Writer(Loads):
 
     async def take_over(self) -> None:
         """Become the one writer of every group, and read what is alive."""
-        names = list(self._groups)
-        self._fencing = await self._write(lambda tx: self._take_leases(tx, names))
-        for name in self._fencing:  # one that was taken out of the settings is driven to its end
-            self._groups.setdefault(name, ScalingGroup(name))
+        self._fencing = await self._write(self._take_leases)
         await self.refresh()
         await self._pull_back(self._clock.now())
         self.taken_over_at = now = self._clock.now()  # while nobody listened, no agent was silent
@@ -64,8 +75,9 @@ class Writer(Loads):
             for agent in list(self.live.agents.values())
         )
 
-    def _take_leases(self, tx: Transaction, names: Sequence[str]) -> dict[str, int]:
+    def _take_leases(self, tx: Transaction) -> dict[str, int]:
         """Take the leases; when the clock was set since the last manager, no age is to change."""
+        names = every_group(tx, self._configured)
         fencing, steps = take_leases(tx, names, self._holder, self._clock.origin)
         if steps:
             changes = self._changes(tx)
@@ -95,16 +107,37 @@ class Writer(Loads):
         """Read what is alive again, so that a shadow gone astray is put right."""
 
         def job(tx: Transaction) -> None:
-            found, cursors = read_live(tx), read_cursors(tx)
+            found, cursors, policies = read_live(tx), read_cursors(tx), read_policies(tx)
+            names = every_group(tx, self._configured)
 
             def shadow() -> None:
                 self.live.become(found)
-                for name, group in self._groups.items():
+                self._policies = policies
+                for name in self._groups.keys() - set(names):
+                    del self._groups[name]
+                for name in names:
+                    group = self._with_policy(name, policies.get(name, {}))
                     self._groups[name] = replace(group, last_agent_id=cursors.get(name))
 
             tx.after_commit(shadow)
 
         await self._database.write(job)
+
+    async def touch(self) -> None:
+        """Go through a transaction that writes nothing, and find out whether one can be had.
+
+        Raises:
+            LeaseLostError: Another manager has taken over.
+            StoreUnavailableError: It cannot.
+        """
+        await self._write(self._check_leases)
+
+    def _with_policy(self, name: str, said: Policy) -> ScalingGroup:
+        """Return a group of the settings, or one that is not in them, with what is set of it.
+
+        One that was taken out of the settings is driven to its end with the defaults.
+        """
+        return with_policy(self._configured.get(name, ScalingGroup(name)), said)
 
     async def _write(self, job: Job[T]) -> T:
         """Run `job` in a transaction, never on a shadow that a commit in doubt has left behind."""

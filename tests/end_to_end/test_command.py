@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -76,7 +77,7 @@ class Place:
     def argv(self, *args):
         return [sys.executable, "-m", "sokovan", *args]
 
-    def __call__(self, *args, code=0, env=None):
+    def __call__(self, *args, code=0, env=None, stdin=""):
         """Run a command to its end."""
         done = subprocess.run(
             self.argv(*args),
@@ -85,7 +86,7 @@ class Place:
             text=True,
             timeout=DEADLINE_S,
             check=False,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
         )
         assert done.returncode == code, (args, done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
@@ -346,6 +347,41 @@ def test_enter_after_ctrl_c_stays_with_the_session(shared, tmp_path):
     assert terminal.end() == 6
 
 
+def test_a_terminal_shows_where_a_session_stands_until_it_begins(shared):
+    terminal = Terminal(shared, "run", "--hold", "--name", "stands", "--", "echo", "begun")
+
+    terminal.until("is held back")
+    (session,) = shared.json("ls", "--name", "stands")
+    shared("release", session["id"])
+    shown = terminal.until("begun\r\n")
+
+    assert terminal.end() == 0
+    assert shown.endswith("\r\x1b[Kbegun\r\n")
+
+
+def test_top_gives_the_terminal_back_as_it_was(shared):
+    held = shared.submit("--hold", "--name", "on-top", "--", "true")
+    terminal = Terminal(shared, "top", "--every", "0.5")
+
+    terminal.until("on-top")
+    terminal.press("q")
+
+    assert terminal.until("\x1b[?1049l").startswith("\x1b[?1049h")
+    assert terminal.end() == 0
+    shared("cancel", held)
+
+
+def test_a_job_file_is_run(shared, tmp_path):
+    job = tmp_path / "job.toml"
+    job.write_text('command = "echo $WHO $1; pwd"\ncwd = "."\n[env]\nWHO = "ann"\n')
+
+    done = shared("run", str(job), "--env", "WHO=ben", "--", "2")
+
+    assert done.stdout == f"ben 2\n{tmp_path}\n"
+    printed = shared("submit", "--print", str(job), "--", "2").stdout
+    assert shared("run", "--file", "-", code=0, stdin=printed).stdout == f"ann 2\n{tmp_path}\n"
+
+
 def test_a_list_on_a_terminal_fits_its_width(shared):
     held = shared.submit("--hold", "--name", "n" * 200, "--", "true")
     terminal = Terminal(shared, "ls", "--owner", pwd.getpwuid(os.geteuid()).pw_name)
@@ -424,6 +460,21 @@ def test_a_session_goes_the_whole_way_and_history_shows_it(shared):
     assert [item["to_status"] for item in changes if item["kernel_id"] is None] == WAY
     text = shared("history", session_id).stdout
     assert all(status in text for status in WAY)
+
+
+def test_what_a_session_did_is_in_the_metrics(shared):
+    shared("run", "--", "true")
+    url = json.loads((shared.path / "server.json").read_text())["url"]
+    token = (shared.path / "token").read_text().strip()
+
+    assert httpx.get(f"{url}/readyz").text == "ready\n"
+    answer = httpx.get(f"{url}/metrics", headers={"authorization": f"Bearer {token}"})
+    counts = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if line[0] != "#")
+    success = 'group="default",reason="SELF_TERMINATED",result="SUCCESS"'
+    started = 'group="default",outcome="success",stage="start-sessions"'
+    assert float(counts[f"sokovan_sessions_ended_total{{{success}}}"]) >= 1
+    assert float(counts[f"sokovan_stage_outcomes_total{{{started}}}"]) >= 1
+    assert float(counts["sokovan_store_commit_jobs_count"]) >= 1
 
 
 def test_a_session_has_its_stable_fields(shared):
@@ -532,6 +583,37 @@ def test_hold_and_release(shared):
     assert shared.json("release", session_id)["held"] is False
     shared("cancel", session_id)
     assert "error: " in shared("hold", session_id, code=4).stderr
+
+
+def test_a_waiting_session_is_edited_and_submitted_again(shared, tmp_path):
+    first = shared.submit("--hold", "--env", "MARK=kept", "--", "sh", "-c", "echo $MARK; exit $#")
+
+    shared("edit", first, "--priority", "50", "--time", "1h", "--exclude", "nobody", code=4)
+    shared("edit", first, "--priority", "50", "--time", "1h", "--constraint", "agent=local")
+    shared("edit", first, code=2)
+    shown = shared.show(first)
+    shared("cancel", first)
+    late = shared("edit", first, "--priority", "60", code=4)
+    again = shared("redo", first).stdout.strip()
+
+    assert (shown["priority"], shown["walltime_s"]) == (50, 3600)
+    assert shown["where"] == {"constraints": ["agent=local"]}
+    assert "is CANCELLED; only a PENDING one can be edited" in late.stderr
+    shared("wait", again)
+    assert shared("logs", again).stdout == "kept\n"
+    assert shared.show(again)["priority"] == 50
+    reasons = [line["reason"] for line in shared.json("history", again)]
+    assert reasons[:3] == ["submitted", "submitted", "submitted-again"]
+
+
+def test_a_running_session_ends_when_its_walltime_is_made_shorter(shared):
+    session_id = shared.submit("--time", "1h", "--", "sleep", "600")
+    shared.until_status(session_id, "RUNNING")
+
+    shared("edit", session_id, "--time", "1s")
+
+    shared("wait", session_id, code=143)
+    assert shared.show(session_id)["reason"] == "WALLTIME_EXCEEDED"
 
 
 def test_cancel_says_what_became_of_it(shared):
@@ -795,6 +877,29 @@ def test_the_check_of_a_store_starts_no_server_and_finds_what_is_wrong(own):
     assert found[-1].endswith("things are wrong")
     assert {path.name for path in own.path.iterdir()} == before
     assert own("status", code=5).stdout == ""
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+
+def test_a_group_made_by_command_drives_sessions_and_outlives_the_server(own):
+    own("groups", "create", "night", "order=lifo", "ageing_s=1h")
+    own("groups", "create", "night", code=4)
+    own("groups", "set", "default", "kernels_max=1")
+    own("groups", "set", "default", "order=best", code=4)
+    own("groups", "show", "nowhere", code=3)
+    own("down")
+    (own.path / "config.toml").write_text('[[agents]]\nname = "n"\nscaling_group = "night"\n')
+
+    until(lambda: an_agent(own, "n")["status"] == "ALIVE", "n has come")
+
+    assert own("run", "--group", "night", "--", "echo", "hi").stdout == "hi\n"
+    own("run", "--kernels", "2", "--", "true", code=125)
+    policy = own.json("groups", "show", "night")["policy"]
+    assert policy["ageing_s"] == {"value": 3600, "source": "groups set"}
+    assert "config.toml puts the agent n into" in own("groups", "rm", "night", code=4).stderr
+    lines = own("groups").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["GROUP", "default", "night"]
 
 
 # --- agents out of service ------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from sokovan.api.assembly import Core, assemble
 from sokovan.api.notices import Notices
 from sokovan.clock import ManualClock
 from sokovan.cluster.inprocess import InProcessHome
-from sokovan.config import ApiConfig, Config, SchedulerConfig
+from sokovan.config import AgentConfig, ApiConfig, Config, SchedulerConfig
+from sokovan.domain.access import Role
 from sokovan.domain.resources import Capacity
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec
 from sokovan.identity import IdSource
@@ -25,12 +26,17 @@ from sokovan.scheduler.coordinator import Coordinator
 from sokovan.scheduler.messages import AgentHello, KernelToPrepare, KernelToStart
 from sokovan.scheduler.wiring import events_for, join
 from sokovan.simulator.runtime import FakeRuntime, Script
+from sokovan.simulator.workload import ROOT
 from sokovan.store.repository import SqlRepository
 from tests.build import A1, NOW, a_capacity, a_repository, a_spec, in_memory
+from tests.served import accepted
 
 T = TypeVar("T")
 TOKEN = "correct-horse"
-LIMITS = ApiConfig(body_bytes_max=100_000, submit_sessions_max=5, page_sessions_max=50)
+ROOT_TOO = (AgentConfig(allow_root="yes"),)
+LIMITS = ApiConfig(
+    body_bytes_max=100_000, submit_sessions_max=5, page_sessions_max=50, requests_per_s_max=0
+)
 MACHINE = a_capacity()
 SHORT = Script()
 Header = tuple[bytes, bytes]
@@ -108,8 +114,9 @@ class House:
             self.coordinator.tell,
             Notices(),
         )
-        api = assemble(core, Config(api=LIMITS), TOKEN, shutdown=lambda: None)
-        self.service, self.app = api.operations, api.app
+        config = Config(api=LIMITS, agents=ROOT_TOO)
+        api = assemble(core, config, TOKEN, shutdown=lambda: None, connect=accepted)
+        self.service, self.app, self.tokens = api.operations, api.app, api.tokens
         self.run(api.load())
 
     def add_agent(self, agent_id: AgentId = A1, capacity: Capacity = MACHINE) -> None:
@@ -143,10 +150,18 @@ class House:
 
     def submit(self, spec: SessionSpec, script: Script = SHORT) -> SessionId:
         """Submit a session whose kernels do as the script says."""
-        (view,) = self.run(self.service.submit([spec]))
+        (view,) = self.run(self.service.submit([spec], caller=ROOT))
         session_id = SessionId(view["id"])
         self.scripts[session_id] = script
         return session_id
+
+    def bearers(self) -> list[Header]:
+        """Return what lets in: the home's own token, and one of each role."""
+        made = [
+            self.run(self.tokens.create("ann", role, caller=ROOT))["token"].encode()
+            for role in Role
+        ]
+        return [BEARER, *((b"authorization", b"Bearer " + token) for token in made)]
 
     def inhabit(self) -> list[SessionId]:
         """Have a session that has ended, one that runs, and one that waits; return their ids."""
@@ -157,7 +172,7 @@ class House:
             self.submit(a_spec(name="waits", begin_at=2e9)),
         ]
         self.live(30.0)
-        statuses = [self.run(self.service.session(i, owner="ann"))["status"] for i in ids]
+        statuses = [self.run(self.service.session(i, caller=ROOT))["status"] for i in ids]
         assert statuses == ["TERMINATED", "RUNNING", "PENDING"]
         return ids
 
@@ -205,7 +220,7 @@ class House:
 
         await self.app(scope, receive, send)
         self.unread_parts = len(left)
-        self.app.state.stopping.clear()
+        self.app.state.stopping.told.clear()
         start, *rest = sent
         body = b"".join(message.get("body", b"") for message in rest)
         return Answer(start["status"], start["headers"], body)

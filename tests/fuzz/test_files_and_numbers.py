@@ -113,6 +113,7 @@ def test_any_value_of_a_setting_is_workable_or_refused_by_its_name(home, head, n
         ('[[agents]]\nmem = "lots"', "agents: 'local': mem: 'lots' is not a size"),
         ('[[agents]]\ngpus = "0,x"', "write auto, none, or indexes such as 0,1"),
         ('[[agents]]\ncgroups = "yes"', "choose one of auto, off"),
+        ('[[agents]]\nallow_root = "perhaps"', "choose one of auto, yes, no"),
         ("[[agents]]\ncut_off_stop_s = 0", "agents[0].cut_off_stop_s: 0 is out of range"),
         ("[groups.default.limits.start-sessions]\nattempt_max = 1", "attempt_max: no such setting"),
         ("[groups.default.limits.start-sessions]\nattempts_max = 1.5", "expected a whole number"),

@@ -249,6 +249,10 @@ class KeptSnapshot(RuleBasedStateMachine):
         del self.agents[agent_id]
         self.ground.forget_agent(agent_id)
 
+    @rule(group=groups())
+    def the_policy_changes(self, group):
+        self.group = replace(group, last_agent_id=self.group.last_agent_id)
+
     @rule(seconds=st.sampled_from([0.5, 3.0, 10.0, 40.0]))
     def time_passes(self, seconds):
         self.now += seconds

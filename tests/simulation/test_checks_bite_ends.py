@@ -8,9 +8,17 @@ import pytest
 from sokovan.agent.runtime import Ended
 from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
 from sokovan.domain.reasons import EndReason
-from sokovan.domain.sessions import AgentId, Dependency, DependencyKind, KernelId, SessionId
+from sokovan.domain.sessions import (
+    AgentId,
+    Dependency,
+    DependencyKind,
+    Kernel,
+    KernelId,
+    SessionId,
+)
 from sokovan.domain.sessions import SessionWithKernels as Session
 from sokovan.domain.statuses import KernelStatus, SessionResult, SessionStatus
+from sokovan.domain.where import Where
 from sokovan.scheduler.moves import HistoryLine
 from sokovan.simulator import admission, contact, ends
 from sokovan.simulator.contact import Contact
@@ -61,6 +69,21 @@ def test_a_session_that_is_placed_before_its_begin_time_is_reported(at):
     found = admission.nothing_is_placed_before_its_time(picture)
 
     assert found == (["session s: it was placed 1 s before its begin time"] if at < 100 else [])
+
+
+def test_a_session_that_is_placed_where_it_may_not_go_is_reported():
+    who = Session(
+        SID,
+        (Kernel(KernelId("s.0"), agent_id=AgentId("left")),),
+        S.SCHEDULED,
+        where=Where(exclude=("left",)),
+    )
+
+    found = admission.nobody_is_where_it_may_not_go(a_picture(who))
+    elsewhere = replace(who, where=Where(exclude=("right",)))
+
+    assert found == ["session s: it is SCHEDULED on left, and may not be there"]
+    assert admission.nobody_is_where_it_may_not_go(a_picture(elsewhere)) == []
 
 
 def test_a_session_that_is_placed_with_an_unmet_dependency_is_reported():

@@ -383,7 +383,7 @@ async def test_a_stopping_server_lets_nobody_wait(http, app, stops):
 
     assert stopped.json()["pid"]
     assert stops == ["stop"]
-    assert app.state.stopping.is_set()
+    assert app.state.stopping.told.is_set()
     assert response.status_code == 503
     assert problem_in(response)["stopping"] is True
 

@@ -204,6 +204,6 @@ def test_the_picture_has_everything_and_fits(terminal):
             drawn = [*picture(seen, NOW, width=width, height=height, stream=io.StringIO())]
             assert len(drawn) <= height
             assert all(len(line) <= width for line in drawn if line.isascii())
-    low = [*picture(seen, NOW, width=100, height=8, stream=Screen(), trouble="no server")]
+    low = [*picture(seen, NOW, width=100, height=7, stream=Screen(), trouble="no server")]
     assert " more" in "".join(low)
     assert "no server" in "".join(low)

@@ -14,9 +14,11 @@ from sokovan import AsyncClient, Client
 from sokovan.cli import exits
 from sokovan.cli.main import run
 from sokovan.client.async_connection import AsyncConnection
-from sokovan.client.connection import place_of
+from sokovan.client.async_events import COMES_BACK_PAUSE_S, COMES_BACK_TRIES
+from sokovan.client.connection import ServerStoppedError, place_of
 from sokovan.client.sync_connection import Connection
 from sokovan.domain.errors import (
+    EventsGoneError,
     OutputUnavailableError,
     ServerUnreachableError,
     SokovanError,
@@ -143,6 +145,61 @@ async def test_with_an_event_loop_output_is_followed_over_a_cut_connection(far):
 
     async with AsyncClient("/nowhere") as client:
         assert [data async for data in client.output("@", follow=True)] == [b"one", b"two"]
+
+
+def page_of(*ids, more=False):
+    return {"items": [{"id": i} for i in ids], "next_after": ids[-1], "more": more}
+
+
+@pytest.fixture(params=[Client, AsyncClient])
+def told(request, tmp_path):
+    """Return the events that either client yields before it gives up, and why it did."""
+
+    async def told(**asked):
+        found, client = [], request.param(tmp_path)
+        events = client.events(**asked)
+        try:
+            if request.param is Client:
+                for event in events:
+                    found.append(event["id"])  # noqa: PERF401 - also those before an error
+            else:
+                async for event in events:
+                    found.append(event["id"])  # noqa: PERF401 - also those before an error
+        except SokovanError as error:
+            return found, type(error)
+        return found, None
+
+    return told
+
+
+async def test_events_that_there_are_end_with_the_last_page(told, far):
+    far.answers = [page_of(1, 2, more=True), page_of(3)]
+
+    assert await told(follow=False, kinds=["session"]) == ([1, 2, 3], None)
+    assert [request.url.params["after"] for request in far.requests] == ["0", "2"]
+    assert {request.url.params["kind"] for request in far.requests} == {"session"}
+
+
+async def test_events_go_on_where_they_were_when_the_server_comes_back(told, far):
+    gone = (410, {}, {"code": "events-gone", "detail": "pruned"})
+    far.answers = [{"items": [], "next_after": 7, "more": False}, page_of(8)]
+    far.answers += [CUT, CUT, NOBODY, page_of(9), gone]
+
+    assert await told() == ([8, 9], EventsGoneError)
+    asked = [request.url.params.get("after") for request in far.requests]
+    assert asked == [None, "7", "8", "8", "8", "8", "9"]
+    assert far.slept == [0.0, COMES_BACK_PAUSE_S, COMES_BACK_PAUSE_S]
+
+
+async def test_events_wait_a_minute_for_a_server_and_not_at_all_for_one_that_was_stopped(told, far):
+    far.answers = [page_of(1), *[NOBODY] * (COMES_BACK_TRIES + 1)]
+
+    assert await told(after=0) == ([1], ServerUnreachableError)
+    assert len(far.requests) == COMES_BACK_TRIES + 2
+
+    stopping = {"code": "server-unreachable", "detail": "stopping", "stopping": True}
+    far.answers = [page_of(1), (503, {}, stopping)]
+    assert await told(after=0) == ([1], ServerStoppedError)
 
 
 async def test_with_an_event_loop_a_list_follows_its_pages_and_a_wait_its_session(far):

@@ -12,6 +12,7 @@ HEAVY = {
     "fastapi",
     "numpy",
     "psutil",
+    "pydantic",
     "pynvml",
     "sqlalchemy",
     "starlette",
@@ -54,11 +55,13 @@ def modules_after(*argv):
     [
         (["status"], 5),
         (["down"], 0),
+        (["config"], 0),
         (["--version"], 0),
         (["run", "--help"], 0),
         (["agents", "drain", "--help"], 0),
         (["agents", "label", "--help"], 0),
         (["db", "check", "--help"], 0),
+        (["doctor", "--help"], 0),
     ],
 )
 def test_a_command_imports_no_server(tmp_path, argv, code):
@@ -69,13 +72,19 @@ def test_a_command_imports_no_server(tmp_path, argv, code):
     assert not {name for name in modules if ".".join(name.split(".")[:2]) in OF_THE_SERVER}
 
 
+def test_a_list_waits_for_no_library_that_only_draws(tmp_path):
+    _, modules = modules_after("--home", str(tmp_path), "status")
+
+    assert not {name for name in modules if name.split(".")[0] in {"rich", "pygments"}}
+
+
 def test_nothing_that_a_command_may_import_needs_the_server():
     every = """
 import json, sys
-import sokovan.client, sokovan.config
-from sokovan.cli import agents, attend, db, describe, explained, machine, outputs, parsing, server
-from sokovan.cli import sessions, streams, submit, text
-import rich.console, rich.table, rich.text
+import sokovan.client.sync_client, sokovan.config, sokovan.sources
+from sokovan.cli import agents, attend, completion, config, db, describe, explained, machine
+from sokovan.cli import outputs, parsing, server, sessions, streams, submit, text
+from sokovan.cli import asked, examples, jobfile, picture, progress, screen, start, top
 print(json.dumps(sorted(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", every], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sokovan.cli.toml_lines import line_of_error, lines_of
+from sokovan.toml_lines import line_of_error, lines_of
 
 TEXT = '''\
 # a file

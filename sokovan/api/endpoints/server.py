@@ -54,8 +54,3 @@ class ServerEndpoints:
 
     async def _stop(self) -> None:
         self._shutdown()
-
-
-async def healthz() -> Response:
-    """Answer that the server is there; needs no token and tells nothing."""
-    return Response("ok\n", media_type="text/plain")

@@ -91,6 +91,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("position", _NUMBER, nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("failing_since", sa.Float()),
         sa.Column("retry_at", sa.Float()),
         sa.Column("last_error", sa.Text()),
     )
