@@ -14,6 +14,7 @@ from pathlib import Path
 CLIENT = Path(__file__).parent.parent / "sokovan" / "client"
 FILES = {
     "async_administration.py": "sync_administration.py",
+    "async_arrays.py": "sync_arrays.py",
     "async_client.py": "sync_client.py",
     "async_connection.py": "sync_connection.py",
     "async_events.py": "sync_events.py",
@@ -27,9 +28,9 @@ CHANGES = {
     r"\basyncio\.sleep\b": "time.sleep",
     r"\basync (?=def|with|for)": "",
     r"\bawait ": "",
-    r"\bAsync(?=Iterator|Iterable|Connection|Client|Administration|Events)": "",
+    r"\bAsync(?=Iterator|Iterable|Connection|Client|Administration|Arrays|Events)": "",
     r"\bhttpx\.AsyncClient\b": "httpx.Client",
-    r"\basync_(?=connection|client|administration|events)": "sync_",
+    r"\basync_(?=connection|client|administration|arrays|events)": "sync_",
     r"\bAwaitable\[(\w+)\]": r"\1",
     r"\bAwaitable, ": "",
     r"\b__a(?=enter__|exit__)": "__",

@@ -75,6 +75,8 @@ class ApiConfig:
     """Largest request body accepted."""
     submit_sessions_max: int = 10_000
     """Most sessions in one submission."""
+    array_tasks_max: int = 10_000
+    """Most tasks in one array."""
     page_sessions_max: int = 10_000
     """Most sessions in one page of a list."""
     requests_per_s_max: int = 2000

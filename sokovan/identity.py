@@ -6,6 +6,9 @@ from sokovan.domain.sessions import KernelId, SessionId
 
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 """No 0, 1, i, l, o: ids are read aloud and typed."""
+ID_LENGTH = 12
+_UNFAIR = bytes(range(256 - 256 % len(_ALPHABET), 256))
+"""Bytes that would make some characters more likely than others."""
 
 
 class IdSource:
@@ -20,7 +23,18 @@ class IdSource:
 
     def session_id(self) -> SessionId:
         """Return a new session id."""
-        return SessionId(self._name(12))
+        return SessionId(self._name(ID_LENGTH))
+
+    def session_ids(self, count: int) -> list[SessionId]:
+        """Return many new session ids, much faster than one by one."""
+        found: list[str] = []
+        missing = count * ID_LENGTH
+        while missing:
+            fair = self._rng.randbytes(missing).translate(None, _UNFAIR)
+            found += [_ALPHABET[byte % len(_ALPHABET)] for byte in fair]
+            missing = count * ID_LENGTH - len(found)
+        text = "".join(found)
+        return [SessionId(text[at : at + ID_LENGTH]) for at in range(0, len(text), ID_LENGTH)]
 
     def kernel_id(self, session_id: SessionId, index: int) -> KernelId:
         """Return the id of a session's kernel: readable, and unique because the session's is."""

@@ -12,11 +12,13 @@ from sokovan.domain.sessions import SessionId, SessionWithKernels
 from sokovan.domain.statuses import FINAL, KERNEL_RANK, KernelStatus
 from sokovan.placement.engine import place
 from sokovan.scheduler.moves import HistoryLine
-from sokovan.store.changes import load_sessions
+from sokovan.simulator.array_checks import OF_ARRAYS
+from sokovan.simulator.observe import Picture
 from sokovan.store.engine import Transaction
 from sokovan.store.grounds import Grounds
 from sokovan.store.leases import read_live
 from sokovan.store.live import Live
+from sokovan.store.loading import load_sessions
 from sokovan.store.repository import SqlRepository
 from sokovan.store.rows import line_of
 from sokovan.store.tables import history, sessions
@@ -25,6 +27,7 @@ CHANGES = (
     "apply",
     "create_group",
     "edit",
+    "end_tasks",
     "lower_session_priority",
     "record_reports",
     "refresh",
@@ -37,7 +40,9 @@ CHANGES = (
     "set_held",
     "set_labels",
     "set_policy",
+    "set_tasks_held",
     "submit",
+    "submit_array",
 )
 
 
@@ -70,10 +75,17 @@ class CheckedRepository(SqlRepository):
         self._check_holds(true)
         self._check_sessions(everything)
         check_history(everything, lines)
+        picture = Picture({s.session_id: s for s in everything}, changed=list(true.sessions))
+        assert [sentence for check in OF_ARRAYS for sentence in check(picture)] == []
 
     def _check_shadow(self, true: Live) -> None:
         assert self.live.sessions == true.sessions, "the shadow shows other sessions than there are"
         assert _buckets(self.live) == _buckets(true), "a session is filed under another status"
+        for array_id in {s.array_id for s in true.sessions.values()} - {None}:
+            shown, alive = (
+                {task.session_id for task in live.tasks_of(array_id)} for live in (self.live, true)
+            )
+            assert shown == alive, f"the shadow shows other tasks of {array_id}"
         assert set(self.live.leftovers()) == set(true.leftovers())
         assert _timeless(self.live) == _timeless(true), "the shadow shows other agents"
         for agent_id in self.live.agents:

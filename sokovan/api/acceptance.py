@@ -12,7 +12,12 @@ from sokovan.domain.errors import (
 )
 from sokovan.domain.labels import check_label_name
 from sokovan.domain.quantities import DEVICE_SHARES
-from sokovan.domain.sessions import SESSION_PRIORITY_MAX, SESSION_PRIORITY_MIN, SessionSpec
+from sokovan.domain.sessions import (
+    DEPENDENCIES_MAX,
+    SESSION_PRIORITY_MAX,
+    SESSION_PRIORITY_MIN,
+    SessionSpec,
+)
 from sokovan.domain.where import Where, contradiction
 from sokovan.placement.binding import never_fits
 from sokovan.placement.looks import label
@@ -24,7 +29,6 @@ from sokovan.scheduler.stages import LIMITED
 NAMED_MAX = 10
 """How many agents a refusal names."""
 _ENV_NAME = re.compile(r"[^=\0]+")
-DEPENDENCIES_MAX = 1000
 
 
 def check_all(

@@ -100,6 +100,8 @@ class Session(BaseModel):
     requeues: int
     retries: int
     retry_of: str | None
+    array_id: str | None
+    array_index: int | None
     depends_on: list[Dependency]
     where: Where | None
     wait: Waiting | None

@@ -7,7 +7,9 @@ import httpx
 from fastapi import FastAPI
 
 from sokovan.api.app import build_app
+from sokovan.api.arrays import Arrays
 from sokovan.api.edits import Edits
+from sokovan.api.endpoints.arrays import ArrayEndpoints
 from sokovan.api.endpoints.edits import EditEndpoints
 from sokovan.api.endpoints.events import EventEndpoints
 from sokovan.api.endpoints.groups import GroupEndpoints
@@ -88,6 +90,7 @@ def assemble(
         core.notices,
         root_rule,
     )
+    arrays = Arrays(core.repository, core.database, core.clock, core.tell, core.notices, root_rule)
     events = EventOperations(core.repository, core.database, core.clock, core.tell, core.notices)
     deliveries = Deliveries(core.database, core.clock, config.api, core.notices, connect)
     webhooks = WebhookOperations(core.database, core.clock, core.ids, deliveries)
@@ -106,6 +109,7 @@ def assemble(
             TokenEndpoints(tokens),
             EventEndpoints(events, config.api),
             WebhookEndpoints(webhooks),
+            ArrayEndpoints(arrays, config.api),
         ),
         clock=core.clock,
         meters=meters,

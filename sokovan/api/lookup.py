@@ -4,14 +4,15 @@ from collections.abc import Callable, Sequence
 
 from sokovan.api.service import View
 from sokovan.clock import Clock
-from sokovan.domain.access import Caller
+from sokovan.domain.access import Caller, Role
 from sokovan.domain.errors import ForbiddenError
 from sokovan.domain.sessions import SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
 from sokovan.placement.sentences import sentence
 from sokovan.scheduler.moves import Applied
 from sokovan.store.engine import Database
-from sokovan.store.queries import resolve, session_view, sessions_with_specs, stamp
+from sokovan.store.queries import session_view, sessions_with_specs, stamp
+from sokovan.store.refs import resolve
 from sokovan.store.repository import SqlRepository
 
 
@@ -93,6 +94,17 @@ def may_change(caller: Caller, owner: str, what: str) -> None:
             f"{what} belongs to {owner}; only {owner} and administrators may change it, and you"
             f" are {caller.user} ({caller.role})"
         )
+
+
+def may_submit(specs: Sequence[SessionSpec], caller: Caller) -> None:
+    """Make sure that sessions are the caller's own, or that the caller may submit for others."""
+    for spec in specs:
+        if spec.owner != caller.user and caller.role is not Role.ADMIN:
+            raise ForbiddenError(
+                f"owner: you are {caller.user}, and only administrators may submit for others;"
+                " leave it out",
+                field="owner",
+            )
 
 
 def shape_of(view: View) -> View:

@@ -3,10 +3,13 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from sokovan.domain.sessions import SessionId
 from sokovan.scheduler.moves import Applied
+
+RECHECK_S = 30.0
+"""A waiter looks again after so long, so that a lost notice only delays it."""
 
 
 class Notices:
@@ -44,3 +47,10 @@ class Notices:
             yield event
         finally:
             self._readers.remove(event)
+
+
+async def at_most(seconds: float, event: asyncio.Event) -> None:
+    """Wait until an event is set, but no longer than that."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

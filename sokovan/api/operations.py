@@ -1,7 +1,5 @@
 """`Operations`: the service itself, on this process's store, coordinator and agents."""
 
-import asyncio
-import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -9,15 +7,15 @@ from collections.abc import Callable, Sequence
 from sokovan import __version__
 from sokovan.api.acceptance import check_all
 from sokovan.api.agent_operations import AgentOperations
-from sokovan.api.lookup import shapes_of_lines
-from sokovan.api.notices import Notices
+from sokovan.api.lookup import may_submit, shapes_of_lines
+from sokovan.api.notices import RECHECK_S, Notices, at_most
 from sokovan.api.outlook import Outlook, standing
 from sokovan.api.overview import glance, turn_views
 from sokovan.api.readiness import Readiness
 from sokovan.api.root_rule import ANYBODY, RootRule
 from sokovan.api.service import View
 from sokovan.clock import Clock
-from sokovan.domain.access import Caller, Role
+from sokovan.domain.access import Caller
 from sokovan.domain.errors import (
     AgentError,
     ForbiddenError,
@@ -31,7 +29,7 @@ from sokovan.domain.statuses import PRE_RUNNING, SessionStatus
 from sokovan.scheduler.messages import OutputChunk
 from sokovan.scheduler.moves import Applied
 from sokovan.scheduler.ports import AgentGateway
-from sokovan.store.engine import Database
+from sokovan.store.engine import Database, Transaction
 from sokovan.store.queries import (
     Filter,
     counts_by_status,
@@ -39,12 +37,11 @@ from sokovan.store.queries import (
     page,
     stamp,
 )
+from sokovan.store.refs import resolve_array
 from sokovan.store.repository import SqlRepository
 from sokovan.store.submissions import rehearse
 
 STREAMS = ("stdout", "stderr")
-RECHECK_S = 30.0
-"""A waiter looks again after so long, so that a lost notice only delays it."""
 
 
 class Operations(AgentOperations):
@@ -82,7 +79,7 @@ class Operations(AgentOperations):
     # --- requests -------------------------------------------------------------------------------
 
     async def submit(self, specs: Sequence[SessionSpec], *, caller: Caller) -> list[View]:
-        _may_submit(specs, caller)
+        may_submit(specs, caller)
         self._root_rule.check(specs)
         for error in self._check(specs):
             if error is not None:
@@ -98,7 +95,7 @@ class Operations(AgentOperations):
     async def dry_run(
         self, specs: Sequence[SessionSpec], *, caller: Caller, suggest: bool = False
     ) -> list[View]:
-        _may_submit(specs, caller)
+        may_submit(specs, caller)
         refused = self._check(specs)
         now = self._clock.now()
         made, failed = await self._database.read(lambda tx: rehearse(tx, specs, now))
@@ -149,6 +146,8 @@ class Operations(AgentOperations):
         owner: str | None = None,
         name: str | None = None,
         scaling_group: str | None = None,
+        array: str | None = None,
+        tasks: bool = True,
         limit: int = 1000,
         cursor: str | None = None,
     ) -> View:
@@ -158,8 +157,15 @@ class Operations(AgentOperations):
                     f"status: there is no {status!r}; choose of {', '.join(SessionStatus)}",
                     field="status",
                 )
-        asked = Filter(live_only, statuses, owner, name, scaling_group, limit, cursor)
-        ids, following = await self._database.read(lambda tx: page(tx, asked))
+
+        def look(tx: Transaction) -> tuple[list[SessionId], str | None]:
+            of = None if array is None else resolve_array(tx, array, caller.user)
+            asked = Filter(
+                live_only, statuses, owner, name, scaling_group, of, tasks, limit, cursor
+            )
+            return page(tx, asked)
+
+        ids, following = await self._database.read(look)
         return {"items": await self._views(ids, caller), "next_cursor": following}
 
     async def session(self, ref: str, *, caller: Caller) -> View:
@@ -220,7 +226,7 @@ class Operations(AgentOperations):
                 left_s = deadline - self._clock.now()
                 if left_s <= 0:
                     return (await self._views([session_id], caller))[0]
-                await _for(changed, min(left_s, RECHECK_S))
+                await at_most(min(left_s, RECHECK_S), changed)
 
     async def output(
         self,
@@ -261,7 +267,7 @@ class Operations(AgentOperations):
                 left_s = deadline - self._clock.now()
                 if never or left_s <= 0:
                     return OutputChunk(b"", 0, 0, ended=never)
-                await _for(changed, min(left_s, RECHECK_S))
+                await at_most(min(left_s, RECHECK_S), changed)
         try:
             return await self._gateway.read_output(
                 kernel.agent_id,
@@ -296,23 +302,6 @@ class Operations(AgentOperations):
             "drained": sum(agent.is_drained for agent in live.agents.values()),
             "leftovers": sum(1 for _ in live.leftovers()),
         }
-
-
-async def _for(event: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
-
-
-def _may_submit(specs: Sequence[SessionSpec], caller: Caller) -> None:
-    """Make sure that sessions are the caller's own, or that the caller may submit for others."""
-    for spec in specs:
-        if spec.owner != caller.user and caller.role is not Role.ADMIN:
-            raise ForbiddenError(
-                f"owner: you are {caller.user}, and only administrators may submit for others;"
-                " leave it out",
-                field="owner",
-            )
 
 
 def _may_read(session: SessionWithKernels, caller: Caller) -> None:

@@ -41,10 +41,15 @@ class Service(Protocol):
         owner: str | None = None,
         name: str | None = None,
         scaling_group: str | None = None,
+        array: str | None = None,
+        tasks: bool = True,
         limit: int = 1000,
         cursor: str | None = None,
     ) -> View:
-        """List sessions, newest first: `{"items": [...], "next_cursor": str | None}`."""
+        """List sessions, newest first: `{"items": [...], "next_cursor": str | None}`.
+
+        With `array`, only tasks of that array, or of a part of it; without `tasks`, none.
+        """
         ...
 
     async def session(self, ref: str, *, caller: Caller) -> View:
@@ -193,6 +198,8 @@ SESSION_FIELDS: Mapping[str, str] = {
     "requeue": "whether it goes back to PENDING when its agent is lost",
     "requeues": "how often it went back to PENDING",
     "retries": "how many new sessions may follow a failure by exit code",
+    "array_id": "the array that it is a task of; null where it is none",
+    "array_index": "its index there",
     "retry_of": "session id or null",
     "depends_on": "list of {session_id, kind}, those not met yet",
     "where": "where its kernels may go, what is said of it: mode, kernels_per_agent_max, same, "

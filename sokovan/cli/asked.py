@@ -17,6 +17,7 @@ from sokovan.domain.errors import InvalidRequestError, SokovanError
 if TYPE_CHECKING:
     from sokovan.cli.jobfile import Field, JobFile
     from sokovan.client import SessionOptions
+    from sokovan.client.fields import ArrayFields
     from sokovan.domain.sessions import DependencyKind
 
 Words = Annotated[
@@ -95,7 +96,9 @@ class Asked:
             )
         return [*self._words]
 
-    def read(self) -> "tuple[SessionOptions, Sequence[tuple[DependencyKind, str]]]":
+    def read(
+        self,
+    ) -> "tuple[SessionOptions, Sequence[tuple[DependencyKind, str]], ArrayFields | None]":
         """Read the options: what the command line says wins over the job file.
 
         Raises:
@@ -181,7 +184,8 @@ class Asked:
         """Return the option that is meant by its own name, or by that of the API's field."""
         from sokovan.cli.jobfile import OF_API, fields
 
-        name = OF_API.get(name or "", name or "")
+        name = (name or "").removeprefix("session.")
+        name = OF_API.get(name, name)
         return fields().get(name.rpartition(".")[2].replace("_", "-"))
 
 

@@ -148,6 +148,8 @@ def _special(session: View) -> Iterator[Row]:
         yield "requeued", f"{session['requeues']} times"
     if session.get("retries"):
         yield "retries left", str(session["retries"])
+    if session.get("array_id"):
+        yield "task of", f"{session['array_id']}, with index {session['array_index']}"
     if session.get("retry_of"):
         yield "retry of", session["retry_of"]
     yield from where_lines(session.get("where") or {})

@@ -20,11 +20,14 @@ EXAMPLES: Mapping[str, Sequence[Example]] = {
         ("sokovan submit --cpu 4 --mem 16G -- python train.py", ""),
         ("sokovan submit --depends-on @ -- python report.py", "after the one submitted last"),
         ("sokovan submit --gpu 1 --print -- python train.py", "print it as a job file"),
+        ("sokovan submit --array 0-999%16 -- ./work.sh {index}", "a thousand tasks, 16 at once"),
+        ("sokovan submit --param lr=1e-3,1e-4 -- python train.py --lr {lr}", "one for each value"),
     ),
     "ls": (
         ("sokovan ls", "what has not ended"),
         ("sokovan ls --all --name nightly --limit 5", "the five newest of a name"),
         ("sokovan ls --status RUNNING --json", "for programs"),
+        ("sokovan ls @", "the tasks of the array submitted last"),
     ),
     "show": (("sokovan show @", "the one submitted last"), ("sokovan show xztb", "")),
     "history": (("sokovan history @", "how the one submitted last came to be where it is"),),
@@ -36,10 +39,12 @@ EXAMPLES: Mapping[str, Sequence[Example]] = {
     "logs": (
         ("sokovan logs -f @", "follow its output to the end"),
         ("sokovan logs --tail 20 --stream stderr @", "the last lines of its stderr"),
+        ("sokovan logs xztb_7", "of one task of an array"),
     ),
     "wait": (
         ("sokovan wait @", "until it has ended; exits with its exit code"),
         ("sokovan wait --timeout 1h @ @~1", "both, for an hour at most"),
+        ("sokovan wait xztb_0-9", "ten tasks of an array"),
     ),
     "cancel": (
         ("sokovan cancel @", ""),

@@ -90,12 +90,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Say only what was asked for, and errors.")
 ]
-_SEVERAL = "Session ids, or their first characters; @ is the last submitted, @~2 two before it."
+_SEVERAL = (
+    "Session ids, or their first characters; @ is the last submitted, @~2 two before it; ID_0-9,20"
+    " are tasks of an array."
+)
 Ref = Annotated[
     str,
     typer.Argument(
         metavar="ID",
-        help="Session id, or its first characters; @ is the last submitted, @~2 two before it.",
+        help="Session id, or its first characters; @ is the last submitted, @~2 two before it;"
+        " ID_7 is a task of an array.",
         show_default=False,
         autocompletion=completion.sessions,
     ),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sokovan.cli.options import Call, Home, Json, Ref, call_of
+from sokovan.domain.errors import IsAnArrayError
 
 if TYPE_CHECKING:
     from sokovan.cli.streams import Sink
@@ -36,8 +37,10 @@ def logs(
 ) -> int:
     """Print a session's output: its stdout to stdout, its stderr to stderr.
 
-    With several kernels, each line has its kernel's number before it.
+    With several kernels, each line has its kernel's number before it. Of an array, the tasks follow
+    each other, and each line has its task's index before it.
     """
+    from sokovan.cli.arrays import print_logs
     from sokovan.cli.exits import UsageError
     from sokovan.cli.streams import STREAMS, Sink
 
@@ -45,7 +48,14 @@ def logs(
         raise UsageError(f"--stream: {stream!r} is neither stdout nor stderr", field="stream")
     call = call_of(ctx, home, json)
     with call.client() as client:
-        session = client.get(ref)
+        try:
+            session = client.get(ref)
+        except IsAnArrayError:
+            if tail is not None:
+                raise
+            streams = [name for name in STREAMS if stream in {None, name}]
+            print_logs(call, client, ref, kernel=kernel or 0, streams=streams, follow=follow)
+            return 0
         count = len(session["kernels"])
         if kernel is not None and kernel >= count:
             raise UsageError(
@@ -66,11 +76,11 @@ def logs(
             _follow(call, session["id"], sink, starts)
         else:
             for (index, name), offset in starts.items():
-                _print(client, session["id"], sink, index, name, offset)
+                print_stream(client, session["id"], sink, index, name, offset)
     return 0
 
 
-def _print(
+def print_stream(
     client: "Client", session_id: str, sink: "Sink", kernel: int, stream: str, offset: int
 ) -> None:
     """Print what there is of one stream."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import Any, cast
 
-from sokovan.client.fields import LimitFields, WhereFields
+from sokovan.client.fields import ArrayFields, LimitFields, WhereFields
 from sokovan.domain.errors import InvalidRequestError
 from sokovan.domain.quantities import parse_duration
 from sokovan.domain.sessions import DependencyKind
@@ -101,6 +101,43 @@ def parse_dependencies(texts: Iterable[str]) -> Sequence[tuple[DependencyKind, s
             )
         found.append((DependencyKind(kind) if colon else DependencyKind.AFTER_OK, ref))
     return found
+
+
+def parse_array(text: str | None, params: Iterable[str]) -> ArrayFields | None:
+    """Read `0-999%16` or `%16`, and parameters as `NAME=V,V`; without any of them, it is no array.
+
+    Of a parameter that is given twice, the last values count, as for a variable.
+
+    Raises:
+        InvalidRequestError: One of them cannot be read.
+    """
+    values: dict[str, list[str]] = {}
+    for item in params:
+        name, equals, rest = item.partition("=")
+        if not (name and equals):
+            raise InvalidRequestError(
+                f"param: {item!r} is no parameter; write NAME=VALUE,VALUE", field="param"
+            )
+        values[name] = rest.split(",")
+    if text is None:
+        return {"params": values} if values else None
+    indexes, percent, most = text.strip().partition("%")
+    if percent and not (most.isascii() and most.isdecimal() and int(most[:9]) > 0):
+        raise InvalidRequestError(
+            f"array: {most!r} is no number of tasks; write such as 0-999%16", field="array"
+        )
+    if bool(indexes) == bool(values):
+        raise InvalidRequestError(
+            "array: with --param, the tasks are the combinations; write at most %N here"
+            if values
+            else f"array: {text!r} names no indexes; write such as 0-999%16",
+            field="array",
+        )
+    return {
+        "indexes": indexes or None,
+        "params": values,
+        "running_max": int(most) if percent else None,
+    }
 
 
 def parse_where(

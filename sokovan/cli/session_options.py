@@ -12,10 +12,12 @@ from sokovan.domain.quantities import parse_duration, parse_milli, parse_size
 
 if TYPE_CHECKING:
     from sokovan.client import SessionOptions
+    from sokovan.client.fields import ArrayFields
     from sokovan.domain.sessions import DependencyKind
 
 OF_SESSION = "Options of the session"
 WHERE = "Where it may go"
+ARRAY = "Many at once"
 
 
 def _option(*names: str, **settings: Any) -> Any:
@@ -24,6 +26,10 @@ def _option(*names: str, **settings: Any) -> Any:
 
 def _where(*names: str, **settings: Any) -> Any:
     return typer.Option(*names, rich_help_panel=WHERE, show_default=False, **settings)
+
+
+def _array(*names: str, **settings: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=ARRAY, show_default=False, **settings)
 
 
 Text = str | None
@@ -174,18 +180,37 @@ def session_options(
         bool, _option("--allow-infeasible", help="Take it even if no agent of today could fit it.")
     ] = False,
     hold: Annotated[bool, _option("--hold", help="Keep it waiting until `release`.")] = False,
-) -> "tuple[SessionOptions, Sequence[tuple[DependencyKind, str]]]":
+    array: Annotated[
+        Text,
+        _array(
+            "--array",
+            metavar="RANGE[%N]",
+            help="One task for each index: 0-999, 0-100:5, 1,3,7; with %16, at most 16 at once.",
+        ),
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        _array(
+            "--param",
+            metavar="NAME=V,V...",
+            help="One task for each value, which `{NAME}` stands for; repeatable: for each"
+            " combination.",
+        ),
+    ] = None,
+) -> "tuple[SessionOptions, Sequence[tuple[DependencyKind, str]], ArrayFields | None]":
     """Read the options of a session: each is a field of a job file, too.
 
     An option that is added here needs nothing else to be one: see `jobfile.fields`.
 
     Returns:
-        The fields to submit, and the dependencies, which may be named by the start of an id.
+        The fields to submit, the dependencies, which may be named by the start of an id, and what
+        makes it an array, if it is to be one.
 
     Raises:
         InvalidRequestError: One of them cannot be read.
     """
     from sokovan.cli.parsing import (
+        parse_array,
         parse_begin,
         parse_dependencies,
         parse_env,
@@ -239,7 +264,7 @@ def session_options(
         from sokovan.clock import SystemClock
 
         session["begin_at"] = parse_begin(begin, SystemClock().now())
-    return session, parse_dependencies(depends_on or ())
+    return session, parse_dependencies(depends_on or ()), parse_array(array, param or ())
 
 
 def directory_of(text: str, *, below: Path = Path()) -> str:

@@ -17,6 +17,14 @@ LISTED_MAX = 1000
 
 def ls(
     ctx: typer.Context,
+    ref: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ARRAY]",
+            help="Only the tasks of an array, each on a line: ID, or ID_0-9,20 for some.",
+            show_default=False,
+        ),
+    ] = None,
     all: Annotated[bool, typer.Option("--all", "-a", help="Ended sessions too.")] = False,
     status: Annotated[
         list[str] | None,
@@ -40,30 +48,53 @@ def ls(
         typer.Option("--group", help="Only of this group.", autocompletion=completion.groups),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=1, help="At most so many, the newest.")
-    ] = LISTED_MAX,
+        int | None,
+        typer.Option(
+            "--limit",
+            metavar="N",
+            min=1,
+            help=f"At most so many, the newest; {LISTED_MAX} if left out, and every task of ARRAY.",
+        ),
+    ] = None,
+    expand: Annotated[
+        bool, typer.Option("--expand", "-x", help="Each task of an array on a line of its own.")
+    ] = False,
     json: Json = False,
     home: Home = None,
 ) -> int:
-    """List sessions, newest first: those that have not ended."""
+    """List sessions, newest first: those that have not ended. An array is one line.
+
+    With `--status`, the tasks of arrays are listed one by one.
+    """
+    from sokovan.cli.arrays import array_row, is_array
     from sokovan.cli.describe import LEAST_OF_SESSIONS, SESSION_HEADERS, session_row
     from sokovan.cli.text import print_json, print_rows
 
     call = call_of(ctx, home, json)
+    statuses = [item.upper() for item in status or ()]
+    if ref is not None:
+        return _ls_tasks(call, ref, statuses, limit)
+    limit = limit or LISTED_MAX
     with call.client() as client:
         found = client.list(
             live_only=not (all or status),
-            status=[item.upper() for item in status or ()],
+            status=statuses,
             name=name,
             owner=owner,
             group=group,
+            tasks=bool(expand or status),
             limit=limit,
         )
+        if not (expand or status):
+            found += client.arrays(
+                live_only=not all, name=name, owner=owner, group=group, limit=limit
+            )
+            found = sorted(found, key=lambda one: one["number"], reverse=True)[:limit]
         now = now_of(client)
     if call.json:
         print_json(found)
     elif found:
-        rows = [session_row(session, now) for session in found]
+        rows = [(array_row if is_array(one) else session_row)(one, now) for one in found]
         print_rows(rows, headers=SESSION_HEADERS, least=LEAST_OF_SESSIONS)
         if len(found) == limit:
             _say(f"these are the newest {limit}; --limit N shows more")
@@ -74,19 +105,39 @@ def ls(
     return 0
 
 
+def _ls_tasks(call: Call, ref: str, statuses: list[str], limit: int | None) -> int:
+    from sokovan.cli.arrays import LEAST_OF_TASKS, TASK_HEADERS, task_row
+    from sokovan.cli.text import print_json, print_rows
+
+    with call.client() as client:
+        found = client.tasks(ref, status=statuses, limit=limit)
+        now = now_of(client)
+    if call.json:
+        print_json(found)
+    elif found:
+        rows = [task_row(task, now) for task in found]
+        print_rows(rows, headers=TASK_HEADERS, least=LEAST_OF_TASKS)
+        if len(found) == limit:
+            _say(f"these are the first {limit}; a larger --limit shows more")
+    else:
+        _say("no such tasks")
+    return 0
+
+
 def show(ctx: typer.Context, ref: Ref, json: Json = False, home: Home = None) -> int:
-    """Print everything about a session."""
+    """Print everything about a session, or about an array."""
+    from sokovan.cli.arrays import array_lines, either, is_array
     from sokovan.cli.describe import session_lines
     from sokovan.cli.text import print_json, print_rows
 
     call = call_of(ctx, home, json)
     with call.client() as client:
-        session = client.get(ref)
+        found = either(ref, client.get, client.array)
         now = now_of(client)
     if call.json:
-        print_json(session)
+        print_json(found)
     else:
-        print_rows(list(session_lines(session, now)))
+        print_rows([*(array_lines if is_array(found) else session_lines)(found, now)])
     return 0
 
 
@@ -117,10 +168,16 @@ def why(
     home: Home = None,
 ) -> int:
     """Explain where a session stands: why it waits and what would start it, or how it ended."""
+    from sokovan.cli import arrays
     from sokovan.cli.explained import why_lines
 
-    call = call_of(ctx, home, json)
-    return _explained(call, lambda client: client.why(ref, suggest=suggest), why_lines)
+    def ask(client: "Client") -> dict[str, Any]:
+        return arrays.either(ref, lambda ref: client.why(ref, suggest=suggest), client.why_array)
+
+    def lines(answer: dict[str, Any], now: float) -> Iterator[str]:
+        return arrays.why_lines(answer) if arrays.is_array(answer) else why_lines(answer, now)
+
+    return _explained(call_of(ctx, home, json), ask, lines)
 
 
 def eta(ctx: typer.Context, ref: Ref, json: Json = False, home: Home = None) -> int:
@@ -160,9 +217,11 @@ def wait(
 ) -> int:
     """Wait until sessions have ended; exit as `run` does, with the first that failed.
 
+    An array has ended when all its tasks have; its exit code is that of its first task that failed.
+
     Meanwhile stderr says where they stand.
     """
-    from sokovan.cli import exits
+    from sokovan.cli import arrays, exits
     from sokovan.cli.describe import outcome, short
     from sokovan.cli.progress import Progress, status_line
     from sokovan.cli.text import plain
@@ -186,15 +245,24 @@ def wait(
         try:
             show = None if line is None else line.show
             progress = Progress(show, note, while_it_runs=True)
-            session = progress.until_it_ends(client, ref, timeout_s)
+            session = arrays.either(
+                ref,
+                lambda ref: progress.until_it_ends(client, ref, timeout_s),
+                lambda ref: arrays.wait_for(client, ref, timeout_s, line),
+            )
         finally:
             if line is not None:
                 line.clear()
+        if arrays.is_array(session):
+            codes.append(arrays.exit_code_of(client, session))
+            return session
         is_over = session["status"] in FINAL
         codes.append(exits.of_session(session) if is_over else exits.TIMEOUT)
         return session
 
     def sentence(session: dict[str, Any]) -> str:
+        if arrays.is_array(session):
+            return f"{arrays.name_of(session)} {arrays.standing(session)}"
         words = [short(session["id"]), session["status"], session["result"], outcome(session)]
         return " ".join(word for word in words if word)
 
@@ -202,7 +270,7 @@ def wait(
     failed = [session for session, code in zip(answers, codes, strict=True) if code]
     if failed:
         ref = short(failed[0]["id"])
-        is_over = failed[0]["status"] in FINAL
+        is_over = failed[0]["ended_at"] is not None
         call.hint(f"sokovan logs {ref}" if is_over else f"sokovan why {ref}")
     return next((code for code in codes if code), 0)
 
@@ -218,6 +286,7 @@ def cancel(
     home: Home = None,
 ) -> int:
     """End sessions: waiting ones at once, running ones with SIGTERM and, after a grace, SIGKILL."""
+    from sokovan.cli import arrays
     from sokovan.cli.describe import short
 
     said = {
@@ -227,13 +296,29 @@ def cancel(
     }
 
     def sentence(answer: dict[str, Any]) -> str:
+        if arrays.is_array(answer):
+            words = {"terminating": "being stopped", "already-ended": "had ended already"}
+            return arrays.outcome_sentence(answer, words)
         outcome = answer["outcome"]
         return f"{short(answer['session']['id'])} {said.get(outcome, outcome)}"
 
     call = call_of(ctx, home, json, quiet)
-    answers = each(call, refs, lambda client, ref: client.cancel(ref, force=force), sentence)
-    if stopping := [a["session"] for a in answers if a["outcome"] == "terminating"]:
-        call.hint(f"sokovan wait {' '.join(short(session['id']) for session in stopping)}")
+
+    def ask(client: "Client", ref: str) -> dict[str, Any]:
+        return arrays.either(
+            ref,
+            lambda ref: client.cancel(ref, force=force),
+            lambda ref: client.cancel_array(ref, force=force),
+        )
+
+    stopping = []
+    for answer in each(call, refs, ask, sentence):
+        if arrays.is_array(answer) and "terminating" in answer["outcomes"]:
+            stopping.append(arrays.name_of(answer["array"]))
+        elif not arrays.is_array(answer) and answer["outcome"] == "terminating":
+            stopping.append(short(answer["session"]["id"]))
+    if stopping:
+        call.hint(f"sokovan wait {' '.join(stopping)}")
     return 0
 
 
@@ -245,16 +330,16 @@ def hold(
     home: Home = None,
 ) -> int:
     """Hold waiting sessions back until `release`."""
-    from sokovan.cli.describe import short
+    from sokovan.cli import arrays
 
     call = call_of(ctx, home, json, quiet)
     answers = each(
         call,
         refs,
-        lambda client, ref: client.hold(ref),
-        lambda session: f"{short(session['id'])} is held",
+        lambda client, ref: arrays.either(ref, client.hold, client.hold_array),
+        lambda answer: _changed(answer, "is held"),
     )
-    call.hint(f"sokovan release {' '.join(short(session['id']) for session in answers)}")
+    call.hint(f"sokovan release {' '.join(map(_name_of, answers))}")
     return 0
 
 
@@ -266,17 +351,34 @@ def release(
     home: Home = None,
 ) -> int:
     """Let held sessions take part again."""
-    from sokovan.cli.describe import short
+    from sokovan.cli import arrays
 
     call = call_of(ctx, home, json, quiet)
     answers = each(
         call,
         refs,
-        lambda client, ref: client.release(ref),
-        lambda session: f"{short(session['id'])} is released",
+        lambda client, ref: arrays.either(ref, client.release, client.release_array),
+        lambda answer: _changed(answer, "is released"),
     )
-    call.hint(f"sokovan why {short(answers[-1]['id'])}")
+    call.hint(f"sokovan why {_name_of(answers[-1])}")
     return 0
+
+
+def _changed(answer: dict[str, Any], words: str) -> str:
+    from sokovan.cli import arrays
+
+    if arrays.is_array(answer):
+        return arrays.outcome_sentence(answer, {"not-waiting": "not waiting"})
+    return f"{_name_of(answer)} {words}"
+
+
+def _name_of(answer: dict[str, Any]) -> str:
+    from sokovan.cli import arrays
+    from sokovan.cli.describe import short
+
+    if arrays.is_array(answer):
+        return arrays.name_of(answer["array"])
+    return short(answer["id"])
 
 
 def each(
@@ -285,12 +387,13 @@ def each(
     ask: "Callable[[Client, str], dict[str, Any]]",
     sentence: Callable[[dict[str, Any]], str],
 ) -> list[dict[str, Any]]:
-    """Ask the same of each session; print one object for one, an array for several."""
+    """Ask the same of each session; print one object for one, a list for several."""
+    from sokovan.cli.arrays import fixed
     from sokovan.cli.text import print_json
 
     with call.client() as client:
         if len(refs) > 1:  # `@` and `@~1` mean what they mean now
-            refs = [client.get(ref)["id"] for ref in refs]
+            refs = [fixed(client, ref) for ref in refs]
         answers = []
         for ref in refs:
             answers.append(ask(client, ref))

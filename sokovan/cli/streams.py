@@ -24,13 +24,22 @@ class Sink:
     Args:
         json: Write objects, one on a line: `kernel, stream, offset, text`.
         prefixed: Write whole lines, each with the number of its kernel before it.
+        source: What is numbered, where that is not kernels.
         line: What says where things stand, on a terminal, while there is nothing else to write.
     """
 
-    def __init__(self, *, json: bool, prefixed: bool, line: "StatusLine | None" = None) -> None:
+    def __init__(
+        self,
+        *,
+        json: bool,
+        prefixed: bool,
+        line: "StatusLine | None" = None,
+        source: str = "kernel",
+    ) -> None:
         self._json = json
         self._prefixed = prefixed
         self._line = line
+        self._source = source
         self._turn = threading.Lock()
         self._decoders: dict[tuple[int, str], codecs.IncrementalDecoder] = {}
         self._unfinished: dict[tuple[int, str], bytes] = {}
@@ -98,7 +107,7 @@ class Sink:
         if key not in self._decoders:
             self._decoders[key] = codecs.getincrementaldecoder("utf-8")(errors="replace")
         item = {
-            "kernel": kernel,
+            self._source: kernel,
             "stream": stream,
             "offset": offset,
             "text": self._decoders[key].decode(data),

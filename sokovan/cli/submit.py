@@ -38,7 +38,11 @@ def submit(
     0 means that it would be accepted, whether it would start or wait, and 4 that it would not.
 
     `sokovan submit JOB.toml` submits what a job file says; options behind its name win over it.
+
+    With `--array` or `--param` it is an array of sessions, with one id: `{index}` and `{NAME}` are
+    replaced in the command, in `--env` and in `--name`, and ID_7 is the task with index 7.
     """
+    from sokovan.cli.arrays import is_array
     from sokovan.cli.describe import short
     from sokovan.cli.text import print_json
 
@@ -56,7 +60,10 @@ def submit(
         return exits.SUCCESS
     print(session["id"])
     ref = short(session["id"])
-    call.hint(f"sokovan release {ref}" if session["held"] else f"sokovan logs -f {ref}")
+    if is_array(session):
+        call.hint(f"sokovan ls {ref}")
+    else:
+        call.hint(f"sokovan release {ref}" if session["held"] else f"sokovan logs -f {ref}")
     return exits.SUCCESS
 
 
@@ -78,37 +85,56 @@ def run(
 
     call = call_of(ctx, home, json, quiet)
     ctx.obj.failure_code = exits.RUN_FAILED
+    if asked.read()[2] is not None:
+        raise exits.UsageError(
+            "--array: `run` attends one session; write `sokovan submit`, and then `sokovan wait @`",
+            field="array",
+        )
     with call.client() as client:
         session = _submit(client, asked)
         return Attendance(call, client, session).until_it_ends()
 
 
 def _say_what_would_be(client: "Client", answer: dict[str, Any], *, as_json: bool) -> int:
+    from sokovan.cli import arrays
     from sokovan.cli.explained import dry_run_lines
     from sokovan.cli.sessions import now_of
     from sokovan.cli.text import print_json, print_lines
 
     if as_json:
         print_json(answer)
+    elif "first" in answer:
+        print_lines(arrays.dry_run_lines(answer, dry_run_lines, now_of(client)))
     else:
         print_lines(dry_run_lines(answer, now_of(client)))
-    return exits.SUCCESS if answer["accepted"] else exits.REFUSED
+    return exits.SUCCESS if answer.get("first", answer)["accepted"] else exits.REFUSED
 
 
 def _submit(client: "Client", asked: Asked, *, dry_run: bool = False) -> dict[str, Any]:
+    from sokovan.cli.arrays import sessions_of
+    from sokovan.client import is_utf8
+
     command = asked.command
-    session, dependencies = asked.read()
+    session, dependencies, array = asked.read()
     if dependencies:
         session["depends_on"] = [
-            {"session_id": client.get(ref)["id"], "kind": kind.value} for kind, ref in dependencies
+            {"session_id": session_id, "kind": kind.value}
+            for kind, ref in dependencies
+            for session_id in sessions_of(client, ref)
         ]
     where = session.get("where") or {}
     for key in ("spread_with", "pack_with"):
         if key in where:
             where[key] = [_named(client, ref) for ref in where[key]]
     for variable in sorted(os.environ.keys() - session["env"].keys()):
+        if is_utf8(variable + os.environ[variable]):
+            continue  # it is about a task of an array, which the new session is not
         print(f"sokovan: {variable!r} is not UTF-8, and is left out", file=sys.stderr)
     with asked.located():
+        if array is not None and dry_run:
+            return client.dry_run_array(command, **array, suggest=True, **session)
+        if array is not None:
+            return client.submit_array(command, **array, **session)
         if dry_run:
             return client.dry_run(command, suggest=True, **session)
         return client.submit(command, **session)

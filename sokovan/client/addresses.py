@@ -1,6 +1,8 @@
 """The addresses of the API, and what a submission is completed with."""
 
+import re
 import secrets
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -27,6 +29,8 @@ PAGE_SESSIONS = 1000
 SESSIONS = "/v1/sessions"
 GROUPS = "/v1/groups"
 DRY_RUN = "/v1/sessions/dry-run"
+ARRAYS = "/v1/arrays"
+ARRAYS_DRY_RUN = "/v1/arrays/dry-run"
 
 
 def session_path(ref: str, action: str = "") -> str:
@@ -35,9 +39,22 @@ def session_path(ref: str, action: str = "") -> str:
     Raises:
         SessionNotFoundError: No session can be called that.
     """
+    return _path(SESSIONS, ref, action)
+
+
+def array_path(ref: str, action: str = "") -> str:
+    """Return the address of an array or a part of one, or of what can be done with it.
+
+    Raises:
+        SessionNotFoundError: No array can be called that.
+    """
+    return _path(ARRAYS, ref, action)
+
+
+def _path(all_of_them: str, ref: str, action: str) -> str:
     if not ref or "/" in ref or set(ref) == {"."} or not is_utf8(ref):
         raise SessionNotFoundError(f"{ref!r} is no session id; `sokovan ls -a` lists them")
-    return f"/v1/sessions/{quote(ref, safe='@~')}" + (f"/{action}" if action else "")
+    return f"{all_of_them}/{quote(ref, safe='@~,:')}" + (f"/{action}" if action else "")
 
 
 def group_path(name: str) -> str:
@@ -109,6 +126,33 @@ def sessions_of(answer: View) -> Views:
 def completed(session: SessionFields, here: SessionOptions) -> SessionFields:
     """Return a session with what it takes from this process, and an id to be sent twice by."""
     return {"creation_id": secrets.token_hex(12), **here, **session}
+
+
+def array_body(
+    session: SessionFields,
+    here: SessionOptions,
+    indexes: str | None,
+    params: Mapping[str, Sequence[str]] | None,
+    running_max: int | None,
+) -> dict[str, Any]:
+    """Return what is sent to submit an array, with an id to be sent twice by.
+
+    A variable that is merely inherited may happen to have `{index}` in it, and is to keep it.
+    """
+    complete = completed(session, here)
+    names = "|".join(["index", *(params or ())])
+    inherited = here["env"].items() & complete["env"].items()
+    kept = {
+        name: re.sub(rf"\{{({names})\}}", r"{{\1}}", value)
+        for name, value in inherited
+        if "{" in value
+    }
+    return {
+        "session": {**complete, "env": {**complete["env"], **kept}},
+        "indexes": indexes,
+        "params": {name: [*values] for name, values in (params or {}).items()},
+        "running_max": running_max,
+    }
 
 
 def sent_once(changes: RedoOptions) -> RedoOptions:

@@ -123,6 +123,17 @@ class SessionFields(SessionOptions, total=False):
     command: Required[Sequence[str]]
 
 
+class ArrayFields(TypedDict, total=False):
+    """What makes a session an array of them."""
+
+    indexes: str | None
+    """Such as `0-999`, `0-100:5` or `1,3,7`; without `params`."""
+    params: Mapping[str, Sequence[str]] | None
+    """The values of each parameter; the first one changes slowest."""
+    running_max: int | None
+    """How many tasks may be at work at once."""
+
+
 class EventOptions(TypedDict, total=False):
     """Which events are asked for; what is left out lets all through."""
 
@@ -158,17 +169,26 @@ class Output:
         return self.ended and self.end >= self.size
 
 
+OF_A_TASK = ("SOKOVAN_ARRAY_", "SOKOVAN_PARAM_")
+"""How the variables begin that only a task of an array has."""
+
+
 def captured() -> SessionOptions:
     """Return what a session takes from this process unless it says otherwise.
 
-    Variables of the environment that are not UTF-8 are left out: the API could not carry them.
+    Variables of the environment that are not UTF-8 are left out: the API could not carry them. So
+    are those that tell a task of an array which one it is: what it submits is not that task.
 
     Raises:
         InvalidRequestError: The current directory was removed.
     """
     status = Path("/proc/self/status").read_text()  # os.umask() would have to change it
     umask = next(line.split()[1] for line in status.splitlines() if line.startswith("Umask:"))
-    env = {name: value for name, value in os.environ.items() if is_utf8(name + value)}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if is_utf8(name + value) and not name.startswith(OF_A_TASK)
+    }
     try:
         cwd = str(Path.cwd())
     except OSError as error:

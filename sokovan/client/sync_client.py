@@ -7,7 +7,6 @@ from typing import Any, Self, Unpack
 
 from sokovan.client.addresses import (
     DRY_RUN,
-    PAGE_SESSIONS,
     SESSIONS,
     WAIT_SLICE_S,
     completed,
@@ -27,14 +26,14 @@ from sokovan.client.fields import (
     Views,
     captured,
 )
-from sokovan.client.sync_administration import Administration
+from sokovan.client.sync_arrays import Arrays
 from sokovan.client.sync_connection import Connection
 from sokovan.client.sync_events import Events
 from sokovan.client.tries import RETRY_S
 from sokovan.domain.statuses import FINAL
 
 
-class Client(Administration, Events):
+class Client(Arrays, Events):
     """What a program asks of one server. Not for several threads at a time: give each its own.
 
     What is left out is taken from the environment, and what that leaves out from the home:
@@ -254,21 +253,18 @@ class Client(Administration, Events):
         owner: str | None = None,
         name: str | None = None,
         group: str | None = None,
+        array: str | None = None,
+        tasks: bool = True,
         limit: int | None = None,
     ) -> Views:
-        """List sessions, newest first: at most `limit` of them, all when it is left out."""
-        params: dict[str, Any] = {"live_only": live_only, "status": [*status]}
-        named = {"owner": owner, "name": name, "group": group}
+        """List sessions, newest first: at most `limit` of them, all when it is left out.
+
+        With `array` only tasks of that one, or of a part of it; without `tasks`, none of any.
+        """
+        params: dict[str, Any] = {"live_only": live_only, "status": [*status], "tasks": tasks}
+        named = {"owner": owner, "name": name, "group": group, "array": array}
         params |= {key: value for key, value in named.items() if value is not None}
-        found: Views = []
-        while limit is None or len(found) < limit:
-            size = PAGE_SESSIONS if limit is None else min(PAGE_SESSIONS, limit - len(found))
-            page = self._ask("GET", SESSIONS, params=params | {"limit": size})
-            found += page["items"]
-            if page["next_cursor"] is None:
-                break
-            params["cursor"] = page["next_cursor"]
-        return found
+        return self._pages(SESSIONS, params, limit)
 
     def status(self) -> View:
         """Return the server's pid, version, address, uptime and counts."""

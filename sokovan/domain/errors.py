@@ -98,6 +98,13 @@ class AmbiguousIdError(SokovanError):
     http_status = 409
 
 
+class IsAnArrayError(SokovanError):
+    """An array was named, or a part of one, where one session is meant: write `ID_7` for a task."""
+
+    code = "is-an-array"
+    http_status = 409
+
+
 class CreationConflictError(SokovanError):
     """The same creation id was used before for a different submission."""
 

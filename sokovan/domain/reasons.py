@@ -62,6 +62,8 @@ class WaitReason(StrEnum):
     """Its begin time is in the future (`--begin`)."""
     WAITING_FOR_DEPENDENCY = "WAITING_FOR_DEPENDENCY"
     """A session it depends on has not ended yet."""
+    ARRAY_LIMIT = "ARRAY_LIMIT"
+    """As many tasks of its array as may at once are running or about to (`--array %N`)."""
     WAITING_FOR_OLD_KERNELS = "WAITING_FOR_OLD_KERNELS"
     """Kernels of its last attempt may still run; their agent has not confirmed them gone."""
     WAITING_FOR_RETRY = "WAITING_FOR_RETRY"

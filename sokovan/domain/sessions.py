@@ -17,6 +17,8 @@ SESSION_PRIORITY_MIN = 0
 SESSION_PRIORITY_MAX = 100
 SESSION_PRIORITY_DEFAULT = 10
 DEPRIORITIZE_AMOUNT = 10
+DEPENDENCIES_MAX = 1000
+"""Most sessions that one may depend on, the tasks of arrays included."""
 
 
 class KernelRole(StrEnum):
@@ -129,6 +131,13 @@ class SessionWithKernels:
     retry_of: SessionId | None = None
     unmet: tuple[Dependency, ...] = ()
     """Dependencies that have not ended yet."""
+    array_id: str | None = None
+    """The array that it is a task of."""
+    array_index: int | None = None
+    array_max: int | None = None
+    """How many tasks of its array may have a place at once; `None` where all may."""
+    array_waits: bool = False
+    """Whether it waits for a place among them."""
     where: Where = ANYWHERE
     avoid: tuple[AgentId, ...] = ()
     """Agents that failed this session; used only when nothing else fits."""
@@ -154,6 +163,11 @@ class SessionWithKernels:
     def main(self) -> Kernel:
         """The kernel that decides when the session is over."""
         return next(k for k in self.kernels if k.role is KernelRole.MAIN)
+
+    @property
+    def has_array_place(self) -> bool:
+        """Whether it is one of the tasks of its array that may be at work at once."""
+        return self.array_max is not None and not (self.array_waits or self.status.is_final)
 
     @property
     def agent_ids(self) -> tuple[AgentId, ...]:

@@ -31,6 +31,14 @@ def dependencies(session: SessionWithKernels, snapshot: Snapshot) -> Wait | None
     return Wait(WaitReason.WAITING_FOR_DEPENDENCY, {"unmet": unmet})
 
 
+def array_place(session: SessionWithKernels, snapshot: Snapshot) -> Wait | None:
+    """As many tasks of its array as may have a place at once have one."""
+    if not session.array_waits:
+        return None
+    facts = {"array_id": session.array_id, "running_max": session.array_max}
+    return Wait(WaitReason.ARRAY_LIMIT, facts)
+
+
 def old_kernels(session: SessionWithKernels, snapshot: Snapshot) -> Wait | None:
     """Kernels of its last attempt may still exist."""
     if session.session_id not in snapshot.waiting_for_old:
@@ -43,7 +51,7 @@ def old_kernels(session: SessionWithKernels, snapshot: Snapshot) -> Wait | None:
     return Wait(WaitReason.WAITING_FOR_OLD_KERNELS, {"agents": sorted(agents)})
 
 
-CHECKS: tuple[Check, ...] = (held, begin_time, dependencies, old_kernels)
+CHECKS: tuple[Check, ...] = (held, begin_time, dependencies, array_place, old_kernels)
 """In the order in which they bind; quotas will be one more."""
 
 

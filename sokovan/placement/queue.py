@@ -31,8 +31,8 @@ class Lane:
 class Queue(Mapping[SessionId, SessionWithKernels]):
     """All PENDING sessions of a group by id.
 
-    A session that may not be placed whatever is free (held, dependencies) is `aside`; one whose
-    time has not come (begin time, back-off) is aside until then.
+    A session that may not be placed whatever is free (held, dependencies, a limit of its array) is
+    `aside`; one whose time has not come (begin time, back-off) is aside until then.
 
     Attributes:
         version: Raised by whatever may change what the next pass does.
@@ -89,7 +89,7 @@ class Queue(Mapping[SessionId, SessionWithKernels]):
             self._until[session_id] = until
             heapq.heappush(self._times, (until, session_id))
             self.aside[session_id] = session
-        elif session.held or session.unmet:
+        elif _is_kept_back(session):
             self.aside[session_id] = session
         else:
             self._line_up(session)
@@ -122,7 +122,7 @@ class Queue(Mapping[SessionId, SessionWithKernels]):
             del self._until[session_id]
             self.news.add(session_id)
             session = self._sessions[session_id]
-            if not (session.held or session.unmet):
+            if not _is_kept_back(session):
                 del self.aside[session_id]
                 self._line_up(session)
                 self.version += 1
@@ -178,6 +178,10 @@ class Queue(Mapping[SessionId, SessionWithKernels]):
         number = -session.number if self._order.newest_first else session.number
         rank = effective_rank(session, self._group.ageing_s)
         return -rank, number, session.session_id, session
+
+
+def _is_kept_back(session: SessionWithKernels) -> bool:
+    return bool(session.held or session.unmet or session.array_waits)
 
 
 def _place(entry: Entry) -> tuple[int, int, SessionId]:

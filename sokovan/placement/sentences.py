@@ -46,6 +46,14 @@ def _dependency(facts: Facts, now: float | None) -> str:
     )
 
 
+def _array_limit(facts: Facts, now: float | None) -> str:
+    count = facts.get("running_max")
+    if count is None:
+        return "waits until another task of its array has ended"
+    are = "task of its array is" if count == 1 else "tasks of its array are"
+    return f"waits for a place: {count} {are} running or about to, its most at once"
+
+
 def _old_kernels(facts: Facts, now: float | None) -> str:
     agents = ", ".join(facts.get("agents", [])) or "its old agent"
     return f"waits until {agents} confirms that the kernels of its last attempt are gone"
@@ -228,6 +236,7 @@ _SENTENCES: Mapping[WaitReason, Callable[[Facts, float | None], str]] = {
     WaitReason.HELD: _held,
     WaitReason.BEGIN_TIME_NOT_REACHED: _begin,
     WaitReason.WAITING_FOR_DEPENDENCY: _dependency,
+    WaitReason.ARRAY_LIMIT: _array_limit,
     WaitReason.WAITING_FOR_OLD_KERNELS: _old_kernels,
     WaitReason.WAITING_FOR_RETRY: _retry,
     WaitReason.NO_AGENTS: _no_agents,

@@ -294,6 +294,17 @@ class SessionChange(SessionLedger):
         self.follow()
         return True
 
+    def set_held(self, *, held: bool) -> bool:
+        """Hold a waiting session back or release it; return whether it waits.
+
+        A task that is held gives up its place in its array, and is given one again in its turn.
+        """
+        if self.session.status is not SessionStatus.PENDING:
+            return False
+        waits = self.session.array_waits or (held and self.session.array_max is not None)
+        self.session = replace(self.session, held=held, array_waits=waits)
+        return True
+
     # --- the steps these are made of ------------------------------------------------------------
 
     def send_back(

@@ -23,6 +23,7 @@ from sokovan.scheduler.moves import HistoryLine
 from sokovan.scheduler.promote import next_promotion
 from sokovan.scheduler.settle import expires_at
 from sokovan.scheduler.stages import STAGES, START_SESSIONS, limit_of
+from sokovan.simulator.array_checks import OF_ARRAYS
 from sokovan.simulator.observe import Picture
 
 Check = Callable[[Picture], list[str]]
@@ -249,7 +250,7 @@ OF_EACH_SESSION: tuple[Check, ...] = (
     attempts_stay_below_their_limits,
 )
 """They look at one session after the other, and at its history."""
-CHECKS = OF_HOLDS + OF_EACH_SESSION
+CHECKS = OF_HOLDS + OF_EACH_SESSION + OF_ARRAYS
 """What holds of any store at any moment, between two transactions."""
 
 

@@ -3,7 +3,8 @@
 Like those in `checks`, each returns what is violated, as sentences.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from sokovan.agent.runtime import Ended
@@ -28,14 +29,14 @@ class Evidence:
     Attributes:
         runtimes: The machines: what their kernels did, and what befell them.
         script_of: What a kernel was to do.
-        may_be_cancelled: The sessions that users asked to end.
+        may_be_cancelled: The sessions, and arrays, that users asked to end.
         lasted_s: For how long at most a session has been in its status, or PENDING before.
         waits_for: What a session was submitted to wait for.
     """
 
     runtimes: Mapping[AgentId, FakeRuntime]
     script_of: Callable[[SessionWithKernels, int], Script]
-    may_be_cancelled: Collection[SessionId] = ()
+    may_be_cancelled: AbstractSet[str] = frozenset()
     lasted_s: Callable[[SessionId], float] = lambda _: 0.0
     waits_for: Callable[[SessionWithKernels], Sequence[Dependency]] = field(default=lambda _: ())
 
@@ -159,7 +160,7 @@ def _status_lost(session: SessionWithKernels, _: Picture, evidence: Evidence) ->
 
 
 def _cancelled(session: SessionWithKernels, _: Picture, evidence: Evidence) -> bool:
-    return session.session_id in evidence.may_be_cancelled
+    return not evidence.may_be_cancelled.isdisjoint((session.session_id, session.array_id))
 
 
 def _ran_too_long(session: SessionWithKernels, _: Picture, evidence: Evidence) -> bool:

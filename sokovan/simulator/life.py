@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sqlalchemy import Engine
 
+from sokovan.api.arrays import Arrays
 from sokovan.api.edits import Edits
 from sokovan.api.groups import Groups
 from sokovan.api.notices import Notices
@@ -87,6 +88,8 @@ class Manager:
     events: AgentEvents
     operations: Operations
     """What users ask it."""
+    arrays: Arrays
+    """What users ask it about arrays."""
     edits: Edits
     groups: Groups
     since: float = 0.0
@@ -110,10 +113,13 @@ class Manager:
         gateway = around.gateway
         join(coordinator, repository, gateway, events, around.config, post_processors=heard)
         operations = Operations(repository, database, gateway, clock, coordinator.tell, notices)
+        arrays = Arrays(repository, database, clock, coordinator.tell, notices)
         edits = Edits(repository, database, clock, coordinator.tell)
         elsewhere = replace(around.config, agents=())  # the machines are not of the settings
         groups = Groups(repository, database, clock, coordinator.tell, elsewhere)
-        return cls(clock, database, repository, coordinator, events, operations, edits, groups)
+        return cls(
+            clock, database, repository, coordinator, events, operations, arrays, edits, groups
+        )
 
     async def take_over(self) -> None:
         """Become the one writer of the store, however often that is refused."""

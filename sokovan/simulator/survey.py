@@ -4,20 +4,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from sqlalchemy import Row, Table, func, select
+from sqlalchemy import Row, Table, and_, case, func, not_, select
 
 from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.resources import over_held, used_by
 from sokovan.domain.sessions import AgentId, Limit, SessionId, SessionWithKernels
+from sokovan.domain.statuses import FINAL, SessionResult, SessionStatus
 from sokovan.scheduler.moves import HistoryLine
 from sokovan.scheduler.stages import STAGES
 from sokovan.simulator import admission, tries
+from sokovan.simulator.array_checks import arrays_keep_their_limit
 from sokovan.simulator.checks import OF_EACH_SESSION, OF_HOLDS, Check
 from sokovan.simulator.observe import Picture
 from sokovan.store.engine import Transaction
 from sokovan.store.rows import agent_of, hold_of, kernel_of, line_of, session_of
-from sokovan.store.tables import agents, history, holds, kernels, sessions, specs
+from sokovan.store.tables import agents, arrays, history, holds, kernels, sessions, specs
 
 T = TypeVar("T")
 
@@ -57,10 +59,16 @@ def survey(tx: Transaction) -> Survey:
     """
     found: list[str] = []
     placed: dict[SessionId, SessionWithKernels] = {}
+    limited: dict[SessionId, SessionWithKernels] = {}
     kin: dict[SessionId, SessionWithKernels] = {}
     for picture in _parts(tx, found):
         found += _judged(picture, OF_EACH_SESSION + tries.CHECKS + admission.OF_EACH_SESSION)
         kin |= {i: s for i, s in picture.sessions.items() if s.retries or s.retry_of}
+        limited |= {
+            session_id: session
+            for session_id, session in picture.sessions.items()
+            if session.array_max is not None and not session.status.is_final
+        }
         placed |= {
             session_id: session
             for session_id, session in picture.sessions.items()
@@ -78,6 +86,8 @@ def survey(tx: Transaction) -> Survey:
     whole = replace(whole, shrunk=tuple(notes))
     found += [sentence for check in OF_HOLDS for sentence in check(whole)]
     found += admission.failures_are_retried(Picture(kin, changed=tuple(kin)))
+    found += arrays_keep_their_limit(Picture(limited, changed=tuple(limited)))
+    found += _miscounted(tx)
     found += _strays(tx)
     return Survey(
         tuple(found),
@@ -176,14 +186,46 @@ def _read(rows: Any, value_of: Callable[[Row[Any]], T], found: list[str]) -> Ite
             found.append(f"a row cannot be read: {error!r}: {tuple(row)}")
 
 
+def _miscounted(tx: Transaction) -> Iterator[str]:
+    """Yield the arrays that count other tasks as ended than have."""
+    retry = sessions.alias("retry")
+    is_retried = select(retry.c.number).where(retry.c.retry_of == sessions.c.session_id).exists()
+    succeeded = sessions.c.result == SessionResult.SUCCESS.value
+    cancelled = and_(not_(succeeded), sessions.c.status == SessionStatus.CANCELLED.value)
+    ended = sessions.c.status.in_(sorted(FINAL))
+    ends = {
+        "succeeded": and_(ended, succeeded),
+        "failed": and_(ended, not_(succeeded), not_(cancelled)),
+        "cancelled": cancelled,
+    }
+    counted = {
+        end: func.sum(case((and_(found, not_(is_retried)), 1), else_=0)).label(f"true_{end}")
+        for end, found in ends.items()
+    }
+    rows = tx.execute(
+        select(arrays, *counted.values())
+        .join(sessions, sessions.c.array_id == arrays.c.array_id)
+        .group_by(arrays.c.array_id)
+    )
+    for row in rows:
+        for end in ends:
+            said, true = getattr(row, end), getattr(row, f"true_{end}")
+            if said != true:
+                yield f"array {row.array_id}: it counts {said} {end}, and {true} have"
+        if (row.ended_at is not None) != (row.succeeded + row.failed + row.cancelled == row.size):
+            yield f"array {row.array_id}: it should have ended when all its tasks have"
+
+
 def _strays(tx: Transaction) -> Iterator[str]:
     """Yield what belongs to a session that does not exist, and sessions without what was asked."""
+    known = select(sessions.c.session_id), select(arrays.c.array_id)
     for table in (specs, kernels, holds, history):
-        rows = tx.execute(
-            select(table.c.session_id).distinct().except_(select(sessions.c.session_id))
-        )
+        rows = tx.execute(select(table.c.session_id).distinct().except_(*known))
         yield from (
             f"session {row.session_id}: is in {table.name}, but does not exist" for row in rows
         )
-    rows = tx.execute(select(sessions.c.session_id).except_(select(specs.c.session_id)))
+    with_array = select(sessions.c.session_id).join(
+        specs, specs.c.session_id == sessions.c.array_id
+    )
+    rows = tx.execute(select(sessions.c.session_id).except_(select(specs.c.session_id), with_array))
     yield from (f"session {row.session_id}: what was submitted is not there" for row in rows)

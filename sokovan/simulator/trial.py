@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.sessions import Limit
 from sokovan.placement.rank import RANKINGS
+from sokovan.simulator.array_users import ArrayUsers, array_wishes
 from sokovan.simulator.fate import chance
 from sokovan.simulator.faults import ROUGH, Faults
 from sokovan.simulator.judge import InvariantViolatedError
@@ -29,6 +30,7 @@ REST_S_MAX = 6 * 3600.0
 The queue has to be worked off, and a phase may last 900 seconds before it expires.
 """
 LOOK_EVERY_S = 60.0
+SESSIONS_PER_ARRAY = 20
 IMPATIENT = {
     "check-precondition": Limit(attempts_max=3, phase_s_max=20.0),
     "start-sessions": Limit(attempts_max=2, phase_s_max=12.0),
@@ -158,8 +160,20 @@ class Trial:
                 if wish.spec.name in only
             ]
         self.names = [wish.spec.name for wish in wanted]
-        """Of the sessions that are submitted."""
+        """Of the sessions and arrays that are submitted."""
+        of_arrays = [
+            wish
+            for wish in array_wishes(
+                self.world.rng("arrays"),
+                max(1, sessions // SESSIONS_PER_ARRAY),
+                self._length_s * SUBMITTING,
+                tuple(self.world.groups),
+            )
+            if only is None or wish.name in only
+        ]
+        self.names += [wish.name for wish in of_arrays]
         self._users = Users(self.world, wanted)
+        self._array_users = ArrayUsers(self.world, of_arrays)
         self._trouble = Trouble(self.world)
 
     def run(self) -> Outcome:
@@ -173,6 +187,7 @@ class Trial:
         try:
             world.later(0.0, "", world.start_manager)
             self._users.plan(self._moments)
+            self._array_users.plan()
             self._trouble.plan(self._moments)
             await world.run_for(self._faulty_s)
             await self._trouble.make_peace()

@@ -191,6 +191,8 @@ def _is_given_up(hold: Hold, picture: Picture) -> bool:
 
 
 def _waits_for_a_waiter(session: SessionWithKernels, picture: Picture) -> bool:
+    if session.array_waits:  # others of its array have its places, who may wait for ever
+        return True
     return any(not picture.sessions[d.session_id].status.is_final for d in session.unmet)
 
 

@@ -19,21 +19,20 @@ from sokovan.identity import IdSource
 from sokovan.scheduler.change import SessionChange
 from sokovan.scheduler.moves import Applied, Move, Moved, Verdict
 from sokovan.scheduler.settle import caught_up
+from sokovan.store.array_places import count_and_open
 from sokovan.store.engine import Transaction, in_parts
 from sokovan.store.live import Live
+from sokovan.store.loading import among, load_sessions, load_specs
 from sokovan.store.rows import (
     agent_of,
     hold_of,
     hold_values,
-    kernel_of,
     kernel_values,
     line_values,
-    session_of,
     session_values,
-    spec_of,
 )
 from sokovan.store.submissions import insert_sessions, new_session
-from sokovan.store.tables import agents, dependencies, history, holds, kernels, sessions, specs
+from sokovan.store.tables import agents, dependencies, history, holds, kernels, sessions
 
 BY_DEPENDENCY = "dependencies"
 
@@ -113,6 +112,8 @@ class ChangeSet:
         self._settle_dependents()
         changed = [change for change in self._changes.values() if not change.is_empty]
         self._save_sessions(changed)
+        pairs = [(change.before, change.session) for change in changed]
+        opened = count_and_open(self._tx, pairs, self._followers, self._now)
         self._save_holds(changed)
         lines = [line_values(line) for change in changed for line in change.lines]
         if lines:
@@ -132,12 +133,12 @@ class ChangeSet:
             Moved(session.session_id, session.scaling_group, None, session.status)
             for session in self._followers
         ]
-        now_live = [change.session for change in changed] + self._followers
+        now_live = [*(change.session for change in changed), *self._followers, *opened]
         self._tx.after_commit(lambda: self._live.put_sessions(now_live))
         return Applied(
             tuple(moved),
             tuple(verdicts),
-            frozenset(self._groups_freed(changed)),
+            frozenset((*self._groups_freed(changed), *(task.scaling_group for task in opened))),
             left_over=any(change.left_over for change in changed),
             wrote=bool(lines or self._followers),
         )
@@ -217,12 +218,12 @@ class ChangeSet:
         ]
         if not failed:
             return {}
-        texts = load_specs(self._tx, [session.session_id for session in failed])
+        specs = load_specs(self._tx, [session.session_id for session in failed])
         made = {}
         entries = []
         for session in failed:
             spec = replace(
-                spec_of(texts[session.session_id]),
+                specs[session.session_id],
                 retries=session.retries - 1,
                 priority=session.priority,
                 depends_on=(),
@@ -230,7 +231,7 @@ class ChangeSet:
                 held=False,
                 creation_id=None,
             )
-            follower = new_session(spec, self._ids, self._now, retry_of=session.session_id)
+            follower = new_session(spec, self._ids, self._now, again=session)
             made[session.session_id] = follower.session_id
             entries.append((spec, follower, ""))
         self._followers += insert_sessions(self._tx, entries)
@@ -341,50 +342,16 @@ _UPDATE_SESSION = _update_by_id(
 _UPDATE_KERNEL = _update_by_id(kernels, kernels.c.kernel_id, kernel_values(Kernel()))
 
 
-def _among(column: Any, name: str) -> Any:
-    return column.in_(bindparam(name, expanding=True))
-
-
 # Made once: building a statement takes longer than running it.
-_SESSIONS_BY_ID = (
-    select(sessions).where(_among(sessions.c.session_id, "ids")).order_by(sessions.c.number)
-)
-_KERNELS_BY_SESSION = (
-    select(kernels)
-    .where(_among(kernels.c.session_id, "ids"))
-    .order_by(kernels.c.session_id, kernels.c.kernel_index)
-)
-_HOLDS_BY_TOKEN = select(holds).where(_among(holds.c.token, "tokens"))
-_SPECS_BY_SESSION = select(specs).where(_among(specs.c.session_id, "ids"))
+_HOLDS_BY_TOKEN = select(holds).where(among(holds.c.token, "tokens"))
 _DEPENDENTS = select(dependencies.c.session_id, dependencies.c.depends_on).where(
-    _among(dependencies.c.depends_on, "ids")
+    among(dependencies.c.depends_on, "ids")
 )
-
-
-def load_sessions(tx: Transaction, session_ids: Sequence[SessionId]) -> list[SessionWithKernels]:
-    """Read sessions by id, by ascending number; ids that do not exist are left out."""
-    found = []
-    for ids in in_parts(session_ids):
-        by_session: dict[str, list[Any]] = {}
-        for row in tx.execute(_KERNELS_BY_SESSION, {"ids": ids}):
-            by_session.setdefault(row.session_id, []).append(kernel_of(row))
-        rows = tx.execute(_SESSIONS_BY_ID, {"ids": ids})
-        found += [session_of(row, by_session.get(row.session_id, ())) for row in rows]
-    return found
-
-
-def load_specs(tx: Transaction, session_ids: Sequence[SessionId]) -> dict[SessionId, str]:
-    """Read what users submitted, as text, by session id."""
-    found = {}
-    for part in in_parts(session_ids):
-        for row in tx.execute(_SPECS_BY_SESSION, {"ids": part}):
-            found[SessionId(row.session_id)] = row.spec
-    return found
 
 
 def _held_back(change: SessionChange, move: Move) -> bool:
     """Its user may have held it back since the pass began, which changes no status."""
-    return move.assignment is not None and change.session.held
+    return move.assignment is not None and (change.session.held or change.session.array_waits)
 
 
 def _why_failed(dependency: Dependency, ended: SessionWithKernels) -> str:

@@ -58,7 +58,9 @@ def edit(
     values: dict[str, Any] = {name: getattr(session, name) for name in _SAME if name != "where"}
     values["where_to"] = where_text(session.where)
     tx.execute(update(sessions).where(sessions.c.session_id == session_id).values(values))
-    tx.execute(update(specs).where(specs.c.session_id == session_id).values(spec=spec_text(after)))
+    spec = {"spec": spec_text(after)}
+    if not tx.execute(update(specs).where(specs.c.session_id == session_id).values(spec)).rowcount:
+        tx.execute(insert(specs), [{"session_id": session_id} | spec])  # it was as its array's
     if after.request != before.request:
         requests = update(kernels).where(kernels.c.session_id == session_id)
         tx.execute(requests.values(asdict(after.request)))

@@ -9,9 +9,9 @@ from sokovan.clock import Origin
 from sokovan.domain.errors import LeaseLostError
 from sokovan.domain.sessions import AgentId, SessionId
 from sokovan.domain.statuses import FINAL
-from sokovan.store.changes import load_sessions
 from sokovan.store.engine import Transaction
 from sokovan.store.live import Live
+from sokovan.store.loading import load_sessions
 from sokovan.store.rows import agent_of, hold_of, policy_of_row
 from sokovan.store.tables import agents, holds, scaling_groups, sessions
 

@@ -46,6 +46,7 @@ class Live:
         self._reasons: Counter[tuple[str, str]] = Counter()
         """How many wait, by group and noted reason."""
         self._by_status: dict[tuple[str, SessionStatus], dict[SessionId, None]] = defaultdict(dict)
+        self._by_array: dict[str, dict[SessionId, None]] = defaultdict(dict)
         self._holds: dict[AgentId, dict[str, Hold]] = defaultdict(dict)
         self._leftovers: dict[str, Hold] = {}
         self._grounds = Grounds(self.sessions, self._as_placement_sees)
@@ -79,9 +80,12 @@ class Live:
                 self._end_wait(before, session.status_since)
             if session.status.is_final:
                 self.sessions.pop(session_id, None)
+                self._leave_array(session)
             else:
                 self.sessions[session_id] = session
                 self._by_status[session.scaling_group, session.status][session_id] = None
+                if session.array_id is not None:
+                    self._by_array[session.array_id][session_id] = None
             self._grounds.put_session(session)
             if before is None or before.status is not session.status:
                 self.watcher.changed(before, session)
@@ -91,8 +95,19 @@ class Live:
         before = self.sessions.pop(session_id, None)
         if before is not None:
             del self._by_status[before.scaling_group, before.status][session_id]
+            self._leave_array(before)
             self._grounds.drop_session(before)
             self._end_wait(before)
+
+    def _leave_array(self, session: SessionWithKernels) -> None:
+        if session.array_id is not None and (tasks := self._by_array.get(session.array_id)):
+            tasks.pop(session.session_id, None)
+            if not tasks:
+                del self._by_array[session.array_id]
+
+    def tasks_of(self, array_id: str) -> Iterator[SessionWithKernels]:
+        """Iterate over the tasks of an array that have not ended."""
+        return (self.sessions[i] for i in tuple(self._by_array.get(array_id, ())))
 
     def put_waits(self, waits: Mapping[SessionId, Wait], now: float) -> None:
         """Take over why sessions wait that a pass has looked at."""

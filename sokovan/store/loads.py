@@ -22,10 +22,9 @@ from sokovan.scheduler.ports import (
 from sokovan.scheduler.settle import StageLoad
 from sokovan.scheduler.stages import SCHEDULE_SESSIONS, SWEEP_SESSIONS, Stage
 from sokovan.store.answers import to_prepare, to_start, to_terminate
-from sokovan.store.changes import load_specs
 from sokovan.store.engine import Database
 from sokovan.store.live import Live
-from sokovan.store.rows import spec_of
+from sokovan.store.loading import load_specs
 from sokovan.store.waiting import Waiting
 
 
@@ -63,12 +62,12 @@ class Loads:
         self, querier: SessionQuerier
     ) -> SessionsWithUserResult:
         ids = list(querier.session_ids)
-        texts = await self._database.read(lambda tx: load_specs(tx, ids))
+        specs = await self._database.read(lambda tx: load_specs(tx, ids))
         return SessionsWithUserResult(
             [
-                to_start(session, spec_of(texts[session.session_id]))
+                to_start(session, specs[session.session_id])
                 for session in self._live_ones(ids)
-                if session.session_id in texts
+                if session.session_id in specs
             ]
         )
 

@@ -3,20 +3,21 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Select, func, select
 
 from sokovan.domain.cluster import Agent
-from sokovan.domain.errors import AmbiguousIdError, InvalidRequestError, SessionNotFoundError
+from sokovan.domain.errors import InvalidRequestError
 from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.resources import Hold, used_by
 from sokovan.domain.sessions import Kernel, SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import FINAL
 from sokovan.domain.where_fields import fields_of
-from sokovan.store.changes import load_sessions, load_specs
 from sokovan.store.engine import Transaction
-from sokovan.store.rows import spec_of
+from sokovan.store.loading import load_sessions, load_specs
+from sokovan.store.refs import ArrayRef
 from sokovan.store.tables import history, sessions
 
 View = dict[str, Any]
@@ -31,6 +32,9 @@ class Filter:
     owner: str | None = None
     name: str | None = None
     scaling_group: str | None = None
+    array: ArrayRef | None = None
+    tasks: bool = True
+    """Those that belong to arrays, too."""
     limit: int = 1000
     cursor: str | None = None
 
@@ -42,43 +46,9 @@ def stamp(at: float | None) -> str | None:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def resolve(tx: Transaction, ref: str, owner: str) -> SessionId:
-    """Return the session that `ref` means: an id, a prefix that only one has, `@`, `@~n`.
-
-    Raises:
-        SessionNotFoundError: There is none.
-        AmbiguousIdError: Several begin like that.
-    """
-    if ref.startswith("@"):
-        back = ref[2:] if ref.startswith("@~") else ("0" if ref == "@" else "")
-        if not (back.isascii() and back.isdecimal() and len(back) < 10):
-            raise InvalidRequestError(
-                f"{ref!r} is no session; write @ for your last one, @~2 for the one two before"
-            )
-        query = select(sessions.c.session_id).where(sessions.c.owner == owner)
-        found = tx.execute(
-            query.order_by(sessions.c.number.desc()).offset(int(back)).limit(1)
-        ).scalar()
-        if found is None:
-            raise SessionNotFoundError(f"{ref}: {owner} has not submitted so many sessions")
-        return SessionId(found)
-    prefix = select(sessions.c.session_id).where(
-        sessions.c.session_id >= ref, sessions.c.session_id < ref + "\U0010ffff"
-    )
-    matches = tx.execute(prefix.order_by(sessions.c.session_id).limit(4)).scalars().all()
-    if not ref or not matches:
-        raise SessionNotFoundError(f"there is no session {ref!r}; `sokovan ls -a` lists all")
-    if len(matches) > 1 and matches[0] != ref:
-        some = ", ".join(matches[:3])
-        raise AmbiguousIdError(
-            f"{ref!r} could be {some}{' …' * (len(matches) > 3)}; type more of it"
-        )
-    return SessionId(matches[0])
-
-
 def page(tx: Transaction, asked: Filter) -> tuple[list[SessionId], str | None]:
     """Return the ids of one page, newest first, and the cursor of the next."""
-    query: Select[Any] = select(sessions.c.session_id, sessions.c.number)
+    query: Select[Any] = select(sessions.c.session_id, sessions.c.number, sessions.c.array_index)
     if asked.live_only:
         query = query.where(sessions.c.status.not_in(sorted(FINAL)))
     if asked.statuses:
@@ -87,14 +57,22 @@ def page(tx: Transaction, asked: Filter) -> tuple[list[SessionId], str | None]:
         (sessions.c.owner, asked.owner),
         (sessions.c.name, asked.name),
         (sessions.c.scaling_group, asked.scaling_group),
+        (sessions.c.array_id, asked.array.array_id if asked.array else None),
     ):
         if wanted is not None:
             query = query.where(column == wanted)
+    if not asked.tasks:
+        query = query.where(sessions.c.array_id.is_(None))
     if asked.cursor is not None:
         if not asked.cursor.isdecimal():
             raise InvalidRequestError("cursor: pass on the one that the last page gave you")
         query = query.where(sessions.c.number < int(asked.cursor))
-    rows = tx.execute(query.order_by(sessions.c.number.desc()).limit(asked.limit + 1)).all()
+    query = query.order_by(sessions.c.number.desc())
+    if asked.array is not None and asked.array.part is not None:
+        some = (row for row in tx.execute(query) if asked.array.has(row.array_index))
+        rows = list(islice(some, asked.limit + 1))
+    else:
+        rows = tx.execute(query.limit(asked.limit + 1)).all()
     ids = [SessionId(row.session_id) for row in rows[: asked.limit]]
     more = len(rows) > asked.limit
     return ids, str(rows[asked.limit - 1].number) if more else None
@@ -105,8 +83,8 @@ def sessions_with_specs(
 ) -> list[tuple[SessionWithKernels, SessionSpec]]:
     """Read sessions and what was submitted, in the order of `ids`."""
     found = {session.session_id: session for session in load_sessions(tx, ids)}
-    texts = load_specs(tx, ids)
-    return [(found[i], spec_of(texts[i])) for i in ids if i in found and i in texts]
+    specs = load_specs(tx, ids)
+    return [(found[i], specs[i]) for i in ids if i in found and i in specs]
 
 
 def history_of(tx: Transaction, session_id: SessionId) -> list[View]:
@@ -178,6 +156,8 @@ def session_view(
         "requeues": session.requeues,
         "retries": session.retries,
         "retry_of": session.retry_of,
+        "array_id": session.array_id,
+        "array_index": session.array_index,
         "depends_on": [{"session_id": d.session_id, "kind": d.kind.value} for d in session.unmet],
         "where": fields_of(session.where) or None,
         "wait": wait,

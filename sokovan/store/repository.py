@@ -14,7 +14,7 @@ from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWith
 from sokovan.domain.statuses import SessionStatus
 from sokovan.scheduler.messages import KernelReport
 from sokovan.scheduler.moves import Applied, Move, Moved
-from sokovan.store.agent_writes import AgentWrites
+from sokovan.store.array_writes import ArrayWrites
 from sokovan.store.changes import BY_DEPENDENCY, ChangeSet
 from sokovan.store.edits import Again, edit
 from sokovan.store.engine import Transaction
@@ -24,7 +24,7 @@ from sokovan.store.submissions import accept, digest_of
 from sokovan.store.tables import scaling_groups
 
 
-class SqlRepository(AgentWrites, GroupWrites):
+class SqlRepository(ArrayWrites, GroupWrites):
     """The store as the scheduler sees it; `Writer` says what it is made of."""
 
     async def lower_session_priority(
@@ -182,12 +182,11 @@ class SqlRepository(AgentWrites, GroupWrites):
             changes = self._changes(tx)
             changes.load([session_id])
             change = changes.get(session_id)
-            if change is None or change.session.status is not SessionStatus.PENDING:
+            if change is None or not change.set_held(held=held):
                 return None
-            change.session = replace(change.session, held=held)
             self._note(tx, by, "hold" if held else "release", session_id)
             applied = changes.save()
-            return replace(applied, freed=frozenset({change.session.scaling_group}))
+            return replace(applied, freed=applied.freed | {change.session.scaling_group})
 
         return await self._write(job)
 

@@ -91,6 +91,7 @@ def session_values(session: SessionWithKernels) -> Values:
         "priority": session.priority,
         "pending_since": session.pending_since,
         "held": session.held,
+        "array_waits": session.array_waits,
         "requeues": session.requeues,
         "retries": session.retries,
         "unmet": dumps([[d.session_id, d.kind] for d in session.unmet]) if session.unmet else None,
@@ -123,6 +124,9 @@ def new_session_values(session: SessionWithKernels) -> Values:
         "pending_timeout_s": session.pending_timeout_s,
         "requeue": session.requeue,
         "retry_of": session.retry_of,
+        "array_id": session.array_id,
+        "array_index": session.array_index,
+        "array_max": session.array_max,
         "limits": limits_text(session.limits),
         "where_to": where_text(session.where),
         "grace_s": session.grace_s,
@@ -136,6 +140,7 @@ def session_of(row: Row[Any], kernels: Iterable[Kernel]) -> SessionWithKernels:
     check_numbers(row.pending_since, row.requeues, row.retries, row.lowered_seq)
     check_numbers(row.begin_at or 0, row.walltime_s or 0, row.pending_timeout_s or 0)
     check_numbers(row.started_at or 0, row.ended_at or 0)
+    check_numbers(row.array_index or 0, row.array_max or 0)
     return SessionWithKernels(
         session_id=row.session_id,
         kernels=tuple(kernels),
@@ -163,6 +168,10 @@ def session_of(row: Row[Any], kernels: Iterable[Kernel]) -> SessionWithKernels:
         )
         if row.unmet
         else (),
+        array_id=row.array_id,
+        array_index=row.array_index,
+        array_max=row.array_max,
+        array_waits=bool(row.array_waits),
         avoid=tuple(AgentId(name) for name in json.loads(row.avoid)) if row.avoid else (),
         where=read_where(row.where_to),
         limits=limits_of(row.limits),

@@ -9,6 +9,7 @@ from sqlalchemy import insert, select, tuple_
 
 from sokovan.domain.errors import CreationConflictError, InvalidRequestError
 from sokovan.domain.sessions import (
+    DEPENDENCIES_MAX,
     Dependency,
     Kernel,
     KernelRole,
@@ -33,9 +34,16 @@ Entry = tuple[SessionSpec, SessionWithKernels, str]
 
 
 def new_session(
-    spec: SessionSpec, ids: IdSource, now: float, *, retry_of: SessionId | None = None
+    spec: SessionSpec, ids: IdSource, now: float, *, again: SessionWithKernels | None = None
 ) -> SessionWithKernels:
-    """Return the session that a submission becomes, without its number."""
+    """Return the session that a submission becomes, without its number.
+
+    Args:
+        spec: What was submitted.
+        ids: Names it.
+        now: Seconds since the epoch.
+        again: The session that it retries; it has that one's place in its array.
+    """
     session_id = ids.session_id()
     return SessionWithKernels(
         session_id,
@@ -62,7 +70,10 @@ def new_session(
         pending_timeout_s=spec.pending_timeout_s,
         requeue=spec.requeue,
         retries=spec.retries,
-        retry_of=retry_of,
+        retry_of=None if again is None else again.session_id,
+        array_id=None if again is None else again.array_id,
+        array_index=None if again is None else again.array_index,
+        array_max=None if again is None else again.array_max,
         where=spec.where,
         limits=spec.limits,
         grace_s=spec.grace_s,
@@ -91,7 +102,7 @@ def accept(
         CreationConflictError: A creation id was used before for something else.
         InvalidRequestError: A dependency does not exist, or leads back to its own session.
     """
-    known = _known_creations(tx, submitted)
+    known = known_creations(tx, submitted)
     made: list[SessionWithKernels | None] = []
     answer: list[SessionId] = []
     entries: list[Entry] = []
@@ -115,7 +126,7 @@ def accept(
         made.append(session)
         answer.append(session.session_id)
         entries.append((spec, session, digest))
-    entries, failed = _with_dependencies(tx, submitted, answer, entries)
+    entries, failed = with_dependencies(tx, submitted, answer, entries)
     return answer, insert_sessions(tx, entries), failed
 
 
@@ -136,7 +147,7 @@ def rehearse(
     ids = _Positions()
     entries = [(spec, new_session(spec, ids, now), "") for spec in submitted]
     answer = [session.session_id for _, session, _ in entries]
-    entries, failed = _with_dependencies(tx, submitted, answer, entries)
+    entries, failed = with_dependencies(tx, submitted, answer, entries)
     made = [replace(session, number=BEHIND_ALL + n) for n, (_, session, _) in enumerate(entries)]
     return made, failed
 
@@ -157,7 +168,9 @@ class _Positions(IdSource):
         return SessionId(f"#{self._next - 1}")
 
 
-def insert_sessions(tx: Transaction, entries: Sequence[Entry]) -> list[SessionWithKernels]:
+def insert_sessions(
+    tx: Transaction, entries: Sequence[Entry], *, with_specs: bool = True
+) -> list[SessionWithKernels]:
     """Write new sessions with all that belongs to them; return them with their numbers."""
     if not entries:
         return []
@@ -173,10 +186,11 @@ def insert_sessions(tx: Transaction, entries: Sequence[Entry]) -> list[SessionWi
         replace(session, number=number)
         for (_, session, _), number in zip(entries, numbers, strict=True)
     ]
-    tx.execute(
-        insert(specs),
-        [{"session_id": s.session_id, "spec": spec_text(spec)} for spec, s, _ in entries],
-    )
+    if with_specs:
+        tx.execute(
+            insert(specs),
+            [{"session_id": s.session_id, "spec": spec_text(spec)} for spec, s, _ in entries],
+        )
     tx.execute(
         insert(kernels),
         [new_kernel_values(s.session_id, kernel) for s in made for kernel in s.kernels],
@@ -192,9 +206,10 @@ def insert_sessions(tx: Transaction, entries: Sequence[Entry]) -> list[SessionWi
     return made
 
 
-def _known_creations(
+def known_creations(
     tx: Transaction, submitted: Sequence[SessionSpec]
 ) -> dict[tuple[str, str | None], tuple[SessionId, str]]:
+    """Return what was accepted before under the same creation ids: its id and its digest."""
     keys = [(spec.owner, spec.creation_id) for spec in submitted if spec.creation_id is not None]
     if not keys:
         return {}
@@ -209,7 +224,7 @@ def _known_creations(
     }
 
 
-def _with_dependencies(
+def with_dependencies(
     tx: Transaction,
     submitted: Sequence[SessionSpec],
     answer: Sequence[SessionId],
@@ -219,6 +234,8 @@ def _with_dependencies(
     own = {session.session_id for _, session, _ in entries}
     named = {d.session_id for spec, _, _ in entries for d in spec.depends_on}
     again = set(answer) - own  # accepted before, under the same creation id
+    tasks_of = _tasks_of(tx, named)
+    named = (named - tasks_of.keys()).union(*tasks_of.values())
     wanted = {name for name in named if not name.startswith("#")} | (again if named else set())
     latest = _latest_retries(tx, wanted)
     found = _states_of(tx, wanted | set(latest.values())) if wanted else {}
@@ -226,7 +243,7 @@ def _with_dependencies(
     failed: dict[SessionId, str] = {}
     for spec, session, digest in entries:
         unmet: dict[SessionId, Dependency] = {}
-        for dependency in spec.depends_on:
+        for dependency in _each_task(spec.depends_on, tasks_of):
             other = _resolve(dependency.session_id, answer, found, own)
             other = latest.get(other, other)
             if unmet.get(other, dependency).kind is not dependency.kind:
@@ -243,6 +260,39 @@ def _with_dependencies(
         resolved.append((spec, replace(session, unmet=tuple(unmet.values())), digest))
     _refuse_cycles({s.session_id: [d.session_id for d in s.unmet] for _, s, _ in resolved})
     return resolved, failed
+
+
+def _tasks_of(tx: Transaction, names: set[SessionId]) -> dict[SessionId, list[SessionId]]:
+    """Return the tasks of those names that are arrays'; retries follow from what they retry."""
+    found: dict[SessionId, list[SessionId]] = {}
+    for part in in_parts(sorted(names)):
+        columns = select(sessions.c.array_id, sessions.c.session_id)
+        tasks = columns.where(sessions.c.array_id.in_(part), sessions.c.retry_of.is_(None))
+        for row in tx.execute(tasks.order_by(sessions.c.array_id, sessions.c.array_index)):
+            found.setdefault(row.array_id, []).append(row.session_id)
+    return found
+
+
+def _each_task(
+    asked: Sequence[Dependency], tasks_of: Mapping[SessionId, Sequence[SessionId]]
+) -> list[Dependency]:
+    """Put the tasks of an array in its place.
+
+    Raises:
+        InvalidRequestError: They are more than a session may depend on.
+    """
+    found = [
+        replace(dependency, session_id=session_id)
+        for dependency in asked
+        for session_id in tasks_of.get(dependency.session_id, (dependency.session_id,))
+    ]
+    if len(found) > DEPENDENCIES_MAX:
+        raise InvalidRequestError(
+            f"depends_on: the arrays named have {len(found)} tasks, and a session may depend on"
+            f" {DEPENDENCIES_MAX}; depend on a part of them",
+            field="depends_on",
+        )
+    return found
 
 
 def _resolve(

@@ -64,6 +64,7 @@ sessions = Table(
     Column("where_to", Text),
     Column("array_id", String(32)),
     Column("array_index", Integer),
+    Column("array_max", Integer),
     Column("array_waits", Boolean),
     UniqueConstraint("owner", "creation_id", name="uq_sessions_owner_creation_id"),
 )
@@ -91,20 +92,49 @@ Index(
     sqlite_where=_IN_ARRAY,
     postgresql_where=_IN_ARRAY,
 )
+LIVE_IN_ARRAY = text("array_id IS NOT NULL AND status NOT IN ('TERMINATED', 'CANCELLED')")
+Index(
+    "ix_sessions_array_live",
+    sessions.c.array_id,
+    sessions.c.array_waits,
+    sessions.c.held,
+    sessions.c.number,
+    sessions.c.status,
+    sqlite_where=LIVE_IN_ARRAY,
+    postgresql_where=LIVE_IN_ARRAY,
+)
 
 arrays = Table(
     "arrays",
     metadata,
     Column("array_id", String(32), primary_key=True),
+    Column("number", _NUMBER, nullable=False),
     Column("name", String(200), nullable=False),
     Column("owner", String(200), nullable=False),
     Column("scaling_group", String(64), nullable=False),
     Column("size", Integer, nullable=False),
     Column("running_max", Integer),
+    Column("indexes", Text, nullable=False),
     Column("params", Text),
     Column("created_at", Float, nullable=False),
+    Column("succeeded", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("cancelled", Integer, nullable=False),
+    Column("ended_at", Float),
 )
-"""What the tasks of an array have in common; each task is a session."""
+"""What the tasks of an array have in common, and how many have ended how; each task is a session.
+
+`number` is its first task's. What was submitted for all of them is in `specs`, under its own id.
+"""
+Index("ix_arrays_number", arrays.c.number)
+_ARRAY_LIVE = text("ended_at IS NULL")
+Index(
+    "ix_arrays_live",
+    arrays.c.number,
+    sqlite_where=_ARRAY_LIVE,
+    postgresql_where=_ARRAY_LIVE,
+)
+Index("ix_arrays_owner", arrays.c.owner, arrays.c.number)
 
 specs = Table(
     "specs",

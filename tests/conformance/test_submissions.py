@@ -10,9 +10,8 @@ from sokovan.domain.statuses import SessionStatus
 from sokovan.domain.where import ClusterMode, Where, parse_constraint
 from sokovan.scheduler.messages import ReportState
 from sokovan.scheduler.stages import CHECK_PRECONDITION, START_SESSIONS
-from sokovan.store.changes import load_sessions, load_specs
+from sokovan.store.loading import load_sessions, load_specs
 from sokovan.store.queries import sessions_with_specs
-from sokovan.store.rows import spec_of
 from tests.build import (
     A1,
     NOW,
@@ -117,8 +116,8 @@ async def test_what_was_submitted_is_kept_as_it_was(repository, store):
 
     (session_id,) = await submitted(repository, spec)
 
-    texts = await store.database.read(lambda tx: load_specs(tx, [session_id]))
-    assert spec_of(texts[session_id]) == spec
+    specs = await store.database.read(lambda tx: load_specs(tx, [session_id]))
+    assert specs[session_id] == spec
     ((session, found),) = await store.database.read(
         lambda tx: sessions_with_specs(tx, [session_id, SessionId("ghost")])
     )
@@ -403,8 +402,8 @@ async def test_a_session_that_failed_by_exit_code_is_submitted_again(repository,
         (first, S.TERMINATED),
         (again.session_id, S.PENDING),
     ]
-    texts = await store.database.read(lambda tx: load_specs(tx, [again.session_id]))
-    spec = spec_of(texts[again.session_id])
+    specs = await store.database.read(lambda tx: load_specs(tx, [again.session_id]))
+    spec = specs[again.session_id]
     assert (spec.command, spec.where) == (("true",), WHERE)
 
 

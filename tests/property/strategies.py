@@ -235,6 +235,7 @@ def sessions(
         created_at=draw(times),
         walltime_s=draw(walltimes),
         held=draw(rarely),
+        array_waits=draw(rarely),
         begin_at=draw(st.sampled_from([5.0, 50.0])) if draw(rarely) else None,
         unmet=(Dependency(SessionId("x"), draw(st.sampled_from(DependencyKind))),)
         if draw(rarely)

@@ -19,6 +19,7 @@ from sokovan.agent.agent import Agent
 from sokovan.agent.contact import Contact
 from sokovan.domain.statuses import SessionStatus
 from sokovan.identity import IdSource
+from sokovan.placement import queue
 from sokovan.placement.queue import Queue
 from sokovan.scheduler import change, settle
 from sokovan.scheduler.cadence import Cadence
@@ -27,7 +28,7 @@ from sokovan.scheduler.coordinator import Coordinator
 from sokovan.scheduler.ledger import SessionLedger
 from sokovan.simulator.faults import STORM, Faults
 from sokovan.simulator.trial import Trial
-from sokovan.store import changes, reports, repository
+from sokovan.store import array_places, changes, reports, repository
 from sokovan.store.changes import ChangeSet
 from sokovan.store.engine import Transaction
 from sokovan.store.repository import SqlRepository
@@ -148,7 +149,7 @@ _CHECK_TERMINATION = (
 def _lined_up_unless(condition: str) -> tuple[Edit, ...]:
     """Return the edits that put in line whom only that keeps aside, and not both."""
     both = "session.held or session.unmet"
-    return Edit(Queue, "put", both, condition), Edit(Queue, "open_gates", both, condition)
+    return (Edit(queue, "_is_kept_back", both, condition),)
 
 
 MUTATIONS = (
@@ -448,6 +449,21 @@ MUTATIONS = (
             Edit(changes, "_held_back", "change.session.held", "False"),
         ),
         ("while it is held back",),
+    ),
+    Mutation(
+        "23b",
+        "a place in an array that is left is given to nobody",
+        (Edit(array_places, "count_and_open", "taken < most", "False"),),
+        ("waits for a place",),
+    ),
+    Mutation(
+        "23c",
+        "a task without a place is placed",
+        (
+            Edit(queue, "_is_kept_back", " or session.array_waits", ""),
+            Edit(changes, "_held_back", "change.session.array_waits", "False"),
+        ),
+        ("without a place in its array",),
     ),
     Mutation(
         "24",

@@ -68,7 +68,7 @@ class SessionEndpoints:
             (answers.DryRun, answers.DryRuns),
             SUBMITTED,
         ),
-        Operation("GET", "/sessions", "sessions", (answers.Page,)),
+        Operation("GET", "/sessions", "sessions", (answers.Page,), names_one=True),
         Operation("GET", "/sessions/{ref}", "session", (answers.Session,), names_one=True),
         Operation("GET", "/sessions/{ref}/history", "history", (answers.History,), names_one=True),
         Operation("GET", "/sessions/{ref}/why", "why", (answers.Why,), names_one=True),
@@ -129,15 +129,21 @@ class SessionEndpoints:
     async def sessions(
         self,
         caller: Who,
+        *,
         live_only: bool | None = None,
         status: Annotated[list[str] | None, Query(max_length=20)] = None,
         owner: Name = None,
         name: Name = None,
         group: Name = None,
+        array: Name = None,
+        tasks: bool = True,
         limit: Annotated[int | None, Query(ge=1)] = None,
         cursor: Cursor | None = None,
     ) -> Response:
-        """List sessions, newest first; only live ones, unless `status` or `live_only` says else."""
+        """List sessions, newest first; only live ones, unless `status` or `live_only` says else.
+
+        With `array` only tasks of that array, or of a part of it; with `tasks=false` none at all.
+        """
         most = self._config.page_sessions_max
         if limit is not None and limit > most:
             raise InvalidRequestError(
@@ -151,6 +157,8 @@ class SessionEndpoints:
             owner=owner,
             name=name,
             scaling_group=group,
+            array=array,
+            tasks=tasks,
             limit=limit or min(PAGE_SESSIONS, most),
             cursor=cursor,
         )
