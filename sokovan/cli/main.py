@@ -24,6 +24,7 @@ from sokovan.cli import (
     examples,
     exits,
     groups,
+    listing,
     machine,
     outputs,
     sessions,
@@ -54,7 +55,7 @@ COMMAND_FOLLOWS = {"allow_interspersed_args": False}
 
 app.command("run", cls=JobCommand, context_settings=COMMAND_FOLLOWS)(submit.run)
 app.command("submit", cls=JobCommand, context_settings=COMMAND_FOLLOWS)(submit.submit)
-app.command("ls")(sessions.ls)
+app.command("ls")(listing.ls)
 app.command("show")(sessions.show)
 app.command("history")(sessions.history)
 app.command("why")(sessions.why)

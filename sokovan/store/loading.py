@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Row, bindparam, select
 
 from sokovan.domain.arrays import ArraySpec, parse_indexes
-from sokovan.domain.errors import InvalidRequestError, StoreDamagedError
 from sokovan.domain.sessions import SessionId, SessionSpec, SessionWithKernels
+from sokovan.store.damage import DAMAGE, damaged
 from sokovan.store.engine import Transaction, in_parts
 from sokovan.store.rows import kernel_of, session_of, spec_of
 from sokovan.store.tables import arrays, kernels, sessions, specs
@@ -97,8 +97,5 @@ def array_of(row: Row[Any]) -> ArraySpec:
             tuple((name, tuple(values)) for name, values in json.loads(row.params or "[]")),
             row.running_max,
         )
-    except (ValueError, TypeError, InvalidRequestError) as error:
-        raise StoreDamagedError(
-            f"the store is damaged, in arrays: the row {row.array_id}: {error}; put back a copy of"
-            " sokovan.db from before that"
-        ) from error
+    except DAMAGE as error:
+        raise damaged(f"arrays: the row {row.array_id}", error) from error

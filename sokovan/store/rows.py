@@ -5,15 +5,13 @@ Whatever else is not as written here is damage: a `StoreDamagedError`, which nam
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from sqlalchemy import Row
 
 from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
-from sokovan.domain.errors import InvalidRequestError, StoreDamagedError
 from sokovan.domain.labels import merged
 from sokovan.domain.resources import Hold, Request
 from sokovan.domain.sessions import (
@@ -32,6 +30,7 @@ from sokovan.domain.statuses import KernelStatus, SessionResult, SessionStatus
 from sokovan.domain.where_fields import fields_of, where_of
 from sokovan.policies import with_policy
 from sokovan.scheduler.moves import HistoryLine
+from sokovan.store.damage import DAMAGE, damaged, reads
 from sokovan.store.parts import (
     attempts_of,
     capacity_of,
@@ -49,37 +48,6 @@ from sokovan.store.parts import (
 )
 
 Values = dict[str, Any]
-C = TypeVar("C", bound=Callable[..., Any])
-_DAMAGE = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    OverflowError,
-    InvalidRequestError,  # a constraint that nobody could have submitted
-)
-
-
-def _reads(table: str, key: str) -> Callable[[C], C]:
-    """Have a reader of rows of `table` name the row, by its column `key`, that it cannot read."""
-
-    def named(read: C) -> C:
-        @wraps(read)
-        def checked(row: Any, *given: Any) -> Any:
-            try:
-                return read(row, *given)
-            except _DAMAGE as error:
-                raise _damaged(f"{table}: the row {getattr(row, key, None)}", error) from error
-
-        return cast("C", checked)
-
-    return named
-
-
-def _damaged(what: str, error: Exception) -> StoreDamagedError:
-    return StoreDamagedError(
-        f"the store is damaged, in {what}: {error}; put back a copy of sokovan.db from before that"
-    )
 
 
 def session_values(session: SessionWithKernels) -> Values:
@@ -133,7 +101,7 @@ def new_session_values(session: SessionWithKernels) -> Values:
     }
 
 
-@_reads("sessions", "session_id")
+@reads("sessions", "session_id")
 def session_of(row: Row[Any], kernels: Iterable[Kernel]) -> SessionWithKernels:
     """Return the session that a row of `sessions` and its kernels describe."""
     check_numbers(row.status_seq, row.status_since, row.priority, row.created_at, row.grace_s)
@@ -220,7 +188,7 @@ def new_kernel_values(session_id: SessionId, kernel: Kernel) -> Values:
     )
 
 
-@_reads("kernels", "kernel_id")
+@reads("kernels", "kernel_id")
 def kernel_of(row: Row[Any]) -> Kernel:
     """Return the kernel that a row of `kernels` describes."""
     check_numbers(row.kernel_index, row.status_since, row.failures, row.exit_code or 0)
@@ -259,7 +227,7 @@ def hold_values(hold: Hold) -> Values:
     }
 
 
-@_reads("holds", "token")
+@reads("holds", "token")
 def hold_of(row: Row[Any]) -> Hold:
     """Return the hold that a row of `holds` describes."""
     check_numbers(row.cpu_milli, row.mem_bytes, row.leftover_since or 0.0)
@@ -335,13 +303,13 @@ def label_values(own: Mapping[str, str], said: Mapping[str, str]) -> Values:
     return {"own_labels": labels_text(own), "labels": labels_text(said)}
 
 
-@_reads("agents", "agent_id")
+@reads("agents", "agent_id")
 def labels_of_agent(row: Row[Any]) -> tuple[dict[str, str], dict[str, str]]:
     """Return what the settings of a row of `agents` say for labels, and what an administrator."""
     return labels_of(row.own_labels), labels_of(row.labels)
 
 
-@_reads("agents", "agent_id")
+@reads("agents", "agent_id")
 def agent_of(row: Row[Any]) -> Agent:
     """Return the agent that a row of `agents` describes."""
     check_numbers(row.incarnation, row.last_seen_at, row.lost_since or 0.0)
@@ -364,7 +332,7 @@ def agent_of(row: Row[Any]) -> Agent:
     )
 
 
-@_reads("scaling_groups", "name")
+@reads("scaling_groups", "name")
 def policy_of_row(row: Row[Any]) -> dict[str, Any]:
     """Return what an administrator has set of a group's policy."""
     with_policy(ScalingGroup(row.name), policy := {**json.loads(row.policy)})
@@ -405,5 +373,5 @@ def spec_of(text: str) -> SessionSpec:
                 "where": where_of(data.get("where", {})),
             }
         )
-    except _DAMAGE as error:
-        raise _damaged(f"specs: the row with {text[:200]}", error) from error
+    except DAMAGE as error:
+        raise damaged(f"specs: the row with {text[:200]}", error) from error

@@ -8,6 +8,7 @@ import pytest
 
 from sokovan.cli import exits
 from sokovan.cli.parsing import (
+    parse_array,
     parse_begin,
     parse_dependencies,
     parse_env,
@@ -15,6 +16,8 @@ from sokovan.cli.parsing import (
     parse_limits,
 )
 from sokovan.cli.session_options import session_options
+from sokovan.client.addresses import array_body
+from sokovan.domain.arrays import ArraySpec
 from sokovan.domain.errors import (
     AlreadyRunningError,
     HomeError,
@@ -23,7 +26,7 @@ from sokovan.domain.errors import (
     SessionNotFoundError,
     SokovanError,
 )
-from sokovan.domain.sessions import DependencyKind
+from sokovan.domain.sessions import DependencyKind, SessionSpec
 
 
 @pytest.fixture
@@ -134,7 +137,7 @@ def test_what_is_no_dependency_is_refused(text):
 
 
 def test_what_is_said_of_where_is_read_and_the_rest_left_out():
-    fields, _ = session_options(
+    fields, *_ = session_options(
         constraint=["rack = r2|r1", "mem_gpu>=40G"],
         arch="x86_64",
         agent=["left", "right"],
@@ -189,7 +192,7 @@ def test_the_options_become_base_units(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KEPT", "yes")
 
-    fields, dependencies = session_options(
+    fields, dependencies, array = session_options(
         cpu="0.5",
         mem="4G",
         gpu="2",
@@ -214,7 +217,7 @@ def test_the_options_become_base_units(tmp_path, monkeypatch):
 
 
 def test_saying_nothing_asks_for_one_core():
-    fields, dependencies = session_options()
+    fields, dependencies, array = session_options()
 
     assert (fields["cpu_milli"], fields["mem_bytes"], fields["gpu_shares"]) == (1000, 0, 0)
     assert fields["cwd"] == str(Path.cwd())
@@ -223,7 +226,7 @@ def test_saying_nothing_asks_for_one_core():
 
 
 def test_a_begin_time_is_sent_with_its_zone():
-    fields, _ = session_options(begin="+1h")
+    fields, *_ = session_options(begin="+1h")
 
     begin = datetime.fromisoformat(fields["begin_at"])
     assert begin.tzinfo is not None
@@ -273,3 +276,50 @@ def test_run_exits_with_the_code_of_the_kernel_that_failed_first():
     session = {"result": "FAILURE", "reason": "KERNEL_FAILED", "kernels": [main, sub]}
 
     assert exits.of_session({**session, "exit_code": 143}) == 7
+
+
+@pytest.mark.parametrize(
+    ("array", "params", "read"),
+    [
+        (None, [], None),
+        ("0-9", [], {"indexes": "0-9", "params": {}, "running_max": None}),
+        ("0-9:3,20%16", [], {"indexes": "0-9:3,20", "params": {}, "running_max": 16}),
+        (None, ["a=1,2", "b=x"], {"params": {"a": ["1", "2"], "b": ["x"]}}),
+        ("%4", ["a=1,"], {"indexes": None, "params": {"a": ["1", ""]}, "running_max": 4}),
+        (None, ["a=1", "b=2", "a=3"], {"params": {"a": ["3"], "b": ["2"]}}),
+    ],
+)
+def test_what_makes_an_array_is_read(array, params, read):
+    assert parse_array(array, params) == read
+
+
+@pytest.mark.parametrize(
+    ("array", "params", "field"),
+    [
+        ("", [], "array"),
+        ("%4", [], "array"),
+        ("0-9%", [], "array"),
+        ("0-9%0", [], "array"),
+        ("0-9", ["a=1"], "array"),
+        (None, ["a"], "param"),
+        (None, ["=1"], "param"),
+    ],
+)
+def test_what_makes_no_array_names_the_option(array, params, field):
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_array(array, params)
+
+    assert caught.value.field == field
+
+
+def test_an_inherited_variable_keeps_what_looks_like_a_placeholder():
+    inherited = {"PROMPT": "{index} {{index}} ${index} {lr} {user}", "SAID": "{old}"}
+    session = {"command": ["x"], "env": inherited | {"SAID": "{lr}"}, "cwd": "/", "umask": 0}
+
+    body = array_body(session, {"env": inherited}, None, {"lr": ["1"]}, None)
+
+    env = body["session"]["env"]
+    template = SessionSpec(("x",), env=env)
+    task = ArraySpec(template, params=(("lr", ("1",)),)).task(0, "A")
+    assert task.env["PROMPT"] == inherited["PROMPT"]
+    assert task.env["SAID"] == "1"
