@@ -150,6 +150,7 @@ class Operations(AgentOperations):
         tasks: bool = True,
         limit: int = 1000,
         cursor: str | None = None,
+        sort: str = "-number",
     ) -> View:
         for status in statuses:
             if status not in SessionStatus.__members__:
@@ -161,7 +162,7 @@ class Operations(AgentOperations):
         def look(tx: Transaction) -> tuple[list[SessionId], str | None]:
             of = None if array is None else resolve_array(tx, array, caller.user)
             asked = Filter(
-                live_only, statuses, owner, name, scaling_group, of, tasks, limit, cursor
+                live_only, statuses, owner, name, scaling_group, of, tasks, limit, cursor, sort
             )
             return page(tx, asked)
 

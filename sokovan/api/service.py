@@ -45,6 +45,7 @@ class Service(Protocol):
         tasks: bool = True,
         limit: int = 1000,
         cursor: str | None = None,
+        sort: str = "-number",
     ) -> View:
         """List sessions, newest first: `{"items": [...], "next_cursor": str | None}`.
 

@@ -27,6 +27,7 @@ EXAMPLES: Mapping[str, Sequence[Example]] = {
         ("sokovan ls", "what has not ended"),
         ("sokovan ls --all --name nightly --limit 5", "the five newest of a name"),
         ("sokovan ls --status RUNNING --json", "for programs"),
+        ("sokovan ls --sort -priority --limit 10", "those of the highest priority"),
         ("sokovan ls @", "the tasks of the array submitted last"),
     ),
     "show": (("sokovan show @", "the one submitted last"), ("sokovan show xztb", "")),

@@ -56,12 +56,20 @@ def ls(
     expand: Annotated[
         bool, typer.Option("--expand", "-x", help="Each task of an array on a line of its own.")
     ] = False,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            metavar="KEY",
+            help="By number, priority, status_since or name; -priority: the highest first.",
+        ),
+    ] = None,
     json: Json = False,
     home: Home = None,
 ) -> int:
     """List sessions, newest first: those that have not ended. An array is one line.
 
-    With `--status`, the tasks of arrays are listed one by one.
+    With `--status` and `--sort`, the tasks of arrays are listed one by one.
     """
     from sokovan.cli.arrays import array_row, is_array
     from sokovan.cli.describe import LEAST_OF_SESSIONS, SESSION_HEADERS, session_row
@@ -72,6 +80,7 @@ def ls(
     if ref is not None:
         return _ls_tasks(call, ref, statuses, limit)
     limit = limit or LISTED_MAX
+    expand = expand or bool(status or sort)
     with call.client() as client:
         found = client.list(
             live_only=not (all or status),
@@ -79,10 +88,11 @@ def ls(
             name=name,
             owner=owner,
             group=group,
-            tasks=bool(expand or status),
+            tasks=expand,
             limit=limit,
+            sort=sort,
         )
-        if not (expand or status):
+        if not expand:
             found += client.arrays(
                 live_only=not all, name=name, owner=owner, group=group, limit=limit
             )
@@ -94,7 +104,7 @@ def ls(
         rows = [(array_row if is_array(one) else session_row)(one, now) for one in found]
         print_rows(rows, headers=SESSION_HEADERS, least=LEAST_OF_SESSIONS)
         if len(found) == limit:
-            _say(f"these are the newest {limit}; --limit N shows more")
+            _say(f"these are the {'first' if sort else 'newest'} {limit}; --limit N shows more")
     elif all or status or name or owner or group:
         _say("no such sessions")
     else:

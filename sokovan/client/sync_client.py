@@ -256,13 +256,15 @@ class Client(Arrays, Events):
         array: str | None = None,
         tasks: bool = True,
         limit: int | None = None,
+        sort: str | None = None,
     ) -> Views:
         """List sessions, newest first: at most `limit` of them, all when it is left out.
 
         With `array` only tasks of that one, or of a part of it; without `tasks`, none of any.
+        `sort` is `number`, `priority`, `status_since` or `name`; `-priority` from the greatest.
         """
         params: dict[str, Any] = {"live_only": live_only, "status": [*status], "tasks": tasks}
-        named = {"owner": owner, "name": name, "group": group, "array": array}
+        named = {"owner": owner, "name": name, "group": group, "array": array, "sort": sort}
         params |= {key: value for key, value in named.items() if value is not None}
         return self._pages(SESSIONS, params, limit)
 

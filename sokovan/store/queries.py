@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, tuple_
 
 from sokovan.domain.cluster import Agent
 from sokovan.domain.errors import InvalidRequestError
@@ -37,6 +37,17 @@ class Filter:
     """Those that belong to arrays, too."""
     limit: int = 1000
     cursor: str | None = None
+    sort: str = "-number"
+    """One of `SORTS`, with a `-` before it for the other way round."""
+
+
+SORTS = {
+    "number": sessions.c.number,
+    "priority": sessions.c.priority,
+    "status_since": sessions.c.status_since,
+    "name": sessions.c.name,
+}
+"""What sessions may be listed by; among equals, by number in the same direction."""
 
 
 def stamp(at: float | None) -> str | None:
@@ -47,7 +58,11 @@ def stamp(at: float | None) -> str | None:
 
 
 def page(tx: Transaction, asked: Filter) -> tuple[list[SessionId], str | None]:
-    """Return the ids of one page, newest first, and the cursor of the next."""
+    """Return the ids of one page, in the order asked for, and the cursor of the next.
+
+    The cursor is the number of the last session of a page. The next page begins behind the place
+    which that session has by then: one that moves while somebody turns pages may be seen twice.
+    """
     query: Select[Any] = select(sessions.c.session_id, sessions.c.number, sessions.c.array_index)
     if asked.live_only:
         query = query.where(sessions.c.status.not_in(sorted(FINAL)))
@@ -66,8 +81,8 @@ def page(tx: Transaction, asked: Filter) -> tuple[list[SessionId], str | None]:
     if asked.cursor is not None:
         if not asked.cursor.isdecimal():
             raise InvalidRequestError("cursor: pass on the one that the last page gave you")
-        query = query.where(sessions.c.number < int(asked.cursor))
-    query = query.order_by(sessions.c.number.desc())
+        query = query.where(_behind(asked.sort, int(asked.cursor)))
+    query = query.order_by(*_order(asked.sort))
     if asked.array is not None and asked.array.part is not None:
         some = (row for row in tx.execute(query) if asked.array.has(row.array_index))
         rows = list(islice(some, asked.limit + 1))
@@ -76,6 +91,23 @@ def page(tx: Transaction, asked: Filter) -> tuple[list[SessionId], str | None]:
     ids = [SessionId(row.session_id) for row in rows[: asked.limit]]
     more = len(rows) > asked.limit
     return ids, str(rows[asked.limit - 1].number) if more else None
+
+
+def _order(sort: str) -> tuple[Any, Any]:
+    key = SORTS[sort.removeprefix("-")]
+    if sort.startswith("-"):
+        return key.desc(), sessions.c.number.desc()
+    return key, sessions.c.number
+
+
+def _behind(sort: str, number: int) -> Any:
+    """Return the condition of standing behind the session of a number."""
+    key = SORTS[sort.removeprefix("-")]
+    if key is sessions.c.number:
+        return key < number if sort.startswith("-") else key > number
+    place = tuple_(select(key).where(sessions.c.number == number).scalar_subquery(), number)
+    mine = tuple_(key, sessions.c.number)
+    return mine < place if sort.startswith("-") else mine > place
 
 
 def sessions_with_specs(

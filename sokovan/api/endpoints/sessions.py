@@ -32,6 +32,9 @@ CHUNK_BYTES_MAX = 1 << 20
 
 Offset = Annotated[int, Query(ge=-(2**53), le=2**53)]
 Name = Annotated[str | None, Query(max_length=255)]
+Sort = Literal[
+    "-number", "number", "-priority", "priority", "-status_since", "status_since", "-name", "name"
+]
 SUBMITTED = (SessionBody, SessionsBody)
 OUTPUT_HEADERS = {
     "x-sokovan-offset": ("where the answer begins", "integer", True),
@@ -139,9 +142,11 @@ class SessionEndpoints:
         tasks: bool = True,
         limit: Annotated[int | None, Query(ge=1)] = None,
         cursor: Cursor | None = None,
+        sort: Sort = "-number",
     ) -> Response:
         """List sessions, newest first; only live ones, unless `status` or `live_only` says else.
 
+        `sort` says by what else, and whether from the greatest (`-`) or from the least.
         With `array` only tasks of that array, or of a part of it; with `tasks=false` none at all.
         """
         most = self._config.page_sessions_max
@@ -161,6 +166,7 @@ class SessionEndpoints:
             tasks=tasks,
             limit=limit or min(PAGE_SESSIONS, most),
             cursor=cursor,
+            sort=sort,
         )
         return json_of(page)
 
