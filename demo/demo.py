@@ -19,6 +19,8 @@ def main() -> int:
     """Run the tour."""
     home = tempfile.mkdtemp(prefix="sokovan-demo-")
     os.environ.update(SOKOVAN_HOME=home, COLUMNS="110")
+    for elsewhere in ("SOKOVAN_URL", "SOKOVAN_TOKEN"):
+        os.environ.pop(elsewhere, None)
     try:
         tour()
         return 0

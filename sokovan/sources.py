@@ -35,9 +35,7 @@ def settings_of(home: Path, environ: Mapping[str, str] = os.environ) -> list[Set
         ConfigError: The file is not TOML, or names a setting or a value that does not exist.
     """
     config = load_config(home, environ)
-    file = home / FILE_NAME
-    text = file.read_text() if file.exists() else ""
-    written = {_named(path): line for path, line in lines_of(text).items()}
+    written = written_in(home / FILE_NAME)
     variables = {
         dotted(section, f.name): name
         for section, part in sections(config)
@@ -50,6 +48,12 @@ def settings_of(home: Path, environ: Mapping[str, str] = os.environ) -> list[Set
         source = variables.get(name) or (f"{FILE_NAME}:{line}" if line else DEFAULT)
         found.append(Setting(name, value, source, meaning))
     return found
+
+
+def written_in(file: Path) -> dict[str, int]:
+    """Return at which line of a file each setting and each table of them is, by its name."""
+    text = file.read_text() if file.exists() else ""
+    return {_named(path): line for path, line in lines_of(text).items()}
 
 
 def _named(path: tuple[str | int, ...]) -> str:

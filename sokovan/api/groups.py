@@ -21,10 +21,9 @@ from sokovan.domain.resources import used_by
 from sokovan.domain.statuses import FINAL, WAITING, SessionStatus
 from sokovan.policies import Policy, check_grace, check_name, policy_of
 from sokovan.scheduler.moves import Applied
-from sokovan.sources import DEFAULT
+from sokovan.sources import DEFAULT, written_in
 from sokovan.store.engine import Database
 from sokovan.store.repository import SqlRepository
-from sokovan.toml_lines import lines_of
 
 SET = "groups set"
 """The source of what an administrator has set."""
@@ -55,8 +54,7 @@ class Groups(Lookup):
     ) -> None:
         super().__init__(repository, database, clock, tell)
         self._config = config
-        file = config.home / FILE_NAME
-        self._lines = lines_of(file.read_text()) if file.exists() else {}
+        self._lines = written_in(config.home / FILE_NAME)
 
     async def groups(self) -> list[View]:
         """Return every group, by name."""
@@ -153,7 +151,7 @@ class Groups(Lookup):
         said = self._repository.policies.get(name)
         if key and key in (said or {}):
             return SET
-        line = self._lines.get(("groups", name, key) if key else ("groups", name))
+        line = self._lines.get(f"groups.{name}.{key}" if key else f"groups.{name}")
         if name in self._repository.configured:
             return f"{FILE_NAME}:{line}" if line else DEFAULT
         if key:

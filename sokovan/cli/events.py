@@ -18,15 +18,15 @@ LAST = 10
 LAST_MAX = 1000
 
 Owner = Annotated[
-    str | None, typer.Option("--owner", "-u", metavar="USER", help="Only of this owner's sessions.")
+    str | None,
+    typer.Option("--owner", "-u", metavar="USER", help="Only of this user's sessions."),
 ]
 Group = Annotated[
     str | None,
     typer.Option(
         "--group",
-        "-g",
         metavar="GROUP",
-        help="Only of this group's.",
+        help="Only of this group's sessions.",
         autocompletion=completion.groups,
     ),
 ]
@@ -34,8 +34,9 @@ Name = Annotated[
     str | None,
     typer.Option(
         "--name",
+        "-n",
         metavar="NAME",
-        help="Only of sessions with this name.",
+        help="Only of sessions of this name.",
         autocompletion=completion.session_names,
     ),
 ]
@@ -43,12 +44,11 @@ Kinds = Annotated[
     list[str] | None,
     typer.Option(
         "--kind",
-        "-k",
         metavar="KIND",
-        help="Only these, such as session.running, or session or kernel for all of theirs; may be"
-        " given several times.",
-        show_default=False,
+        help="Only these, such as session.running, or session or kernel for all of theirs;"
+        " repeatable.",
         autocompletion=completion.event_kinds,
+        show_default=False,
     ),
 ]
 Webhook = Annotated[
@@ -56,8 +56,8 @@ Webhook = Annotated[
     typer.Argument(
         metavar="ID",
         help="Id of a webhook.",
-        show_default=False,
         autocompletion=completion.webhooks,
+        show_default=False,
     ),
 ]
 
@@ -71,7 +71,6 @@ def events(
         str | None,
         typer.Option(
             "--session",
-            "-s",
             metavar="ID",
             help="Only of this session.",
             autocompletion=completion.sessions,
@@ -91,7 +90,6 @@ def events(
         int | None,
         typer.Option(
             "--last",
-            "-n",
             metavar="N",
             min=0,
             max=LAST_MAX,

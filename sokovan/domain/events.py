@@ -8,7 +8,7 @@ from sokovan.domain.statuses import KernelStatus, SessionStatus
 SESSION, KERNEL = "session", "kernel"
 """Whose event it is; as a kind, all of it."""
 WAITING = "waiting"
-"""A session is still PENDING, and why was noted."""
+"""A session is still PENDING, and something was noted: why it waits, most often."""
 NOTED = "noted"
 """Nothing moved, and something was noted: a try that failed, a stop that is now forced."""
 KINDS = (

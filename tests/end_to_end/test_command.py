@@ -454,7 +454,7 @@ def test_a_session_goes_the_whole_way_and_history_shows_it(shared):
     session_id = done.stdout.strip()
 
     assert session_id in done.stdout
-    assert "sokovan logs -f" in done.stderr
+    assert done.stderr == ""  # what to do next is for people: there is no terminal
     assert shared.json("wait", session_id)["result"] == "SUCCESS"
     changes = shared.json("history", session_id)
     assert [item["to_status"] for item in changes if item["kernel_id"] is None] == WAY

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import select
 import sqlite3
 import threading
 import time
@@ -101,14 +102,14 @@ class Readers:
 def test_readers_of_a_server_that_is_killed_again_and_again_miss_nothing(place):
     place("ls")
     readers = Readers(place)
-    for _ in range(3):
+    for _ in range(2):
         known = len(readers.streamed)
-        for _ in range(3):
+        for _ in range(2):
             place.submit("--", "true")
         until(lambda known=known: len(readers.streamed) > known, "an event in the stream")
         place.kill_server()
         place("ls")
-    until(lambda: all_ended(place) == 9, "the end of all sessions")
+    until(lambda: all_ended(place) == 4, "the end of all sessions")
     lines = lines_of(place)
     for events in (readers.followed, readers.streamed):
         until(lambda events=events: len(events) >= len(lines), "the end of the story")
@@ -167,13 +168,13 @@ def test_a_receiver_that_misbehaves_is_told_all_in_order_by_a_server_that_is_kil
     receiver = Receiver()
     with contextlib.closing(receiver):
         place("webhooks", "add", receiver.url, "--kind", "session")
-        for _ in range(3):
+        for _ in range(2):
             place.submit("--", "true")
             tried = receiver.tried
             until(lambda tried=tried: receiver.tried > tried, "another try")
             place.kill_server()
             place("ls")
-        until(lambda: all_ended(place) == 3, "the end of all sessions")
+        until(lambda: all_ended(place) == 2, "the end of all sessions")
         with contextlib.closing(sqlite3.connect(place.path / "sokovan.db")) as store:
             query = "SELECT line FROM history WHERE kernel_id IS NULL ORDER BY line"
             wanted = [line for (line,) in store.execute(query)]
@@ -206,7 +207,5 @@ def test_the_command_shows_what_happened_and_goes_on_with_what_happens(place):
 
 def select_line(process):
     """Return the next line of a process's output as JSON, if there is one."""
-    import select
-
     ready, _, _ = select.select([process.stdout], [], [], 0.5)
     return json.loads(process.stdout.readline()) if ready else None

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request
@@ -32,19 +33,26 @@ Text = Annotated[str | None, Query(max_length=NAME_LENGTH_MAX)]
 Kinds = Annotated[list[str] | None, Query(max_length=len(KINDS))]
 
 
+@dataclass(frozen=True, slots=True)
 class Asked:
     """Which events a request is about."""
 
-    def __init__(
-        self,
-        session: Text = None,
-        owner: Text = None,
-        group: Text = None,
-        name: Text = None,
-        kind: Kinds = None,
-    ) -> None:
-        self.session = session
-        self.filter = EventFilter(owner=owner, group=group, name=name, kinds=kind or ())
+    session: str | None
+    filter: EventFilter
+
+
+async def asked_of(  # a plain function would be sent to a thread
+    session: Text = None,
+    owner: Text = None,
+    group: Text = None,
+    name: Text = None,
+    kind: Kinds = None,
+) -> Asked:
+    """Read which events a request is about."""
+    return Asked(session, EventFilter(owner=owner, group=group, name=name, kinds=kind or ()))
+
+
+Which = Annotated[Asked, Depends(asked_of)]
 
 
 class EventEndpoints:
@@ -71,7 +79,7 @@ class EventEndpoints:
         self,
         request: Request,
         caller: Who,
-        asked: Annotated[Asked, Depends()],
+        asked: Which,
         *,
         after: After = None,
         last: Annotated[int | None, Query(ge=1, le=PAGE_EVENTS_MAX)] = None,
@@ -97,7 +105,7 @@ class EventEndpoints:
         self,
         request: Request,
         caller: Who,
-        asked: Annotated[Asked, Depends()],
+        asked: Which,
         *,
         after: After = None,
         last_event_id: Annotated[str | None, Header(max_length=20)] = None,
