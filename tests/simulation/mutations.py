@@ -453,7 +453,14 @@ MUTATIONS = (
     Mutation(
         "23b",
         "a place in an array that is left is given to nobody",
-        (Edit(array_places, "count_and_open", "taken < most", "False"),),
+        (
+            Edit(
+                array_places,
+                "_with_room",
+                "before.has_array_place and not after.has_array_place",
+                "False",
+            ),
+        ),
         ("waits for a place",),
     ),
     Mutation(

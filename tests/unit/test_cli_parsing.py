@@ -214,6 +214,7 @@ def test_the_options_become_base_units(tmp_path, monkeypatch):
     assert fields["cwd"] == str(tmp_path / "below")
     assert (fields["priority"], fields["scaling_group"]) == (20, "gpu")
     assert dependencies == [(DependencyKind.AFTER_OK, "abc")]
+    assert array is None
 
 
 def test_saying_nothing_asks_for_one_core():
@@ -223,6 +224,7 @@ def test_saying_nothing_asks_for_one_core():
     assert fields["cwd"] == str(Path.cwd())
     assert "begin_at" not in fields
     assert dependencies == []
+    assert array is None
 
 
 def test_a_begin_time_is_sent_with_its_zone():

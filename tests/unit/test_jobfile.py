@@ -58,6 +58,7 @@ def test_each_option_of_a_session_is_a_field():
     session, dependencies, _array = session_options(**a_job(JOB).values)
     assert (session["cpu_milli"], session["gpu_shares"]) == (2000, 500)
     assert dependencies == []
+    assert array is None
 
 
 @pytest.mark.parametrize(
