@@ -18,7 +18,7 @@ from sokovan.api.notices import Notices
 from sokovan.clock import ManualClock
 from sokovan.cluster.inprocess import InProcessHome
 from sokovan.config import AgentConfig, ApiConfig, Config, SchedulerConfig
-from sokovan.domain.access import Role
+from sokovan.domain.access import Caller, Role
 from sokovan.domain.resources import Capacity
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec
 from sokovan.identity import IdSource
@@ -39,6 +39,8 @@ LIMITS = ApiConfig(
 )
 MACHINE = a_capacity()
 SHORT = Script()
+ANN = Caller("ann")
+"""Who owns what `tests.build` submits."""
 Header = tuple[bytes, bytes]
 BEARER: Header = (b"authorization", b"Bearer " + TOKEN.encode())
 

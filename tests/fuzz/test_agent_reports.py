@@ -18,7 +18,7 @@ from sokovan.simulator.observe import read_picture
 from sokovan.simulator.runtime import Script
 from tests.build import A1, A2, GIB, a_capacity, a_spec
 from tests.checked import CheckedRepository
-from tests.fuzz.ground import House
+from tests.fuzz.ground import ANN, House
 
 LIAR = AgentId("liar")
 TO_THE_END_S = 7200.0
@@ -145,7 +145,7 @@ class Stage:
     def _cancel(self, number: int) -> None:
         ids = sorted(self.repository.live.sessions)
         if number < len(ids):
-            self.house.run(self.house.service.cancel(ids[number], owner="ann"))
+            self.house.run(self.house.service.cancel(ids[number], caller=ANN))
 
     def live_until_all_have_ended(self) -> None:
         until = self.house.clock.now() + TO_THE_END_S

@@ -37,7 +37,7 @@ from tests.build import (
     brought_to,
     submitted,
 )
-from tests.fuzz.ground import House
+from tests.fuzz.ground import ANN, House
 
 WHERE = {
     "mode": "single-node",
@@ -247,7 +247,7 @@ def test_a_row_that_is_damaged_while_the_manager_runs_holds_up_no_other_session(
     house.live(600.0)
 
     assert {house.repository.live.sessions.get(session_id) for session_id in others} == {None}
-    ends = [house.run(house.service.session(i, owner="ann"))["reason"] for i in others]
+    ends = [house.run(house.service.session(i, caller=ANN))["reason"] for i in others]
     assert ends == ["SELF_TERMINATED"] * 3
     with pytest.raises(StoreDamagedError):
         at_once(house.repository.refresh())
