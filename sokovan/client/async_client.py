@@ -268,7 +268,9 @@ class AsyncClient(AsyncArrays, AsyncEvents):
 
         With `array` only tasks of that one, or of a part of it; without `tasks`, none of any.
         """
-        params: dict[str, Any] = {"live_only": live_only, "status": [*status], "tasks": tasks}
+        params: dict[str, Any] = {"live_only": live_only, "status": [*status]}
+        if not tasks:
+            params["tasks"] = False
         named = {"owner": owner, "name": name, "group": group, "array": array}
         params |= {key: value for key, value in named.items() if value is not None}
         return await self._pages(SESSIONS, params, limit)

@@ -192,7 +192,7 @@ def test_the_options_become_base_units(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KEPT", "yes")
 
-    fields, dependencies, _array = session_options(
+    fields, dependencies, array = session_options(
         cpu="0.5",
         mem="4G",
         gpu="2",
@@ -218,7 +218,7 @@ def test_the_options_become_base_units(tmp_path, monkeypatch):
 
 
 def test_saying_nothing_asks_for_one_core():
-    fields, dependencies, _array = session_options()
+    fields, dependencies, array = session_options()
 
     assert (fields["cpu_milli"], fields["mem_bytes"], fields["gpu_shares"]) == (1000, 0, 0)
     assert fields["cwd"] == str(Path.cwd())

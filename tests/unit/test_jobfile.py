@@ -55,7 +55,7 @@ def test_each_option_of_a_session_is_a_field():
         "env": ["LR=0.1", "A B=x=y"],
         "limit": ["start-sessions=10m"],
     }
-    session, dependencies, _array = session_options(**a_job(JOB).values)
+    session, dependencies, array = session_options(**a_job(JOB).values)
     assert (session["cpu_milli"], session["gpu_shares"]) == (2000, 500)
     assert dependencies == []
     assert array is None
