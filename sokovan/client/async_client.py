@@ -270,7 +270,9 @@ class AsyncClient(AsyncArrays, AsyncEvents):
         With `array` only tasks of that one, or of a part of it; without `tasks`, none of any.
         `sort` is `number`, `priority`, `status_since` or `name`; `-priority` from the greatest.
         """
-        params: dict[str, Any] = {"live_only": live_only, "status": [*status], "tasks": tasks}
+        params: dict[str, Any] = {"live_only": live_only, "status": [*status]}
+        if not tasks:
+            params["tasks"] = False
         named = {"owner": owner, "name": name, "group": group, "array": array, "sort": sort}
         params |= {key: value for key, value in named.items() if value is not None}
         return await self._pages(SESSIONS, params, limit)

@@ -16,6 +16,7 @@ from sokovan.domain.where import ANYWHERE, ClusterMode, Where
 G = 1024**3
 NOT_ADMITTED = {
     WaitReason.HELD,
+    WaitReason.ARRAY_LIMIT,
     WaitReason.BEGIN_TIME_NOT_REACHED,
     WaitReason.WAITING_FOR_DEPENDENCY,
     WaitReason.WAITING_FOR_OLD_KERNELS,

@@ -285,6 +285,7 @@ class KeptSnapshot(RuleBasedStateMachine):
                 WaitReason.HELD,
                 WaitReason.BEGIN_TIME_NOT_REACHED,
                 WaitReason.WAITING_FOR_DEPENDENCY,
+                WaitReason.ARRAY_LIMIT,
                 WaitReason.WAITING_FOR_OLD_KERNELS,
             }
         assert kept.machines.used() == anew.machines.used()
