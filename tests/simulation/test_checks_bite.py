@@ -7,7 +7,7 @@ from sqlalchemy import delete, insert, update
 
 from sokovan.domain.cluster import AgentStatus
 from sokovan.domain.statuses import SessionStatus
-from sokovan.simulator import checks, witness
+from sokovan.simulator import array_checks, checks, witness
 from sokovan.simulator.observe import Picture, read_picture
 from sokovan.simulator.runtime import Script
 from sokovan.simulator.world import World
@@ -69,6 +69,14 @@ def line(world: World, name: str, **changes: object):
 
 def test_nothing_is_reported_of_a_store_that_is_well(world):
     assert checks.violations(spoilt(world)) == []
+
+
+A_TASK = {"array_id": "array", "array_max": 1, "array_index": 7}
+
+
+def all_in_an_array():
+    """Return a statement that makes all sessions tasks of one array, of which one may run."""
+    return update(sessions).values(**A_TASK, array_waits=False)
 
 
 SPOILS = {
@@ -146,6 +154,21 @@ SPOILS = {
         "start-sessions counts attempts while": lambda w: of(sessions, w, "waits").values(
             attempts='{"start-sessions":[1,0,0]}'
         ),
+    },
+    array_checks.arrays_keep_their_limit: {
+        "2 tasks have a place, and 1 may": lambda w: all_in_an_array(),
+        "waits for a place, and 0 of 1 are taken": lambda w: of(sessions, w, "waits").values(
+            **A_TASK, array_waits=True
+        ),
+        "it is RUNNING without a place": lambda w: of(sessions, w, "runs").values(
+            **A_TASK, array_waits=True
+        ),
+        "it is held, and keeps its place": lambda w: of(sessions, w, "waits").values(
+            **A_TASK, held=True
+        ),
+    },
+    array_checks.tasks_are_told_apart: {
+        "two tasks have the index 7": lambda w: all_in_an_array(),
     },
 }
 

@@ -20,7 +20,7 @@ def test_nothing_is_lost_repeated_or_stuck_while_everything_fails(seed):
     outcome = Trial(seed, hours=1.0, agents=2 + seed % 4, sessions=50, faults=faults).run()
 
     assert not outcome.violation, outcome.violation
-    assert outcome.counts["sessions"] == 50
+    assert outcome.counts["sessions"] >= 50  # an array has several
     assert outcome.counts["checks"] > 100
     assert outcome.faults.total() > 20
 
