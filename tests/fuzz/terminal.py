@@ -68,6 +68,7 @@ class Terminal:
             mock.patch("sokovan.cli.main.app", COMMAND),
             mock.patch("sokovan.cli.server.ensure_server", refuse),
             mock.patch("sokovan.manager.serve", return_value=None),
+            mock.patch("sys.stdin", io.TextIOWrapper(io.BytesIO(), encoding="utf-8")),
             mock.patch.dict(os.environ, given | (environ or {}), clear=True),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),

@@ -10,6 +10,7 @@ from sokovan.domain.resources import Request
 from sokovan.domain.sessions import AgentId
 from sokovan.domain.statuses import SessionResult, SessionStatus
 from sokovan.simulator.runtime import Script
+from sokovan.simulator.workload import ROOT
 from sokovan.simulator.world import World
 from tests.simulation.drill import (
     A0,
@@ -143,7 +144,7 @@ async def test_what_ran_on_a_machine_that_was_replaced_is_given_up_or_starts_ove
         assert ended.main.agent_id == instead
     else:
         assert ended.reason == EndReason.AGENT_LOST
-    await world.operations.remove_agent(A0, force=True)
+    await world.operations.remove_agent(A0, caller=ROOT, force=True)
     await to_the_end(world)
 
 
@@ -169,13 +170,13 @@ async def test_a_drained_agent_gets_nothing_until_it_is_undrained():
     first = await world.submit(a_spec(), Script(seconds=50))
     await until(world, first, S.RUNNING)
 
-    await world.operations.set_drained(A0, drained=True, reason="new disk")
+    await world.operations.set_drained(A0, caller=ROOT, drained=True, reason="new disk")
     second = await world.submit(a_spec(), Script(seconds=5))
     await until(world, first, S.TERMINATED)
     await restart(world, clock_step_s=0.0)
     await world.run_for(100.0)
     assert session(world, second).status is S.PENDING
 
-    await world.operations.set_drained(A0, drained=False)
+    await world.operations.set_drained(A0, caller=ROOT, drained=False)
     await to_the_end(world)
     assert session(world, second).result is SessionResult.SUCCESS

@@ -167,6 +167,9 @@ class Answering:
         self.asked.append(("why", ref, suggest))
         return self.answer
 
+    def why_array(self, ref):
+        raise AssertionError(f"{ref} is no array")
+
     def eta(self, ref):
         self.asked.append(("eta", ref))
         return self.answer
