@@ -57,6 +57,13 @@ def tour() -> None:
     words = ["--name", "pair", "--kernels", "2", "--cpu", str(min(0.5, CORES / 2))]
     sokovan("run", *words, "--", "sh", "-c", f"{each}; sleep 1")
 
+    say("One submission, many tasks: a sweep over two parameters, which is one line to look at.")
+    sweep = ["--param", "lr=0.1,0.01", "--param", "bs=32,64", "--", "echo", "lr={lr} bs={bs}"]
+    sokovan("submit", "--name", "sweep", "--cpu", "0.1", *sweep)
+    sokovan("wait", "@")
+    sokovan("ls", "-a", "--name", "sweep")
+    sokovan("logs", "@")
+
     say("A request that no agent could ever fit is refused at once, with the numbers.")
     sokovan("submit", "--cpu", str(CORES + 100), "--", "true", expect=4)
 

@@ -105,7 +105,7 @@ async def test_a_kernel_is_its_owner_and_has_nothing_of_roots(ground, users):
     script = """
         id -u; id -g; id -G; pwd; umask; ls /proc/self/fd | wc -l
         echo "$HOME $USER $LOGNAME $SHELL $PWD $MINE ${OLDPWD-none}"
-        grep -E 'Cap(Inh|Prm|Eff|Amb)' /proc/self/status | sort -u -k 2 | wc -l
+        grep -E '^Cap[IPEA]' /proc/self/status | sort -u -k 2 | wc -l
         grep CapEff /proc/self/status
     """
     env = {"HOME": "/root", "USER": "root", "LOGNAME": "root", "SHELL": "/bin/x", "OLDPWD": "/"}

@@ -16,10 +16,10 @@ from tests.build import A1, a_capacity, a_repository, a_spec, an_agent_hello, as
 from tests.build import said as reported
 
 S = SessionStatus
-WHATS = ("run", "succeed", "fail", "lose", "cancel", "hold", "release")
+KINDS = ("run", "succeed", "fail", "lose", "cancel", "hold", "release")
 steps = st.lists(
     st.tuples(
-        st.sampled_from(WHATS), st.sampled_from(["one", "one", "one", "part", "all"])
+        st.sampled_from(KINDS), st.sampled_from(["one", "one", "one", "part", "all"])
     ).flatmap(lambda step: st.tuples(st.just(step), st.integers(0, 20), st.integers(0, 20))),
     max_size=15,
 )
