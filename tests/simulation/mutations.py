@@ -294,8 +294,8 @@ MUTATIONS = (
             Edit(
                 Coordinator,
                 "hint",
-                "if (scaling_group, stage.name) in self._runs:",
-                "if int(self._clock.now()) % 10 and (scaling_group, stage.name) in self._runs:",
+                "if key in self._runs:",
+                "if int(self._clock.now()) % 10 and key in self._runs:",
             ),
             Edit(
                 Cadence,
@@ -389,7 +389,7 @@ MUTATIONS = (
                 'entries.append((spec, follower, ""))',
                 'entries.append((spec, follower, ""))\n'
                 "        twin = new_session(\n"
-                "            spec, self._ids, self._now, retry_of=session.session_id\n"
+                "            spec, self._ids, self._now, again=session\n"
                 "        )\n"
                 '        entries.append((spec, twin, ""))',
             ),
