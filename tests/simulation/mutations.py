@@ -28,7 +28,7 @@ from sokovan.scheduler.coordinator import Coordinator
 from sokovan.scheduler.ledger import SessionLedger
 from sokovan.simulator.faults import STORM, Faults
 from sokovan.simulator.trial import Trial
-from sokovan.store import array_places, changes, reports, repository
+from sokovan.store import array_places, changes, reports, writer
 from sokovan.store.changes import ChangeSet
 from sokovan.store.engine import Transaction
 from sokovan.store.repository import SqlRepository
@@ -342,7 +342,7 @@ MUTATIONS = (
         "the attempts differ after a restart",
         (
             Edit(
-                repository,
+                writer,
                 "read_live",
                 "load_sessions(tx, live_ids(tx))",
                 "__import__('dataclasses').replace(s, attempts={})"
@@ -357,7 +357,7 @@ MUTATIONS = (
         "the leftovers differ after a restart",
         (
             Edit(
-                repository,
+                writer,
                 "read_live",
                 "live.put_hold(hold_of(row))",
                 "if row.leftover_since is None:\n            live.put_hold(hold_of(row))",
