@@ -4,11 +4,12 @@ Agents are the real ones, in this process. What they say unasked travels as mess
 manager asks of them, as calls that may fail before or after they took effect.
 """
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from sokovan.agent.agent import Agent
 from sokovan.clock import Clock
@@ -95,6 +96,8 @@ class Network(InProcessHome):
         self._fate = fate
         self._timeout_s = call_timeout_s
         self._hello_at: dict[AgentId, float] = {}
+        self._work: dict[asyncio.Future[list[KernelReport]], Agent] = {}
+        """What agents are in the middle of doing."""
         self.deaf: set[AgentId] = set()
         """The agents that nothing reaches; what they say arrives."""
         self.mute: set[AgentId] = set()
@@ -254,13 +257,33 @@ class Network(InProcessHome):
         if place is None or place.incarnation is None or not place.is_reachable:
             raise AgentError(f"agent {agent_id} is not connected")
         agent = self._reached(agent_id)
-        if op == "start":
-            self._world.judge.note_orders(items)
-        answers: list[KernelReport] = await getattr(agent, op)(items)
+        answers = await self._carry_out(agent, op, items)
+        if answers is None:
+            await self._time_out(f"{op} on {agent_id}: it has died meanwhile")
         if op == "stop":
             self._world.judge.note_stops(items)
         self._heard(agent_id, agent)
         return answers
+
+    async def _carry_out(
+        self, agent: Agent, op: str, items: Sequence[Any]
+    ) -> list[KernelReport] | None:
+        """Have an agent do something, and return its answer; `None` when it dies half-way."""
+        if op == "start":
+            self._world.judge.note_orders(items)
+        work = asyncio.ensure_future(getattr(agent, op)(items))
+        self._work[work] = agent
+        await asyncio.wait([work])
+        del self._work[work]
+        return None if work.cancelled() else work.result()
+
+    def crash(self, agent_id: AgentId) -> None:
+        """End the agent without a word, in whatever it is doing; its kernels go on."""
+        agent = self._places[agent_id].agent
+        for work, worker in self._work.items():
+            if worker is agent:
+                work.cancel()
+        super().crash(agent_id)
 
     def _heard(self, agent_id: AgentId, agent: Agent) -> None:
         self._world.judge.note_contact(agent_id)
@@ -275,9 +298,7 @@ class Network(InProcessHome):
         async def arrive() -> None:
             place = self._places.get(agent_id)
             if place is not None and place.agent is not None and place.is_reachable:
-                if op == "start":
-                    self._world.judge.note_orders(items)
-                await getattr(place.agent, op)(items)
+                await self._carry_out(place.agent, op, items)
 
         self._world.later(self._fate.seconds("delay_s"), what, arrive)
 
@@ -303,7 +324,7 @@ class Network(InProcessHome):
         """Take a machine away for ever; its agent must have crashed."""
         assert self._places.pop(agent_id).agent is None, "it is still there"
 
-    async def _time_out(self, what: str) -> None:
+    async def _time_out(self, what: str) -> NoReturn:
         self._world.note(what)
         await self._world.meanwhile(self._timeout_s)
         raise AgentError(f"no answer within {self._timeout_s:.0f} s")
