@@ -200,7 +200,7 @@ def add(
     from sokovan.cli.text import plain, print_json
 
     call = call_of(ctx, home, json)
-    given = sys.stdin.readline().strip() if secret else None
+    given = _secret_of(sys.stdin.buffer.readline()) if secret else None
     with call.client() as client:
         made = client.add_webhook(
             url, kinds=kinds or (), owner=owner, group=group, name=name, secret=given
@@ -217,6 +217,16 @@ def add(
         file=sys.stderr,
     )
     return 0
+
+
+def _secret_of(line: bytes) -> str:
+    try:
+        return line.decode().strip()
+    except UnicodeDecodeError:
+        raise exits.UsageError(
+            "the secret on stdin is not UTF-8; give text, such as what `openssl rand -hex 32` says",
+            field="secret",
+        ) from None
 
 
 @app.command()

@@ -26,7 +26,7 @@ from sokovan.scheduler.cadence import Cadence
 from sokovan.scheduler.change import SessionChange
 from sokovan.scheduler.coordinator import Coordinator
 from sokovan.scheduler.ledger import SessionLedger
-from sokovan.simulator.faults import STORM, Faults
+from sokovan.simulator.faults import NO_FAULTS, STORM, Faults
 from sokovan.simulator.trial import Trial
 from sokovan.store import array_places, changes, reports, writer
 from sokovan.store.changes import ChangeSet
@@ -66,9 +66,9 @@ class Recipe:
         )
 
 
-ORDINARY = Recipe(hours=1.5, sessions=100)
-"""As on a bad night."""
 SMALL = Recipe()
+CROWD = Recipe(agents=10, sessions=300, faults=NO_FAULTS)
+"""Much of what users do, and nothing in its way."""
 SLOW_CALLS = Recipe(hours=0.1, agents=10, sessions=60, faults=Faults(call_slow=0.8))
 BROKEN_CALLS = Recipe(faults=Faults(call_lost=0.3, call_breaks=0.2))
 LATE_STARTS = Recipe(faults=Faults(call_late=0.4, delay_s=(5.0, 90.0), agent_crashes_per_hour=60.0))
@@ -78,10 +78,10 @@ LATE_LETTERS = Recipe(
     )
 )
 DEAF_STORE = Recipe(
-    hours=0.2,
+    hours=0.1,
     agents=20,
-    sessions=200,
-    faults=Faults(store_fails=0.5, agent_crashes_per_hour=200.0),
+    sessions=100,
+    faults=Faults(store_fails=0.5, agent_crashes_per_hour=400.0),
 )
 DYING = Recipe(faults=Faults(manager_dies_in_call=0.1, manager_down_s=(0.5, 30.0)))
 CUT_OFF = Recipe(hours=1.0, faults=replace(STORM, agent_cut_s=(300.0, 900.0)))
@@ -278,7 +278,7 @@ MUTATIONS = (
                 "            if due is PROMOTE_TO_TERMINATED and",
             ),
         ),
-        ("its result went from SUCCESS to FAILURE",),
+        ("its result went from SUCCESS to FAILURE", "its result went from FAILURE to SUCCESS"),
     ),
     Mutation(
         "12",
@@ -433,7 +433,7 @@ MUTATIONS = (
         "--force is ignored by agents",
         (Edit(Agent, "stop", "force=kernel.force", "force=False"),),
         ("after it was to be killed",),
-        ORDINARY,
+        CROWD,
     ),
     Mutation(
         "22",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sokovan.cli import exits
+from sokovan.cli.events import _secret_of
 from sokovan.cli.parsing import (
     parse_array,
     parse_begin,
@@ -325,3 +326,10 @@ def test_an_inherited_variable_keeps_what_looks_like_a_placeholder():
     task = ArraySpec(template, params=(("lr", ("1",)),)).task(0, "A")
     assert task.env["PROMPT"] == inherited["PROMPT"]
     assert task.env["SAID"] == "1"
+
+
+def test_a_secret_that_is_no_text_is_refused_with_its_field():
+    assert _secret_of("schlüssel\n".encode()) == "schlüssel"
+    with pytest.raises(exits.UsageError, match="not UTF-8") as refused:
+        _secret_of(b"\xff\xfe\n")
+    assert refused.value.field == "secret"

@@ -72,9 +72,9 @@ def test_the_first_jobs_of_a_log_start_as_under_another_easy(order):
 
 @recorded
 @pytest.mark.slow
-@pytest.mark.parametrize("order", EVENT_ORDERS)
-def test_all_jobs_of_a_log_start_as_under_another_easy(order):
-    (row,) = swf_report(DATA, [KTH], ["easy"], [order])
+def test_all_jobs_of_a_log_start_as_under_another_easy():
+    """In one order of events: `benchmarks/swf.py` does the same for both."""
+    (row,) = swf_report(DATA, [KTH], ["easy"], ["batch"])
 
     assert row["starts_that_differ"] == 0
     assert row["differ"] == []
