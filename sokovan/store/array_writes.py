@@ -8,11 +8,10 @@ from sokovan.domain.access import Caller
 from sokovan.domain.arrays import ArraySpec
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.statuses import SessionStatus
-from sokovan.scheduler.moves import Applied, Moved
+from sokovan.scheduler.moves import Applied
 from sokovan.store.agent_writes import AgentWrites
 from sokovan.store.array_queries import live_tasks
 from sokovan.store.arrays import accept_array
-from sokovan.store.changes import BY_DEPENDENCY
 from sokovan.store.engine import Transaction
 from sokovan.store.refs import ArrayRef
 
@@ -35,21 +34,10 @@ class ArrayWrites(AgentWrites):
 
         def job(tx: Transaction) -> tuple[str, Applied]:
             array_id, made, failed = accept_array(tx, array, self._ids, self._clock.now())
-            tx.after_commit(lambda: self.live.put_sessions(made))
-            changes = self._changes(tx)
-            changes.load(failed)
-            for change in changes:
-                change.request_termination(
-                    force=False,
-                    reason=EndReason.DEPENDENCY_FAILED,
-                    detail=failed[change.session.session_id],
-                    stage=BY_DEPENDENCY,
-                )
-            applied = changes.save()
+            applied = self._take_in(tx, made, failed)
             if made:
                 self._note(tx, by, "submit", array_id, f"{len(made)} tasks")
-            new = tuple(Moved(s.session_id, s.scaling_group, None, s.status) for s in made)
-            return array_id, replace(applied, moved=new + applied.moved)
+            return array_id, applied
 
         return await self._write(job)
 

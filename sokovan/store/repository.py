@@ -13,9 +13,9 @@ from sokovan.domain.reasons import EndReason
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
 from sokovan.scheduler.messages import KernelReport
-from sokovan.scheduler.moves import Applied, Move, Moved
+from sokovan.scheduler.moves import Applied, Move
 from sokovan.store.array_writes import ArrayWrites
-from sokovan.store.changes import BY_DEPENDENCY, ChangeSet
+from sokovan.store.changes import ChangeSet
 from sokovan.store.edits import Again, edit
 from sokovan.store.engine import Transaction
 from sokovan.store.group_writes import GroupWrites
@@ -152,24 +152,12 @@ class SqlRepository(ArrayWrites, GroupWrites):
             answer, made, failed = accept(tx, specs, self._ids, now, digest)
             if again is not None:
                 again.note(tx, made, by)
-            tx.after_commit(lambda: self.live.put_sessions(made))
-            changes = self._changes(tx)
-            changes.load(failed)
-            for change in changes:
-                change.request_termination(
-                    force=False,
-                    reason=EndReason.DEPENDENCY_FAILED,
-                    detail=failed[change.session.session_id],
-                    stage=BY_DEPENDENCY,
-                )
-            applied = changes.save()
+            applied = self._take_in(tx, made, failed)
             if made:
                 detail = "" if again is None else f"again, of {again.session_id}"
                 ids = " ".join(session.session_id for session in made)
                 self._note(tx, by, "redo" if again else "submit", ids, detail)
-            new = tuple(Moved(s.session_id, s.scaling_group, None, s.status) for s in made)
-            wrote = applied.wrote or bool(made)
-            return answer, replace(applied, moved=new + applied.moved, wrote=wrote)
+            return answer, applied
 
         return await self._write(job)
 

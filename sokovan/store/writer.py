@@ -1,6 +1,6 @@
 """What writing takes: the leases, a shadow in step with the store, no commit left in doubt."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -9,10 +9,13 @@ from sokovan.clock import Clock
 from sokovan.domain.access import Caller
 from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.errors import CommitUnknownError, StoreUnavailableError
+from sokovan.domain.reasons import EndReason
+from sokovan.domain.sessions import SessionId, SessionWithKernels
 from sokovan.identity import IdSource
 from sokovan.policies import Policy, with_policy
+from sokovan.scheduler.moves import Applied, Moved
 from sokovan.store.audit import note
-from sokovan.store.changes import ChangeSet
+from sokovan.store.changes import BY_DEPENDENCY, ChangeSet
 from sokovan.store.engine import Database, Job, T, Transaction
 from sokovan.store.leases import (
     check_leases,
@@ -163,6 +166,28 @@ class Writer(Loads):
 
     def _check_leases(self, tx: Transaction) -> None:
         check_leases(tx, self._fencing)
+
+    def _take_in(
+        self,
+        tx: Transaction,
+        made: Sequence[SessionWithKernels],
+        failed: Mapping[SessionId, str],
+    ) -> Applied:
+        """Remember sessions that were accepted, and end those whose dependencies have failed."""
+        tx.after_commit(lambda: self.live.put_sessions(made))
+        changes = self._changes(tx)
+        changes.load(failed)
+        for change in changes:
+            change.request_termination(
+                force=False,
+                reason=EndReason.DEPENDENCY_FAILED,
+                detail=failed[change.session.session_id],
+                stage=BY_DEPENDENCY,
+            )
+        applied = changes.save()
+        new = tuple(Moved(s.session_id, s.scaling_group, None, s.status) for s in made)
+        wrote = applied.wrote or bool(made)
+        return replace(applied, moved=new + applied.moved, wrote=wrote)
 
     def _changes(self, tx: Transaction) -> ChangeSet:
         return ChangeSet(tx, self.live, self._ids, self._clock.now())

@@ -77,6 +77,18 @@ async def counted(store, array_id):
 # --- accepting ------------------------------------------------------------------------------------
 
 
+async def test_who_follows_history_is_told_of_an_array_and_of_it_once(repository):
+    array = an_array("0-2", creation_id="c")
+
+    _, applied = await repository.submit_array(array)
+    _, again = await repository.submit_array(array)
+
+    assert applied.wrote
+    assert len(applied.moved) == 3
+    assert not again.wrote
+    assert not again.moved
+
+
 async def test_the_tasks_of_an_array_are_sessions_like_any_other(store, repository):
     array_id = await accepted(repository, "0-20:10", kernel_count=2, env={"N": "{index}"})
 
