@@ -35,7 +35,8 @@ class SimulatedDatabase(InlineDatabase):
         fate: Decides what goes wrong.
         committed: Called after each transaction.
         meanwhile: Lets everything else go on for some seconds.
-        boundary: Called wherever the manager may be killed; raises `ManagerDied` when it is.
+        boundary: Told wherever the manager may be killed, and by which fault; raises `ManagerDied`
+            when it is.
         disk: May refuse every write.
     """
 
@@ -46,7 +47,7 @@ class SimulatedDatabase(InlineDatabase):
         *,
         committed: Callable[[], None],
         meanwhile: Callable[[float], Awaitable[None]],
-        boundary: Callable[[], None],
+        boundary: Callable[[str], None],
         disk: Disk,
     ) -> None:
         super().__init__(engine)
@@ -99,7 +100,7 @@ class SimulatedDatabase(InlineDatabase):
 
     def _live_or_die(self, fault: str | None = None) -> None:
         if fault is not None and not self.is_dead:
-            self._boundary()
+            self._boundary(fault)
             self.is_dead = self._fate.happens(fault)
         if self.is_dead:
             raise ManagerDied

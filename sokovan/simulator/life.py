@@ -55,7 +55,7 @@ class Around(Protocol):
         """Let everything else go on for a while."""
         ...
 
-    def boundary(self) -> None:
+    def boundary(self, what: str) -> None:
         """Note that the manager may be killed here."""
         ...
 

@@ -45,8 +45,8 @@ class Surroundings(Protocol):
         """Let everything else go on for a while."""
         ...
 
-    def boundary(self) -> None:
-        """Note that the manager may be killed here."""
+    def boundary(self, what: str) -> None:
+        """Note that the manager may be killed here, and at what."""
         ...
 
     def sink(self) -> AgentEventSink | None:
@@ -248,7 +248,7 @@ class Network(InProcessHome):
 
     def _perhaps_die(self) -> None:
         """Every await of the manager ends at an agent or in the store: here, and there, it dies."""
-        self._world.boundary()
+        self._world.boundary("manager_dies_in_call")
         if self._fate.happens("manager_dies_in_call"):
             raise ManagerDied
 

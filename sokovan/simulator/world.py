@@ -86,7 +86,7 @@ class World:
         """How much has been noted."""
         self.until_step: int | None = None
         """Stop before this one."""
-        self.boundaries = 0
+        self.boundaries: list[str] = []
         """How many moments there were at which the manager may be killed."""
         self.dies_at: int | None = None
         """Kill it at this one of them."""
@@ -203,14 +203,14 @@ class World:
         if self.manager is not None:
             raise ManagerDied
 
-    def boundary(self) -> None:
-        """Note that the manager may be killed here.
+    def boundary(self, what: str) -> None:
+        """Note that the manager may be killed here, and at what.
 
         Raises:
             ManagerDied: It is.
         """
-        self.boundaries += 1
-        if self.boundaries == self.dies_at:
+        self.boundaries.append(what)
+        if len(self.boundaries) == self.dies_at:
             self.note("the manager is killed")
             if self.manager is not None:
                 self.manager.database.is_dead = True
