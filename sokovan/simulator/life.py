@@ -56,7 +56,7 @@ class Around(Protocol):
         ...
 
     def boundary(self, what: str) -> None:
-        """Note that the manager may be killed here."""
+        """Note that the manager may be killed here, and at what."""
         ...
 
 

@@ -87,7 +87,7 @@ class World:
         self.until_step: int | None = None
         """Stop before this one."""
         self.boundaries: list[str] = []
-        """How many moments there were at which the manager may be killed."""
+        """The moments so far at which the manager may be killed, each by its fault."""
         self.dies_at: int | None = None
         """Kill it at this one of them."""
         self.ids = IdSource(self.rng("ids"))

@@ -70,6 +70,7 @@ def deaths_and_starts(dies_at: int) -> tuple[int, int, int]:
 @pytest.mark.timeout(1200)
 def test_whenever_the_manager_dies_all_goes_on_as_if_it_had_not():
     boundaries = list(enumerate(told(None).boundaries, 1))
+    assert len(boundaries) > 500
     statements = [at for at, what in boundaries if what == "manager_dies_at_statement"]
     others = [at for at, what in boundaries if what != "manager_dies_at_statement"]
     assert len(others) > 150
