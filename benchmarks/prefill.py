@@ -8,8 +8,9 @@ from pathlib import Path
 from sokovan.config import StoreConfig
 from sokovan.domain.sessions import SessionSpec
 from sokovan.identity import IdSource
-from sokovan.store.engine import InlineDatabase, Transaction, open_sqlite
+from sokovan.store.engine import InlineDatabase, Transaction
 from sokovan.store.schema import prepare
+from sokovan.store.sqlite import open_sqlite
 from sokovan.store.submissions import insert_sessions, new_session
 
 CHUNK = 5000

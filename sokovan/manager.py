@@ -34,9 +34,10 @@ from sokovan.identity import IdSource
 from sokovan.policies import check_agents, check_stages
 from sokovan.scheduler.coordinator import Coordinator
 from sokovan.scheduler.wiring import events_for, join
-from sokovan.store.engine import ThreadedDatabase, open_sqlite
+from sokovan.store.engine import ThreadedDatabase
 from sokovan.store.repository import SqlRepository
 from sokovan.store.schema import prepare
+from sokovan.store.sqlite import open_sqlite
 
 log = structlog.get_logger(__name__)
 

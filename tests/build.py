@@ -37,9 +37,10 @@ from sokovan.scheduler.stages import (
     Stage,
     TransitionStatus,
 )
-from sokovan.store.engine import Database, InlineDatabase, open_sqlite
+from sokovan.store.engine import Database, InlineDatabase
 from sokovan.store.repository import SqlRepository
 from sokovan.store.schema import prepare
+from sokovan.store.sqlite import open_sqlite
 
 T = TypeVar("T")
 

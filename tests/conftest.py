@@ -4,9 +4,13 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.postgresql import Server
 
 # No deadline anywhere: how fast the machine is today must not decide what is correct.
 ALWAYS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -14,6 +18,16 @@ settings.register_profile("dev", ALWAYS, max_examples=50)
 settings.register_profile("ci", ALWAYS, max_examples=200, print_blob=True)
 settings.register_profile("nightly", ALWAYS, max_examples=5_000, derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator["Server"]:
+    """Start a PostgreSQL server for all tests of this process that ask for one."""
+    from tests.postgresql import Server
+
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

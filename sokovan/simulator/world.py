@@ -31,8 +31,8 @@ from sokovan.simulator.network import Network
 from sokovan.simulator.runtime import FakeRuntime, Script
 from sokovan.simulator.witness import everything_has_ended
 from sokovan.simulator.workload import ROOT
-from sokovan.store.engine import open_sqlite
 from sokovan.store.schema import prepare
+from sokovan.store.sqlite import open_sqlite
 
 BEGINNING = 1_000_000_000.0
 CUT_OFF_MARGIN_S = 30.0

@@ -7,19 +7,17 @@ for all.
 
 import asyncio
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from pathlib import Path
-from typing import Any, Protocol, TypeGuard, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
-from sokovan.config import StoreConfig
-from sokovan.domain.errors import CommitUnknownError, StoreUnavailableError
+from sokovan.domain.errors import CommitUnknownError
+from sokovan.store.postgresql import MARK, read_back
+from sokovan.store.trouble import as_unavailable, is_away, is_trouble, undoes_a_commit
 
 T = TypeVar("T")
 
@@ -63,86 +61,54 @@ class Database(Protocol):
         ...
 
 
-def open_sqlite(path: Path | None, config: StoreConfig) -> Engine:
-    """Return an engine for a SQLite file, or for memory when `path` is None."""
-    url = "sqlite://" if path is None else f"sqlite:///{path}"
-    engine = create_engine(
-        url,
-        connect_args={"timeout": config.busy_timeout_s, "check_same_thread": False},
-        **({"poolclass": StaticPool} if path is None else {}),
-    )
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # BEGIN is ours to say
-        cursor = connection.cursor()
-        if path is not None:
-            cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute(f"PRAGMA synchronous={config.synchronous}")
-        cursor.execute("PRAGMA cache_size=-65536")
-        cursor.execute("PRAGMA temp_store=MEMORY")
-        cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        reads = connection.get_execution_options().get("reads_only", False)
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
-
-    return engine
-
-
-def as_unavailable(error: DBAPIError) -> StoreUnavailableError:
-    """Say what is wrong with the store in words a user can act on."""
-    text = str(error.orig)
-    advice = {
-        "disk is full": "the disk is full; make room, nothing was half-written",
-        "readonly": "the store is read-only; check the permissions of the home directory",
-        "locked": "another process has the store locked; try again",
-        "disk I/O error": "the disk does not answer properly; nothing was half-written",
-        "malformed": "its file is damaged; restore it from a backup, `sokovan db check` says more",
-        "not a database": "its file is no database; was it written by another program?",
-        "unable to open": "the store cannot be opened; check that the home directory still exists",
-    }
-    for sign, words in advice.items():
-        if sign in text:
-            return StoreUnavailableError(f"the store cannot be written: {words}")
-    return StoreUnavailableError(f"the store cannot be written: {text}")
-
-
-def is_trouble(error: BaseException) -> TypeGuard[DBAPIError]:
-    """Say whether the database itself is in trouble: full, locked, away, damaged.
-
-    What else it raises is about one statement, such as a key that exists already.
-    """
-    return isinstance(error, OperationalError) or type(error) is DatabaseError
-
-
-_UNDOES_A_COMMIT = ("disk is full", "locked")
-"""SQLite says of these that nothing of the transaction was written."""
-
-
 @contextmanager
 def committing(engine: Engine) -> Iterator[Connection]:
     """Begin a transaction, and commit it at the end unless something is raised.
 
     Raises:
-        CommitUnknownError: The commit itself failed. Whatever else is raised: nothing was written.
+        CommitUnknownError: The commit failed, and the database does not say whether it was made.
+            Whatever else is raised: nothing was written.
     """
-    with engine.connect() as connection:
-        begun = connection.begin()
+    with _begun(engine) as connection:
+        begun = connection.get_transaction()
+        assert begun is not None
         try:
             yield connection
         except BaseException:
             begun.rollback()
             raise
+        mark = connection.info.get(MARK)
         try:
             begun.commit()
         except DBAPIError as error:
             with suppress(DBAPIError):
                 begun.rollback()
-            if any(sign in str(error.orig) for sign in _UNDOES_A_COMMIT):
+            if undoes_a_commit(error):
                 raise
-            raise CommitUnknownError(as_unavailable(error).message) from error
+            if mark is None or (was_made := read_back(engine, mark)) is None:
+                raise CommitUnknownError(as_unavailable(error).message) from error
+            if not was_made:
+                raise as_unavailable(error) from error
+
+
+def _begun(engine: Engine, *, reads_only: bool = False) -> Connection:
+    """Return a connection with a transaction; one that was lost meanwhile is made anew, once."""
+    try:
+        return _begun_once(engine, reads_only=reads_only)
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+    return _begun_once(engine, reads_only=reads_only)
+
+
+def _begun_once(engine: Engine, *, reads_only: bool) -> Connection:
+    connection = engine.connect().execution_options(reads_only=reads_only)
+    try:
+        connection.begin()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 class InlineDatabase:
@@ -265,18 +231,18 @@ class ThreadedDatabase:
             for queued in batch:
                 queued.fail(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-            if len(batch) > 1:  # nothing was committed; whose fault it is shows one by one
-                for queued in batch:
+            if len(batch) > 1 and not is_away(error):
+                for queued in batch:  # nothing was committed; whose fault it is shows one by one
                     self._commit([queued])
                 return
-            batch[0].fail(error)
+            for queued in batch:
+                queued.fail(error)
         self._deliver(batch)
 
     def _read_loop(self) -> None:
         while (queued := self._reads.get()) is not None:
             try:
-                reader = self.engine.connect().execution_options(reads_only=True)
-                with reader as connection, connection.begin():
+                with _begun(self.engine, reads_only=True) as connection:
                     queued.run(connection, alone=True)
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller must hear of it
                 queued.fail(error)

@@ -6,10 +6,10 @@ from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from sokovan.domain.errors import SchemaTooNewError, SchemaTooOldError, StoreDamagedError
-from sokovan.store.engine import as_unavailable
 from sokovan.store.tables import metadata
+from sokovan.store.trouble import as_unavailable
 
-STEPS = ("0001", "0002", "0003", "0004")
+STEPS = ("0001", "0002", "0003", "0004", "0005")
 """Those in `migrations/versions`, in order."""
 HEAD = STEPS[-1]
 

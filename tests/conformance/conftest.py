@@ -10,14 +10,20 @@ from sqlalchemy import event
 from sokovan.clock import ManualClock
 from sokovan.config import StoreConfig
 from sokovan.domain.cluster import ScalingGroup
-from sokovan.store.engine import Database, InlineDatabase, ThreadedDatabase, open_sqlite
+from sokovan.store.engine import Database, InlineDatabase, ThreadedDatabase
+from sokovan.store.postgresql import open_postgresql
 from sokovan.store.queries import history_of
 from sokovan.store.repository import SqlRepository
 from sokovan.store.schema import prepare
+from sokovan.store.sqlite import open_sqlite
 from tests.build import NOW, a_repository
 from tests.checked import CheckedRepository
 
-STORES = ["sqlite-memory", "sqlite-file"]  # a third, "postgres", needs a server
+STORES = [
+    "sqlite-memory",
+    "sqlite-file",
+    pytest.param("postgresql", marks=pytest.mark.postgres),
+]
 
 
 class Store:
@@ -70,7 +76,7 @@ class Statements:
         return len(self.texts)
 
     def _note(self, _connection, _cursor, statement, *_: object) -> None:
-        if statement.split()[0] not in {"BEGIN", "SAVEPOINT", "RELEASE"}:
+        if statement.split()[0] not in {"BEGIN", "SAVEPOINT", "RELEASE"} | {"SET"}:
             self.texts.append(statement)
 
 
@@ -78,7 +84,11 @@ class Statements:
 async def store(request, tmp_path) -> AsyncIterator[Store]:
     """Open an empty store of each kind."""
     in_memory = request.param == "sqlite-memory"
-    engine = open_sqlite(None if in_memory else tmp_path / "sokovan.db", StoreConfig())
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql").prepared()
+        engine = open_postgresql(url, StoreConfig())
+    else:
+        engine = open_sqlite(None if in_memory else tmp_path / "sokovan.db", StoreConfig())
     prepare(engine)
     database: Database = (
         InlineDatabase(engine)

@@ -16,8 +16,9 @@ from sokovan.domain.statuses import SessionStatus
 from sokovan.scheduler.messages import ReportState
 from sokovan.simulator.checks import violations
 from sokovan.simulator.observe import read_picture
-from sokovan.store.engine import InlineDatabase, open_sqlite
+from sokovan.store.engine import InlineDatabase
 from sokovan.store.schema import HEAD, STEPS, prepare, upgrade
+from sokovan.store.sqlite import open_sqlite
 from sokovan.store.tables import metadata
 from tests.build import A1, NOW, a_repository, said
 

@@ -21,8 +21,9 @@ from sokovan.domain.statuses import SessionStatus
 from sokovan.domain.where_fields import where_of
 from sokovan.scheduler.stages import START_SESSIONS
 from sokovan.store import rows
-from sokovan.store.engine import InlineDatabase, open_sqlite
+from sokovan.store.engine import InlineDatabase
 from sokovan.store.schema import HEAD, prepare
+from sokovan.store.sqlite import open_sqlite
 from tests.build import (
     A1,
     S1,

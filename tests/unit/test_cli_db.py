@@ -14,8 +14,9 @@ from sokovan.simulator import admission, checks, tries
 from sokovan.simulator import survey as survey_module
 from sokovan.simulator.observe import read_picture
 from sokovan.simulator.survey import survey
-from sokovan.store.engine import InlineDatabase, open_sqlite
+from sokovan.store.engine import InlineDatabase
 from sokovan.store.schema import prepare
+from sokovan.store.sqlite import open_sqlite
 
 OLD_STORE = Path(__file__).parents[1] / "fixtures" / "store_0001.sql"
 FAULTS = {

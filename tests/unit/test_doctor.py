@@ -18,8 +18,8 @@ from sokovan.cli.checks import Ground, State, ask, kernels, machine, place
 from sokovan.clock import ManualClock
 from sokovan.config import StoreConfig
 from sokovan.domain.resources import Device
-from sokovan.store.engine import open_sqlite
 from sokovan.store.schema import prepare
+from sokovan.store.sqlite import open_sqlite
 
 USER = pwd.getpwuid(os.geteuid()).pw_name
 SESSION = "0::/user.slice/user-1000.slice/session-2.scope\n"

@@ -9,7 +9,8 @@ from sqlalchemy.exc import IntegrityError
 
 from sokovan.config import StoreConfig
 from sokovan.domain.errors import StoreUnavailableError
-from sokovan.store.engine import InlineDatabase, ThreadedDatabase, open_sqlite
+from sokovan.store.engine import InlineDatabase, ThreadedDatabase
+from sokovan.store.sqlite import open_sqlite
 
 
 @pytest.fixture
