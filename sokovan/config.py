@@ -30,6 +30,8 @@ NOT_LESS: Mapping[str, float] = {
 }
 """With less than this, nothing would get done, or nothing else."""
 FILE_NAME = "config.toml"
+DATABASE_FILE = "database"
+"""In the home: the `store.url` that `up --db` or `db move` has left; the settings win."""
 SYNCHRONOUS = ("FULL", "NORMAL")
 ALLOW_ROOT = ("auto", "yes", "no")
 _HOST = re.compile(r"[A-Za-z0-9_:%-]{1,63}(\.[A-Za-z0-9_%-]{1,63}){0,9}", re.ASCII)
@@ -57,8 +59,11 @@ class SchedulerConfig:
 class StoreConfig:
     """Where and how safely things are remembered."""
 
+    url: str = ""
+    """A PostgreSQL database, such as `postgresql://user@host:5432/name`; empty is the file
+    `sokovan.db` in the home."""
     synchronous: str = "FULL"
-    """SQLite's `synchronous`: FULL survives a power loss, NORMAL may lose the last moments."""
+    """FULL survives a power loss, NORMAL may lose the last moments; on either database."""
     busy_timeout_s: float = 10.0
     """How long to wait for another process that has the store locked."""
 
@@ -235,6 +240,8 @@ def load_config(home: Path, environ: Mapping[str, str] = os.environ) -> Config:
     reader = Reader(NOT_LESS)
     config = replace(reader.table(Config, data), home=home)
     config = reader.with_environment(config, environ)
+    if not config.store.url:
+        config = replace(config, store=replace(config.store, url=_remembered(home)))
     _check_texts(config)
     for agent in config.agents:
         _check_agent(agent)
@@ -248,6 +255,16 @@ def load_config(home: Path, environ: Mapping[str, str] = os.environ) -> Config:
         raise ConfigError("agents: two agents have the same name; give each its own")
     config.scaling_groups()
     return config
+
+
+def _remembered(home: Path) -> str:
+    """Return the address of the database that this home was last told to use."""
+    try:
+        return (home / DATABASE_FILE).read_text().strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{home / DATABASE_FILE}: cannot be read: {error}") from error
 
 
 def _check_texts(config: Config) -> None:

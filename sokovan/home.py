@@ -33,3 +33,12 @@ def prepare_home(home: Path) -> None:
         raise HomeError(f"{home} can be written by others; run: chmod 700 {home}")
     if not os.access(home, os.W_OK | os.X_OK):
         raise HomeError(f"{home} cannot be written; name another with --home or SOKOVAN_HOME")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    temporary.rename(path)

@@ -29,15 +29,15 @@ from sokovan.clock import Clock, SystemClock
 from sokovan.cluster.local import LocalHome
 from sokovan.config import Config
 from sokovan.domain.errors import AddressInUseError, AlreadyRunningError, HomeError
-from sokovan.home import prepare_home
+from sokovan.home import prepare_home, write_private
 from sokovan.identity import IdSource
 from sokovan.policies import check_agents, check_stages
 from sokovan.scheduler.coordinator import Coordinator
 from sokovan.scheduler.wiring import events_for, join
 from sokovan.store.engine import ThreadedDatabase
+from sokovan.store.opening import open_store
 from sokovan.store.repository import SqlRepository
 from sokovan.store.schema import prepare
-from sokovan.store.sqlite import open_sqlite
 
 log = structlog.get_logger(__name__)
 
@@ -72,10 +72,7 @@ def serve(config: Config, *, on_ready: Callable[[str], None] | None = None) -> N
     tls = Tls.of(config)
     prepare_home(config.home)
     with _held(config.home), contextlib.closing(listen(config)) as listener:
-        store = config.home / "sokovan.db"
-        if store.exists():
-            store.chmod(0o600)  # an older version let others read it, and it has secrets now
-        engine = open_sqlite(store, config.store)
+        engine = open_store(config.home, config.store)
         prepare(engine)
         token = _token(config.home)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -249,7 +246,7 @@ def _token(home: Path) -> str:
         known = ""
     if not known:
         known = secrets.token_urlsafe(32)
-        _write_private(path, known + "\n")
+        write_private(path, known + "\n")
     return known
 
 
@@ -257,11 +254,11 @@ def _announce(home: Path, address: str, host: str, tls: Tls | None) -> None:
     """Tell clients of this home where to find the server, and which certificate it has."""
     found = {"pid": os.getpid(), "url": address, "version": __version__}
     if tls is not None:  # a copy: the file may be replaced by a newer one while the server runs
-        _write_private(home / CERTIFICATE, tls.certificate)
+        write_private(home / CERTIFICATE, tls.certificate)
         found["ca_file"] = str(home / CERTIFICATE)
         if name := tls.name_for(host):
             found["tls_name"] = name
-    _write_private(home / "server.json", json.dumps(found) + "\n")
+    write_private(home / "server.json", json.dumps(found) + "\n")
 
 
 def _reached_at(host: str) -> str:
@@ -285,14 +282,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _write_private(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    temporary.rename(path)
 
 
 def with_port(config: Config, port: int | None) -> Config:

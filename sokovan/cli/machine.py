@@ -53,6 +53,14 @@ def up(
         int | None,
         typer.Option("--port", metavar="N", min=0, max=65535, help="Port to listen on; 0 is any."),
     ] = None,
+    db: Annotated[
+        str | None,
+        typer.Option(
+            "--db",
+            metavar="URL",
+            help="PostgreSQL database, postgresql://USER@HOST:PORT/NAME; this home keeps to it.",
+        ),
+    ] = None,
     home: Home = None,
     background_child: Annotated[int | None, typer.Option(hidden=True, metavar="FD")] = None,
 ) -> int:
@@ -87,7 +95,7 @@ def up(
         if background_child is not None:
             leave(call.home / "agents")
         prepare_home(call.home)
-        _serve(call, port, ready)
+        _serve(call, port, db, ready)
     except Exception as error:
         if background_child is not None:
             log_unexpected(error)
@@ -97,10 +105,13 @@ def up(
     return 0
 
 
-def _serve(call: Call, port: int | None, ready: Callable[[str], None]) -> None:
+def _serve(call: Call, port: int | None, db: str | None, ready: Callable[[str], None]) -> None:
     from sokovan.config import load_config
     from sokovan.manager import serve, with_port
+    from sokovan.store.opening import remember
 
+    if db is not None:
+        remember(call.home, load_config(call.home).store, db)
     serve(with_port(load_config(call.home), port), on_ready=ready)
 
 

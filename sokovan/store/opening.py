@@ -1,0 +1,48 @@
+"""Which database a home has: the one of `store.url`, else a file of its own."""
+
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from sokovan.config import DATABASE_FILE, StoreConfig
+from sokovan.domain.errors import ConfigError, HomeError
+from sokovan.home import write_private
+from sokovan.store.postgresql import open_postgresql, parse
+from sokovan.store.sqlite import open_sqlite
+
+FILE = "sokovan.db"
+
+
+def remember(home: Path, config: StoreConfig, url: str) -> None:
+    """Have this home use a database from now on.
+
+    Raises:
+        ConfigError: `url` is no address, or the settings name another one.
+        HomeError: The home has sessions of its own in a file, which would be left behind.
+    """
+    parse(url)
+    if config.url == url:
+        return
+    kept = home / DATABASE_FILE
+    if config.url and not kept.exists():
+        raise ConfigError("store.url: the settings name another database than --db; take one out")
+    if (home / FILE).exists():
+        raise HomeError(
+            f"the home {home} has a store of its own, {FILE}, which would be left behind; take it"
+            f" along with `sokovan db move --to URL`, or choose another --home"
+        )
+    write_private(kept, url + "\n")
+
+
+def open_store(home: Path, config: StoreConfig) -> Engine:
+    """Return an engine for the store of a home.
+
+    Raises:
+        ConfigError: `store.url` is no address, or the driver is not installed.
+    """
+    if config.url:
+        return open_postgresql(config.url, config)
+    file = home / FILE
+    if file.exists():
+        file.chmod(0o600)  # an older version let others read it, and it has secrets now
+    return open_sqlite(file, config)
