@@ -26,6 +26,7 @@ NOT_LESS: Mapping[str, float] = {
     **dict.fromkeys(("submit_sessions_max", "page_sessions_max", "kernels_max"), 1),
     **dict.fromkeys(("attempts_max", "body_bytes_max"), 1),
     **dict.fromkeys(("webhook_timeout_s", "webhook_retry_s_max"), 0.01),
+    "lease_s": 0.5,
     **dict.fromkeys(("phase_s_max", "walltime_default_s"), 0.01),
 }
 """With less than this, nothing would get done, or nothing else."""
@@ -66,6 +67,8 @@ class StoreConfig:
     """FULL survives a power loss, NORMAL may lose the last moments; on either database."""
     busy_timeout_s: float = 10.0
     """How long to wait for another process that has the store locked."""
+    lease_s: float = 10.0
+    """On PostgreSQL: how long a manager must have been silent before another one takes over."""
 
 
 @dataclass(frozen=True, slots=True)

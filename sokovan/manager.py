@@ -7,6 +7,7 @@ import fcntl
 import gc
 import ipaddress
 import json
+import math
 import os
 import secrets
 import signal
@@ -31,10 +32,13 @@ from sokovan.config import Config
 from sokovan.domain.errors import AddressInUseError, AlreadyRunningError, HomeError
 from sokovan.home import prepare_home, write_private
 from sokovan.identity import IdSource
+from sokovan.peers import Peers
 from sokovan.policies import check_agents, check_stages
 from sokovan.scheduler.coordinator import Coordinator
 from sokovan.scheduler.wiring import events_for, join
 from sokovan.store.engine import ThreadedDatabase
+from sokovan.store.listening import publisher
+from sokovan.store.managers import KnownManager
 from sokovan.store.opening import open_store
 from sokovan.store.repository import SqlRepository
 from sokovan.store.schema import prepare
@@ -94,10 +98,16 @@ async def _serve(
 ) -> None:
     clock: Clock = SystemClock()
     groups = {group.name: group for group in config.scaling_groups()}
-    holder = f"{socket.gethostname()}:{os.getpid()}"
     ids = IdSource()
-    repository = SqlRepository(database, clock, ids, groups, holder=holder)
-    await repository.take_over()
+    holder = _manager_id(config.home, ids)
+    is_shared = bool(config.store.url)
+    lease_s = config.store.lease_s if is_shared else math.inf
+    repository = SqlRepository(database, clock, ids, groups, holder=holder, lease_s=lease_s)
+    if is_shared:
+        database.publish = publisher(holder)
+        await repository.refresh()
+    else:
+        await repository.take_over()  # nobody else has this home's file
     check_agents(config, repository.groups.values())  # some groups are only in the store
 
     coordinator = Coordinator(repository, clock, config.scheduler)
@@ -108,6 +118,8 @@ async def _serve(
         events,
         call_timeout_s=config.scheduler.agent_call_timeout_s,
         clock=clock,
+        duty=repository.duty,
+        known=repository.live.agents.values,
     )
     notices = Notices()
     core = Core(repository, database, home, clock, ids, coordinator.tell, notices)
@@ -121,6 +133,16 @@ async def _serve(
     app = served.app
     repository.live.watcher = served.meters
     database.around_commit = served.meters.commit
+    host = _reached_at(config.api.host)
+    address = served.operations.address = _address(host, listener.getsockname()[1], tls)
+    peers = Peers(
+        repository,
+        coordinator,
+        KnownManager(holder, address, socket.gethostname(), os.getpid(), __version__, clock.now()),
+        lease_s=lease_s,
+        reload=served.load,
+    )
+    served.deliveries.is_ours = lambda: repository.leads(min(repository.groups))
     join(
         coordinator,
         repository,
@@ -129,11 +151,13 @@ async def _serve(
         config,
         post_processors=(notices,),
         observer=served.meters,
+        chores=peers.chores() if is_shared else (),
     )
-    host = _reached_at(config.api.host)
-    address = served.operations.address = _address(host, listener.getsockname()[1], tls)
 
-    async with asyncio.TaskGroup() as tasks:
+    async with asyncio.TaskGroup() as tasks, contextlib.AsyncExitStack() as stack:
+        if is_shared:
+            await peers.keep_leases()
+            await stack.enter_async_context(peers.listening(database.engine))
         running = [tasks.create_task(home.run())]
         with contextlib.suppress(TimeoutError):  # first hear what became of everything
             await asyncio.wait_for(home.all_connected(), AGENTS_READY_S_MAX)
@@ -159,11 +183,16 @@ async def _serve(
             on_ready(address)
         await stop.wait()
         await _stop(app, server, serving)
-        for name, why in (await home.stop_idle_agents()).items():
-            log.info("agent stays", agent=name, why=why)
+        if peers.are_there():
+            log.info("agents stay", why="other managers drive them")
+        else:
+            for name, why in (await home.stop_idle_agents()).items():
+                log.info("agent stays", agent=name, why=why)
         for task in running:
             task.cancel()
     await home.aclose()
+    if is_shared:
+        await peers.leave()
     for name in ("server.json", CERTIFICATE):
         (config.home / name).unlink(missing_ok=True)
     log.info("stopped")
@@ -235,6 +264,17 @@ def listen(config: Config) -> socket.socket:
         ) from error
     listener.listen(1024)
     return listener
+
+
+def _manager_id(home: Path, ids: IdSource) -> str:
+    """Return what this home's managers are called, one after the other, in leases."""
+    path = home / "manager_id"
+    with contextlib.suppress(FileNotFoundError):
+        if known := path.read_text().strip():
+            return known
+    made = ids.token()
+    write_private(path, made + "\n")
+    return made
 
 
 def _token(home: Path) -> str:

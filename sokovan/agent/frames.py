@@ -22,6 +22,18 @@ Frame = Mapping[str, Any]
 T = TypeVar("T")
 
 
+def address_at(directory: Path) -> str:
+    """Return where an agent with this directory is found: its machine, and the directory there."""
+    return f"{os.uname().nodename}:{directory}"
+
+
+def directory_of(address: str) -> Path | None:
+    """Return the directory of an agent on this machine; `None` when it is on another one."""
+    machine, _, directory = address.partition(":")
+    is_here = machine == os.uname().nodename and directory.startswith("/")
+    return Path(directory) if is_here else None
+
+
 class FrameStream(asyncio.Protocol):
     """One end of a connection: cuts what comes in into lines.
 

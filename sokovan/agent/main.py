@@ -22,6 +22,7 @@ from sokovan import __version__, outside
 from sokovan.agent import cgroups
 from sokovan.agent.agent import Agent
 from sokovan.agent.devices import discover
+from sokovan.agent.frames import address_at
 from sokovan.agent.processes import ProcessRuntime
 from sokovan.agent.server import Server
 from sokovan.agent.timers import Timers
@@ -101,7 +102,7 @@ async def _serve(directory: Path, config: AgentConfig, capacity: Capacity) -> st
         output_bytes_max=config.output_bytes_max,
         root_allowed=config.allow_root != "no",
     )
-    hello = describe(_agent_id(directory), config, capacity)
+    hello = describe(_agent_id(directory), config, capacity, directory)
     agent = Agent(hello, config=config, runtime=runtime, clock=clock, timers=timers)
     agent.recover()
     leaving: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -141,7 +142,9 @@ _WITHOUT_GROUPS = (
 )
 
 
-def describe(agent_id: AgentId, config: AgentConfig, capacity: Capacity) -> AgentHello:
+def describe(
+    agent_id: AgentId, config: AgentConfig, capacity: Capacity, directory: Path
+) -> AgentHello:
     """Return how an agent on this machine introduces itself."""
     machine = os.uname()
     return AgentHello(
@@ -152,7 +155,7 @@ def describe(agent_id: AgentId, config: AgentConfig, capacity: Capacity) -> Agen
         version=__version__,
         boot_id=boot_id(),
         scaling_group=config.scaling_group,
-        address=machine.nodename,
+        address=address_at(directory),
         labels=config.labels,
     )
 

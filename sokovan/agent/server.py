@@ -1,8 +1,9 @@
 """An agent behind a Unix socket: one JSON value on each line, in both directions.
 
 The agent speaks first: `{"op": "hello", "hello": …, "config": …}`. A manager answers
-`{"op": "welcome", "incarnation": N}` and is the agent's manager from then on; an older one is shown
-out. Now the agent sends what there is to say, when it comes and again at every heartbeat:
+`{"op": "welcome", "incarnation": N}` and is the agent's manager from then on; the one before, which
+has a lower number, is shown out. Who asks without having said so is answered, and no more.
+Now the agent sends what there is to say, when it comes and again at every heartbeat:
 
     {"op": "reports", "reports": […]}
     {"op": "heartbeat", "tokens": […], "reports": […]}
@@ -76,6 +77,7 @@ class Server:
         self._heartbeat_s = heartbeat_s
         self._leave = leave
         self._manager: FrameStream | None = None
+        self._incarnation = 0
         self._flush: asyncio.TimerHandle | None = None
         self._listener: asyncio.Server | None = None
         self._socket_inode = 0
@@ -174,7 +176,7 @@ class Server:
             number = frame.get("id")
             op = field_of(frame, "op", str)
             if op == "welcome":
-                self._welcomed(connection)
+                self._welcomed(connection, field_of(frame, "incarnation", int, 0))
             elif op == "ack":
                 reports = field_of(frame, "reports", list)
                 self._agent.acknowledge([decode_report(row) for row in reports])
@@ -186,8 +188,12 @@ class Server:
             log.warning("a frame is refused: %s", error)
             connection.send({"id": number, "error": f"not understood: {error}"})
 
-    def _welcomed(self, connection: FrameStream) -> None:
-        before, self._manager = self._manager, connection
+    def _welcomed(self, connection: FrameStream, incarnation: int) -> None:
+        if self._manager is not None and incarnation < self._incarnation:
+            log.warning("a manager has come that is no more; it is shown out")
+            connection.close()
+            return
+        before, self._manager, self._incarnation = self._manager, connection, incarnation
         if before is not None and before is not connection:
             log.warning("another manager has come; the one before is shown out")
             before.close()

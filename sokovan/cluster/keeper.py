@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from sokovan.cluster.link import Link, open_link
 from sokovan.config import AgentConfig
 from sokovan.domain.errors import AgentError, SokovanError, StoreUnavailableError
 from sokovan.domain.sessions import AgentId
-from sokovan.scheduler.ports import AgentEventSink
+from sokovan.scheduler.ports import AgentEventSink, Duty
 
 log = logging.getLogger(__name__)
 
@@ -30,28 +30,42 @@ START_S_MAX = 20.0
 """How long an agent process may take until it listens."""
 POLL_S = 0.02
 BACKOFF_S_MAX = 2.0
+STAND_BY_S = 2.0
+"""How often a manager looks whether an agent of its home runs that another one drives."""
 _ANY_SIGNAL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD]
 
 
 class AgentKeeper:
     """Keeps one agent process alive, connected and heard.
 
+    Connected only while this manager drives the agent's group.
+
     Args:
         directory: Where the agent keeps everything.
-        config: What it is to be started with.
+        name: What it is called.
+        config: What it is to be started with; `None` for one that another manager's home keeps
+            alive.
+        duty: Says what this manager is to the agent's group.
         sink: Takes what it says.
         clock: Waits between attempts.
     """
 
     def __init__(
-        self, directory: Path, config: AgentConfig, sink: AgentEventSink, clock: Clock
+        self,
+        directory: Path,
+        name: str,
+        config: AgentConfig | None,
+        duty: Callable[[], Duty],
+        sink: AgentEventSink,
+        clock: Clock,
     ) -> None:
-        self.name = config.name
+        self.name = name
+        self.directory = directory
         self.agent_id: AgentId | None = None
         self.link: Link | None = None
         """Set while the agent is connected and has been registered."""
-        self._directory = directory
         self._config = config
+        self._duty = duty
         self._sink = sink
         self._clock = clock
         self._incarnation = 0
@@ -64,7 +78,10 @@ class AgentKeeper:
         backoff_s = POLL_S
         while not self._is_let_go:
             try:
-                await self.run_once()
+                if self._duty() is Duty.LEADS:
+                    await self.run_once()
+                else:
+                    await self._stand_by()
                 backoff_s = POLL_S
             except (OSError, SokovanError) as error:
                 log.warning("agent %s: %s", self.name, error)
@@ -92,11 +109,22 @@ class AgentKeeper:
             self._incarnation = await self._sink.connected(link.hello)
             self.agent_id, self.link = link.hello.agent_id, link
             link.welcome(self._incarnation)
-            while not link.is_lost:
+            while not (link.is_lost or self._duty() is Duty.NONE):
                 await link.told.wait()
                 await self._bring_in(link)
         finally:
             link.close()
+
+    async def _stand_by(self) -> None:
+        """Have the agent run, while another manager is its manager."""
+        if self._config is not None:
+            link = await self._reach()
+            try:
+                if not self._fits(link):
+                    link = await self._replace(link)
+            finally:
+                link.close()
+        await self._clock.sleep(STAND_BY_S)
 
     async def let_go(self) -> int:
         """Have the agent end if nothing lives on it; return how many kernels do.
@@ -137,7 +165,8 @@ class AgentKeeper:
         with self._unless_store_is_away("that it is back"):
             if tokens is not None:
                 await self._sink.heartbeat(agent_id, self._incarnation, tokens)
-                link.seen()
+                if self._duty() in {Duty.LEADS, Duty.ALONE}:  # else, somebody may count it as lost
+                    link.seen()
 
     @contextlib.contextmanager
     def _unless_store_is_away(self, what: str) -> Iterator[None]:
@@ -154,6 +183,8 @@ class AgentKeeper:
 
     def _fits(self, link: Link) -> bool:
         """Say whether the running agent is what the configuration asks for."""
+        if self._config is None:
+            return True
         wanted = dataclasses.asdict(self._config)
         return link.config == wanted and link.hello.version == sokovan.__version__
 
@@ -168,26 +199,28 @@ class AgentKeeper:
         return await self._reach()
 
     async def _reach(self) -> Link:
-        """Connect to the agent, starting it when there is none.
+        """Connect to the agent, starting it when there is none and it is ours to start.
 
         Raises:
             AgentError: It does not start, or does not listen in time.
         """
+        if self._config is None:
+            return await open_link(self.directory)
         until = self._clock.now() + START_S_MAX
         has_started = False
         while True:
             with contextlib.suppress(OSError, AgentError):
-                return await open_link(self._directory)
+                return await open_link(self.directory)
             if self._pid is not None and (status := _ended(self._pid)) is not None:
                 self._pid = None
                 if has_started and status != os.EX_OK:
                     raise AgentError(
-                        f"its process ended with status {status}; see {self._directory}/agent.log"
+                        f"its process ended with status {status}; see {self.directory}/agent.log"
                     )
             if self._clock.now() > until:
-                raise AgentError(f"it does not listen below {self._directory}")
+                raise AgentError(f"it does not listen below {self.directory}")
             if self._pid is None:
-                self._pid = start_agent(self._directory, self._config)
+                self._pid = start_agent(self.directory, self._config)
                 has_started = True
             await self._clock.sleep(POLL_S)
 

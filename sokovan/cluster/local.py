@@ -6,11 +6,12 @@ unless something newer was acknowledged meanwhile: a lost answer costs one heart
 
 import asyncio
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sokovan.agent.frames import parts
+from sokovan.agent.frames import directory_of, parts
 from sokovan.agent.wire import (
     WireError,
     decode_report,
@@ -20,7 +21,9 @@ from sokovan.agent.wire import (
 )
 from sokovan.clock import Clock, SystemClock
 from sokovan.cluster.keeper import POLL_S, AgentKeeper
+from sokovan.cluster.link import Link, open_link
 from sokovan.config import AgentConfig
+from sokovan.domain.cluster import Agent
 from sokovan.domain.errors import AgentError
 from sokovan.domain.sessions import AgentId
 from sokovan.scheduler.messages import (
@@ -30,8 +33,10 @@ from sokovan.scheduler.messages import (
     KernelToStop,
     OutputChunk,
 )
-from sokovan.scheduler.ports import AgentEventSink
+from sokovan.scheduler.ports import AgentEventSink, Duty
 
+LOOK_FOR_GUESTS_S = 0.5
+"""How often a manager looks for agents of other homes that it is to drive."""
 FRAME_ORDERS_MAX = 16
 """Most orders to start in one frame: the agent answers when it has begun all of them."""
 FRAME_TOKENS_MAX = 1000
@@ -47,6 +52,9 @@ class LocalHome:
         sink: Takes what they say.
         call_timeout_s: How long one call to an agent may take.
         clock: Waits between attempts.
+        duty: Says what this manager is to a scaling group.
+        known: Gives the agents that the store knows: those of other homes on this machine are
+            connected to as well, where this manager drives their group.
     """
 
     def __init__(
@@ -57,23 +65,65 @@ class LocalHome:
         *,
         call_timeout_s: float = 10.0,
         clock: Clock | None = None,
+        duty: Callable[[str], Duty] = lambda _: Duty.LEADS,
+        known: Callable[[], Collection[Agent]] = tuple,
     ) -> None:
         self._timeout_s = call_timeout_s
         self._clock = clock or SystemClock()
+        self._sink = sink
+        self._duty = duty
+        self._known = known
         self._keepers = [
-            AgentKeeper(home / "agents" / config.name, config, sink, self._clock)
+            AgentKeeper(
+                home / "agents" / config.name,
+                config.name,
+                config,
+                partial(duty, config.scaling_group),
+                sink,
+                self._clock,
+            )
             for config in agents
         ]
+        self._groups = {config.name: config.scaling_group for config in agents}
+        self._guests: list[AgentKeeper] = []
+        self._looks: dict[AgentId, Link] = {}
+        """Connections to agents that other managers drive, to read output."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self) -> None:
         """Keep every agent alive and connected, until `aclose` or `stop_idle_agents`."""
         async with asyncio.TaskGroup() as group:
             self._tasks = [group.create_task(keeper.run()) for keeper in self._keepers]
+            own = list(self._tasks)
+            self._tasks.append(group.create_task(self._look_for_guests(group)))
+            if own:
+                await asyncio.gather(*own, return_exceptions=True)
+                for task in self._tasks:
+                    task.cancel()
+
+    async def _look_for_guests(self, group: asyncio.TaskGroup) -> None:
+        """Connect to the agents of other homes, those that there are and those that come."""
+        seen = {keeper.directory for keeper in self._keepers}
+        while True:
+            for agent in list(self._known()):
+                directory = directory_of(agent.address)
+                if directory is None or directory in seen:
+                    continue
+                if self._duty(agent.scaling_group) is not Duty.LEADS:
+                    continue
+                seen.add(directory)
+                duty = partial(self._duty, agent.scaling_group)
+                guest = AgentKeeper(directory, agent.name, None, duty, self._sink, self._clock)
+                self._guests.append(guest)
+                self._tasks.append(group.create_task(guest.run()))
+            await self._clock.sleep(LOOK_FOR_GUESTS_S)
 
     async def all_connected(self) -> None:
-        """Wait until every agent is connected and registered."""
-        while any(keeper.link is None for keeper in self._keepers):
+        """Wait until every agent is connected and registered that this manager is to drive."""
+        while any(
+            keeper.link is None and self._duty(self._groups[keeper.name]) is Duty.LEADS
+            for keeper in self._keepers
+        ):
             await self._clock.sleep(POLL_S)
 
     async def aclose(self) -> None:
@@ -81,6 +131,8 @@ class LocalHome:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for link in self._looks.values():
+            link.close()
 
     async def stop_idle_agents(self) -> Mapping[str, str]:
         """Ask the agents on which nothing lives to end.
@@ -136,7 +188,8 @@ class LocalHome:
         bytes_max: int,
         wait_s: float,
     ) -> OutputChunk:
-        data, begin, size, ended = await self._ask(
+        data, begin, size, ended = await self._ask_on(
+            self._link_to(agent_id) or await self._look_at(agent_id),
             agent_id,
             "read",
             self._timeout_s + wait_s,
@@ -165,9 +218,33 @@ class LocalHome:
             raise AgentError(f"agent {agent_id}: {error}") from error
 
     async def _ask(self, agent_id: AgentId, op: str, timeout_s: float, **fields: Any) -> Any:
-        link = next((k.link for k in self._keepers if k.link and k.agent_id == agent_id), None)
+        link = self._link_to(agent_id)
         if link is None:
             raise AgentError(f"agent {agent_id} is not connected")
+        return await self._ask_on(link, agent_id, op, timeout_s, **fields)
+
+    def _link_to(self, agent_id: AgentId) -> Link | None:
+        keepers = (*self._keepers, *self._guests)
+        return next((k.link for k in keepers if k.link and k.agent_id == agent_id), None)
+
+    async def _look_at(self, agent_id: AgentId) -> Link:
+        """Return a connection to an agent that another manager drives."""
+        link = self._looks.get(agent_id)
+        if link is not None and not (link.is_lost or link.is_silent):
+            return link
+        address = next((a.address for a in self._known() if a.agent_id == agent_id), "")
+        directory = directory_of(address)
+        if directory is None:
+            raise AgentError(f"agent {agent_id} is not connected")
+        try:
+            link = self._looks[agent_id] = await open_link(directory)
+        except OSError as error:
+            raise AgentError(f"agent {agent_id} is not there: {error.strerror}") from error
+        return link
+
+    async def _ask_on(
+        self, link: Link, agent_id: AgentId, op: str, timeout_s: float, **fields: Any
+    ) -> Any:
         if link.is_silent:
             raise AgentError(f"agent {agent_id} has not answered the last question, nor said more")
         try:

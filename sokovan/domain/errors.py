@@ -224,10 +224,19 @@ class SchemaTooOldError(SokovanError):
 
 
 class LeaseLostError(SokovanError):
-    """Another manager drives this scaling group now; this one's moves are refused."""
+    """Another manager drives this scaling group now; this one's moves are refused.
+
+    Args:
+        message: What happened.
+        groups: Which groups.
+    """
 
     code = "lease-lost"
     http_status = 503
+
+    def __init__(self, message: str, groups: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.groups = tuple(groups)
 
 
 class AgentError(SokovanError):

@@ -236,7 +236,7 @@ class Coordinator:
 
     def _expires_at(self, stage: Stage, session: SessionWithKernels) -> float | None:
         group = self._store.groups[session.scaling_group]
-        return expires_at(stage, session, group, self._store.taken_over_at)
+        return expires_at(stage, session, group, self._store.taken_over_at(group.name))
 
     async def run_due(self) -> int:
         """Run what is due, one after the other; return how much that was. For the simulator."""
@@ -254,8 +254,7 @@ class Coordinator:
     async def run(self) -> None:
         """Run for ever.
 
-        Raises:
-            ExceptionGroup: Of a `LeaseLostError`: another manager has taken over.
+        Of a group that another manager drives, nothing is run.
         """
         async with asyncio.TaskGroup() as self._tasks:
             while True:
@@ -280,8 +279,8 @@ class Coordinator:
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except LeaseLostError:
-            raise
+        except LeaseLostError as error:
+            log.warning("what an agent answered is for another manager to record", why=str(error))
         except Exception:
             log.exception("what an agent answered was not recorded; it will say it again")
 
@@ -290,11 +289,13 @@ class Coordinator:
         try:
             if isinstance(key, str):
                 await self._chores[key].run()
-            elif (run := self._runs.get(key)) is not None:  # type: ignore[call-overload]
+            elif (run := self._runs.get(key)) is None:  # type: ignore[call-overload]
+                pass  # its group is gone
+            elif self._store.leads(run.scaling_group):
                 await self.run_stage(run.handler, run.scaling_group)
                 rests = run.handler.stage is SCHEDULE_SESSIONS
-        except LeaseLostError:
-            raise
+        except LeaseLostError as error:
+            log.warning("another manager has taken over", why=str(error))
         except Exception:
             log.exception("will be tried again", what=str(key))
             self._cadence.wake_at(key, self._clock.now() + self._config.hint_cycle_s)
@@ -310,6 +311,8 @@ class Coordinator:
         """Count silent agents as lost, and those lost beyond their grace as gone."""
         now = self._clock.now()
         for agent in list(self._store.live.agents.values()):
+            if not self._store.leads(agent.scaling_group):
+                continue
             try:
                 await self._watch(agent, now)
             except (LeaseLostError, StoreUnavailableError):

@@ -1,5 +1,6 @@
 """What the scheduler asks of the world: protocols, and the shapes of questions and answers."""
 
+import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -305,6 +306,19 @@ class StageObserver:
 # --- between the coordinator and the store --------------------------------------------------------
 
 
+class Duty(enum.Enum):
+    """What a manager is to a scaling group."""
+
+    LEADS = "leads"
+    """It drives it."""
+    ALONE = "alone"
+    """It could not renew its lease, and nobody else was there when it last could."""
+    UNSURE = "unsure"
+    """It could not renew its lease, and somebody else may drive the group by now."""
+    NONE = "none"
+    """Somebody else drives it, or nobody does."""
+
+
 class SchedulerStore(SchedulerRepository, Protocol):
     """What the coordinator and the agents' events ask of the store, beyond what the handlers do."""
 
@@ -318,9 +332,12 @@ class SchedulerStore(SchedulerRepository, Protocol):
         """What is alive."""
         ...
 
-    @property
-    def taken_over_at(self) -> float:
-        """Since when this manager is the one writer."""
+    def taken_over_at(self, scaling_group: str) -> float:
+        """Return since when this manager has been driving a group."""
+        ...
+
+    def leads(self, scaling_group: str) -> bool:
+        """Say whether this manager drives a group now, and no other may."""
         ...
 
     def load_for_stage(self, scaling_group: str, stage: Stage, note_after_s: float) -> StageLoad:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from sokovan.config import Config
+from sokovan.domain.sessions import AgentId
 from sokovan.scheduler.coordinator import Chore, Coordinator
 from sokovan.scheduler.events import AgentEvents
 from sokovan.scheduler.handlers.base import ClockOnlyHandler
@@ -40,6 +41,7 @@ def join(
     *,
     post_processors: tuple[Callable[[Applied], None], ...] = (),
     observer: StageObserver | None = None,
+    chores: tuple[Chore, ...] = (),
 ) -> None:
     """Give the coordinator every handler and chore."""
     scheduler = config.scheduler
@@ -47,7 +49,15 @@ def join(
     terminator = AgentTerminator(gateway, events.answered)
 
     async def stop_leftovers() -> None:
-        await terminator.stop_leftovers(list(store.live.leftovers()))
+        agents = store.live.agents
+        await terminator.stop_leftovers(
+            [
+                hold
+                for hold in store.live.leftovers()
+                if (agent := agents.get(AgentId(hold.agent_id))) is None
+                or store.leads(agent.scaling_group)
+            ]
+        )
 
     coordinator.set_up(
         handlers=(
@@ -65,6 +75,7 @@ def join(
         chores=(
             Chore("stop-leftovers", scheduler.full_cycle_s, stop_leftovers),
             Chore("refresh", scheduler.refresh_cycle_s, store.refresh),
+            *chores,
         ),
         post_processors=post_processors,
         observer=observer,

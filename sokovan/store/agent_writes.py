@@ -17,17 +17,23 @@ from sokovan.store.agents import (
     what_follows,
 )
 from sokovan.store.engine import Transaction
-from sokovan.store.writer import Writer
+from sokovan.store.following import Following
 
 
-class AgentWrites(Writer):
+class AgentWrites(Following):
     """The part of the repository that is about agents."""
 
     async def register_agent(self, hello: AgentHello) -> Agent:
-        """Take an agent in, with a new incarnation."""
+        """Take an agent in, with a new incarnation.
+
+        Raises:
+            LeaseLostError: Another manager drives its group.
+        """
 
         def job(tx: Transaction) -> Agent:
+            self._check_leases(tx, [hello.scaling_group])
             agent = register(tx, hello, self._clock.now())
+            tx.news.agents = True
             tx.after_commit(lambda: self.live.introduce(agent))
             return agent
 
@@ -39,15 +45,16 @@ class AgentWrites(Writer):
         LOST: what has not reached CREATING goes back to PENDING. GONE: the rest counts as gone.
         Neither happens to an agent that is heard of before it can be written.
         """
-        known = self.live.agents[agent_id].last_seen_at
+        before = self.live.agents[agent_id]
 
         def job(tx: Transaction) -> Applied:
-            self._check_leases(tx)
+            self._check_leases(tx, [before.scaling_group])
             seen_at = self.live.agents[agent_id].last_seen_at
-            if status is not AgentStatus.ALIVE and seen_at > known:
+            if status is not AgentStatus.ALIVE and seen_at > before.last_seen_at:
                 return Applied()
             now = self._clock.now()
             agent = save_status(tx, agent_id, status, now=now, last_seen_at=seen_at)
+            tx.news.agents = True
             tx.after_commit(lambda: self.live.put_agents([agent]))
             changes = self._changes(tx)
             what_follows(tx, changes, agent, self._groups)
@@ -68,6 +75,7 @@ class AgentWrites(Writer):
             now = self._clock.now()
             agent = save_drained(tx, agent_id, drained=drained, reason=reason, now=now)
             self._note(tx, by, "agent drain" if drained else "agent undrain", agent_id, reason)
+            tx.news.agents = True
             tx.after_commit(lambda: self.live.put_drained(agent))
             return Applied(freed=frozenset({agent.scaling_group}))
 
@@ -91,6 +99,7 @@ class AgentWrites(Writer):
                 known = self.live.agents.get(agent_id, agent)
                 self.live.put_agents([replace(known, labels=agent.labels)])
 
+            tx.news.agents = True
             tx.after_commit(shadow)
             return Applied(freed=frozenset({agent.scaling_group}))
 
@@ -112,6 +121,7 @@ class AgentWrites(Writer):
             remove(tx, changes, agent_id, self._groups, force=force)
             applied = changes.save()
             self._note(tx, by, "agent remove", agent_id, "forced" if force else "")
+            tx.news.agents = True
             tx.after_commit(lambda: self.live.forget_agent(agent_id))
             return applied
 

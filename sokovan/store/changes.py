@@ -135,6 +135,8 @@ class ChangeSet:
         ]
         now_live = [*(change.session for change in changed), *self._followers, *opened]
         self._tx.after_commit(lambda: self._live.put_sessions(now_live))
+        self._tx.news.sessions.update(session.session_id for session in now_live)
+        self._tx.news.sessions.update(hold.session_id for hold in self._released)
         return Applied(
             tuple(moved),
             tuple(verdicts),

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from sokovan.domain.errors import CommitUnknownError
+from sokovan.store.news import News
 from sokovan.store.postgresql import MARK, read_back
 from sokovan.store.trouble import as_unavailable, is_away, is_trouble, undoes_a_commit
 
@@ -32,6 +33,7 @@ class Transaction:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.hooks: list[Callable[[], None]] = []
+        self.news = News()
 
     def execute(self, statement: Any, parameters: Any = None) -> Any:
         """Execute a statement, once or for each of a list of parameters."""
@@ -155,12 +157,14 @@ class ThreadedDatabase:
 
     Attributes:
         around_commit: Entered for each commit, on the writer's thread, with how many jobs it has.
+        publish: Given what a transaction has changed, inside of it, on the writer's thread.
     """
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
         self.engine = engine
         self._loop = loop
         self.around_commit: Callable[[int], AbstractContextManager[None]] = _unwatched
+        self.publish: Callable[[Connection, News], None] = _unpublished
         self._writes: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
         self._gathered: list[_Queued] = []
         self._reads: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
@@ -225,8 +229,11 @@ class ThreadedDatabase:
     def _commit(self, batch: "list[_Queued]") -> None:
         try:
             with self.around_commit(len(batch)), committing(self.engine) as connection:
+                news = News()
                 for queued in batch:
-                    queued.run(connection, alone=len(batch) == 1)
+                    news.add(queued.run(connection, alone=len(batch) == 1))
+                if news:
+                    self.publish(connection, news)
         except CommitUnknownError as error:  # to do it again might do it twice
             for queued in batch:
                 queued.fail(error)
@@ -266,8 +273,12 @@ class _Queued:
         self._error: BaseException | None = None
         self._hooks: list[Callable[[], None]] = []
 
-    def run(self, connection: Connection, *, alone: bool) -> None:
-        """Run the job; when it shares a transaction, an error undoes only its own part."""
+    def run(self, connection: Connection, *, alone: bool) -> News:
+        """Run the job; when it shares a transaction, an error undoes only its own part.
+
+        Returns:
+            What it has changed.
+        """
         transaction = Transaction(connection)
         self._error = None
         if alone:
@@ -280,7 +291,9 @@ class _Queued:
                 if is_trouble(error):
                     raise  # the database itself is in trouble, not this job
                 self._error = error
+                return News()
         self._hooks = transaction.hooks
+        return transaction.news
 
     def fail(self, error: BaseException) -> None:
         """Nothing of the job was committed, as far as is known."""
@@ -302,6 +315,10 @@ class _Queued:
 
 def _unwatched(jobs: int) -> AbstractContextManager[None]:
     return nullcontext()
+
+
+def _unpublished(connection: Connection, news: News) -> None:
+    """There is nobody else to be told."""
 
 
 def in_parts(ids: Sequence[Any]) -> Iterator[Sequence[Any]]:

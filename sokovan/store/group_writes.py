@@ -13,17 +13,17 @@ from sokovan.domain.statuses import FINAL
 from sokovan.policies import Policy, changed
 from sokovan.scheduler.moves import Applied
 from sokovan.store.engine import Transaction
+from sokovan.store.leading import Leading
 from sokovan.store.leases import read_policies, take_leases
 from sokovan.store.parts import dumps
 from sokovan.store.tables import agents, scaling_groups, sessions
-from sokovan.store.writer import Writer
 
 Check = Callable[[ScalingGroup], None]
 NAMED_MAX = 5
 """So many agents does a refusal name."""
 
 
-class GroupWrites(Writer):
+class GroupWrites(Leading):
     """The part of the repository that is about scaling groups."""
 
     @property
@@ -53,7 +53,7 @@ class GroupWrites(Writer):
                     f"there is a group {name} already; `sokovan groups set {name}` changes it"
                 )
             fencing, _ = take_leases(tx, [name], self._holder, self._clock.origin)
-            tx.after_commit(lambda: self._fencing.update(fencing))
+            tx.after_commit(lambda: self._lead_new(fencing))
             self._note(tx, by, "group create", name, _words(policy))
             return self._put_policy(tx, name, changed({}, policy), check)
 
@@ -101,6 +101,7 @@ class GroupWrites(Writer):
                 self._groups.pop(name, None)
 
             tx.after_commit(shadow)
+            tx.news.groups = True
             return Applied(policies=frozenset({name}))
 
         return await self._write(job)
@@ -126,6 +127,7 @@ class GroupWrites(Writer):
                 self._policies.pop(name, None)
 
         tx.after_commit(shadow)
+        tx.news.groups = True
         return Applied(policies=frozenset({name}))
 
     def _require_group(self, name: str) -> None:

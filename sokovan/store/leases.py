@@ -1,9 +1,10 @@
 """One writer for each scaling group, and what that writer finds alive."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 
 from sokovan.clock import Origin
 from sokovan.domain.errors import LeaseLostError
@@ -18,8 +19,31 @@ from sokovan.store.tables import agents, holds, scaling_groups, sessions
 STEP_S_MIN = 1.0
 """Clocks of one boot differ by less when nobody has set the wall clock."""
 
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who drives a group, as its row says."""
+
+    name: str
+    holder: str
+    """Empty when it was given up."""
+    fencing_token: int
+    renewals: int
+
+    @property
+    def value(self) -> tuple[int, int]:
+        """What changes while the holder lives."""
+        return self.fencing_token, self.renewals
+
+
 # Made once: building a statement takes longer than running it.
 _FENCING = select(scaling_groups.c.name, scaling_groups.c.fencing_token)
+_LEASES = select(
+    scaling_groups.c.name,
+    scaling_groups.c.lease_holder,
+    scaling_groups.c.fencing_token,
+    scaling_groups.c.renewals,
+)
 _CURSORS = select(scaling_groups.c.name, scaling_groups.c.last_agent_id)
 _POLICIES = select(scaling_groups).where(scaling_groups.c.policy.is_not(None))
 
@@ -30,6 +54,32 @@ def every_group(tx: Transaction, configured: Iterable[str]) -> list[str]:
         select(sessions.c.scaling_group).where(sessions.c.status.not_in(sorted(FINAL))).distinct()
     ).scalars()
     return list(dict.fromkeys((*configured, *read_policies(tx), *sorted(used))))
+
+
+def read_leases(tx: Transaction) -> dict[str, Lease]:
+    """Read who drives each group."""
+    return {
+        row.name: Lease(row.name, row.lease_holder or "", row.fencing_token, row.renewals or 0)
+        for row in tx.execute(_LEASES)
+    }
+
+
+def renew(tx: Transaction, groups: Iterable[str]) -> None:
+    """Say that the holder of leases lives."""
+    if names := sorted(groups):
+        renewals = func.coalesce(scaling_groups.c.renewals, 0) + 1
+        held = scaling_groups.c.name.in_(names)
+        tx.execute(update(scaling_groups).where(held).values(renewals=renewals))
+
+
+def give_up(tx: Transaction, fencing: Mapping[str, int]) -> None:
+    """Let others have leases at once, those that nobody has taken yet."""
+    for name, token in sorted(fencing.items()):
+        tx.execute(
+            update(scaling_groups)
+            .where(scaling_groups.c.name == name, scaling_groups.c.fencing_token == token)
+            .values(lease_holder=None)
+        )
 
 
 def take_leases(
@@ -76,11 +126,20 @@ def check_leases(tx: Transaction, fencing: Mapping[str, int]) -> None:
     Raises:
         LeaseLostError: Somebody has.
     """
-    for row in tx.execute(_FENCING):
-        if fencing.get(row.name, row.fencing_token) != row.fencing_token:
-            raise LeaseLostError(
-                f"another manager drives the group {row.name!r} now; this one must stop"
-            )
+    lost = [
+        row.name
+        for row in tx.execute(_FENCING)
+        if fencing.get(row.name, row.fencing_token) != row.fencing_token
+    ]
+    if lost:
+        raise lease_lost(lost)
+
+
+def lease_lost(groups: Iterable[str]) -> LeaseLostError:
+    """Say that others drive `groups`."""
+    names = tuple(sorted(groups))
+    words = " and ".join(map(repr, names))
+    return LeaseLostError(f"another manager drives the group {words} now", names)
 
 
 def live_ids(tx: Transaction) -> list[SessionId]:

@@ -7,7 +7,7 @@ its `status_seq`, is dropped, and the session is read again.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
@@ -138,6 +138,19 @@ class Live:
             self._leftovers[hold.token] = hold
         self._grounds.put_hold(hold)
 
+    def put_holds_of(self, session_ids: Collection[str], held: Iterable[Hold]) -> None:
+        """Take over all holds of some sessions as they are now."""
+        now = {hold.token: hold for hold in held}
+        known = [self.sessions[i] for i in map(SessionId, session_ids) if i in self.sessions]
+        on = {agent_id for session in known for agent_id in session.agent_ids}
+        on |= {AgentId(hold.agent_id) for hold in self._leftovers.values()}
+        before = [hold for a in on for hold in self.holds_on(a) if hold.session_id in session_ids]
+        for hold in before:
+            if hold.token not in now:
+                self.drop_hold(hold)
+        for hold in now.values():
+            self.put_hold(hold)
+
     def drop_hold(self, hold: Hold) -> None:
         """Forget a hold."""
         self._holds[AgentId(hold.agent_id)].pop(hold.token, None)
@@ -150,10 +163,31 @@ class Live:
             self.agents[agent.agent_id] = agent
             self._grounds.put_agent(agent)
 
+    def put_stored(self, agents: Iterable[Agent]) -> None:
+        """Take over all agents as the store has them; what only memory knows of them is kept."""
+        there = {agent.agent_id: agent for agent in agents}
+        for agent_id in self.agents.keys() - there.keys():
+            self.forget_agent(agent_id)
+        self.put_agents(
+            _as_heard(agent, self.agents.get(agent_id)) for agent_id, agent in there.items()
+        )
+
     def introduce(self, agent: Agent) -> None:
         """Take over an agent that has introduced itself to this manager."""
         self.heard.add(agent.agent_id)
         self.put_agents([agent])
+
+    def hear(self, agents: Iterable[Agent]) -> None:
+        """Believe of agents that they are what the store says: other managers hear of them."""
+        for agent in list(agents):
+            if agent.agent_id not in self.heard:
+                self.introduce(agent)
+
+    def unhear(self, groups: Collection[str]) -> None:
+        """Wait for the agents of groups to introduce themselves to this manager."""
+        for agent in list(self.agents.values()):
+            if agent.scaling_group in groups:
+                self.heard.discard(agent.agent_id)
 
     def put_drained(self, agent: Agent) -> None:
         """Take over whether an agent is drained; what only memory knows of it is kept."""

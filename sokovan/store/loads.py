@@ -44,7 +44,7 @@ class Loads:
         self._clock = clock
         self._groups = dict(groups)
         self._waiting: dict[str, Waiting] = defaultdict(Waiting)
-        self.taken_over_at = 0.0
+        self._taken_over_at: dict[str, float] = {}
         self.live = Live()
 
     # --- what handlers ask ----------------------------------------------------------------------
@@ -108,6 +108,10 @@ class Loads:
         """The scaling groups by name, with their round-robin cursor."""
         return self._groups
 
+    def taken_over_at(self, scaling_group: str) -> float:
+        """Return since when this manager has been driving a group; 0 when that is not known."""
+        return self._taken_over_at.get(scaling_group, 0.0)
+
     def load_for_stage(self, scaling_group: str, stage: Stage, note_after_s: float) -> StageLoad:
         """Return the sessions a stage takes and those it awaits. Costs no query."""
         now = self._clock.now()
@@ -126,7 +130,7 @@ class Loads:
             self._groups[scaling_group],
             self.live.waits,
             note_after_s,
-            self.taken_over_at,
+            self.taken_over_at(scaling_group),
             self._waiting[scaling_group].again_at if stage is SCHEDULE_SESSIONS else None,
         )
 

@@ -31,9 +31,9 @@ class SqlRepository(ArrayWrites, GroupWrites):
         self, session_ids: list[SessionId], amount: int, min_priority: int
     ) -> None:
         def job(tx: Transaction) -> None:
-            self._check_leases(tx)
             changes = self._changes(tx)
             changes.load(session_ids)
+            self._check_leases(tx, {change.session.scaling_group for change in changes})
             for change in changes:
                 session = change.session
                 lowered_already = session.lowered_seq == session.status_seq
@@ -59,8 +59,9 @@ class SqlRepository(ArrayWrites, GroupWrites):
         """
 
         def job(tx: Transaction) -> Applied:
-            self._check_leases(tx)
             changes = self._changes(tx)
+            changes.load(move.session_id for move in moves)
+            self._check_leases(tx, {change.session.scaling_group for change in changes})
             verdicts = changes.apply(moves, self._groups.__getitem__)
             self._keep_cursor(tx, changes)
             return changes.save(verdicts)
@@ -93,9 +94,9 @@ class SqlRepository(ArrayWrites, GroupWrites):
         """Record what an agent says of its kernels; what is out of date changes nothing."""
 
         def job(tx: Transaction) -> Applied:
-            self._check_leases(tx)
-            changes = self._changes(tx)
             agent = self.live.agents.get(agent_id)
+            self._check_leases(tx, [] if agent is None else [agent.scaling_group])
+            changes = self._changes(tx)
             if agent is not None and agent.incarnation == incarnation:
                 found = changes.load_holds([report.token for report in reports])
                 on_agent = {t: hold for t, hold in found.items() if hold.agent_id == agent_id}

@@ -249,6 +249,19 @@ Whoever holds the lease raises `fencing_token` when it takes over and names it i
 It leaves behind what its clock counts from.
 """
 
+managers = Table(
+    "managers",
+    metadata,
+    Column("manager_id", _string(64), primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("host", _string(200), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", _string(32), nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("renewals", BigInteger, nullable=False),
+)
+"""Who works on this store; one whose `renewals` stand still for the length of a lease is gone."""
+
 tokens = Table(
     "tokens",
     metadata,

@@ -49,12 +49,14 @@ def save_token(tx: Transaction, token: KeptToken) -> None:
         "revoked_at": token.revoked_at,
     }
     tx.execute(insert(tokens), [values])
+    tx.news.tokens = True
 
 
 def save_revoked(tx: Transaction, token_id: str, at: float) -> None:
     """Note that a token is no good any more."""
     known = tokens.c.token_id == token_id
     tx.execute(update(tokens).where(known).values(revoked_at=at))
+    tx.news.tokens = True
 
 
 def _token_of(row: Row[Any]) -> KeptToken:

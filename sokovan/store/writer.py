@@ -1,6 +1,7 @@
 """What writing takes: the leases, a shadow in step with the store, no commit left in doubt."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -8,26 +9,27 @@ from typing import Any
 from sokovan.clock import Clock
 from sokovan.domain.access import Caller
 from sokovan.domain.cluster import ScalingGroup
-from sokovan.domain.errors import CommitUnknownError, StoreUnavailableError
+from sokovan.domain.errors import CommitUnknownError, LeaseLostError, StoreUnavailableError
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.sessions import SessionId, SessionWithKernels
 from sokovan.identity import IdSource
 from sokovan.policies import Policy, with_policy
 from sokovan.scheduler.moves import Applied, Moved
+from sokovan.scheduler.ports import Duty
 from sokovan.store.audit import note
 from sokovan.store.changes import BY_DEPENDENCY, ChangeSet
 from sokovan.store.engine import Database, Job, T, Transaction
 from sokovan.store.leases import (
     check_leases,
     every_group,
-    live_ids,
+    lease_lost,
     read_cursors,
     read_live,
     read_policies,
-    take_leases,
 )
+from sokovan.store.live import Live
 from sokovan.store.loads import Loads
-from sokovan.store.set_clocks import pulled_back, shifted
+from sokovan.store.others import Others
 
 
 class Writer(Loads):
@@ -39,7 +41,8 @@ class Writer(Loads):
         ids: Mints sessions and tokens.
         groups: The scaling groups by name, with their configured policy; an administrator may have
             made others, and may have set other policies.
-        holder: Names this process in the leases.
+        holder: Names this manager in the leases, whatever process it is.
+        lease_s: How long a lease is good that is not renewed; for ever, where nobody else may be.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Writer(Loads):
         groups: Mapping[str, ScalingGroup],
         *,
         holder: str = "",
+        lease_s: float = math.inf,
     ) -> None:
         super().__init__(database, clock, groups)
         self._ids = ids
@@ -57,54 +61,14 @@ class Writer(Loads):
         self._configured = dict(groups)
         self._policies: dict[str, dict[str, Any]] = {}
         """What an administrator has set, by group; of one that they made, at least `{}`."""
+        self._lease_s = lease_s
         self._fencing: dict[str, int] = {}
+        """The groups that this manager drives, with the token that it names in every apply."""
+        self.others = Others(holder, lease_s)
+        self._leads_until = 0.0
+        """From then on, somebody else may, and this manager has to have renewed its leases."""
         self.is_in_doubt = False
         """Whether a commit may have taken place that the shadow does not show."""
-
-    # --- taking over ----------------------------------------------------------------------------
-
-    async def take_over(self) -> None:
-        """Become the one writer of every group, and read what is alive."""
-        self._fencing = await self._write(self._take_leases)
-        await self.refresh()
-        await self._pull_back(self._clock.now())
-        self.taken_over_at = now = self._clock.now()  # while nobody listened, no agent was silent
-        self.live.put_agents(
-            replace(
-                agent,
-                last_seen_at=now,
-                lost_since=None if agent.lost_since is None else now,
-            )
-            for agent in list(self.live.agents.values())
-        )
-
-    def _take_leases(self, tx: Transaction) -> dict[str, int]:
-        """Take the leases; when the clock was set since the last manager, no age is to change."""
-        names = every_group(tx, self._configured)
-        fencing, steps = take_leases(tx, names, self._holder, self._clock.origin)
-        if steps:
-            changes = self._changes(tx)
-            changes.load(live_ids(tx))
-            for change in changes:
-                if step_s := steps.get(change.session.scaling_group):
-                    change.session = shifted(change.session, step_s)
-            changes.save()
-        return fencing
-
-    async def _pull_back(self, now: float) -> None:
-        """Have nothing begin in the future, whatever the clock was before the machine started."""
-        ahead = [i for i, s in self.live.sessions.items() if pulled_back(s, now) != s]
-        if not ahead:
-            return
-
-        def job(tx: Transaction) -> None:
-            changes = self._changes(tx)
-            changes.load(ahead)
-            for change in changes:
-                change.session = pulled_back(change.session, now)
-            changes.save()
-
-        await self._write(job)
 
     async def refresh(self) -> None:
         """Read what is alive again, so that a shadow gone astray is put right."""
@@ -115,6 +79,7 @@ class Writer(Loads):
 
             def shadow() -> None:
                 self.live.become(found)
+                self._hear_of_others(self.live)
                 self._policies = policies
                 for name in self._groups.keys() - set(names):
                     del self._groups[name]
@@ -147,6 +112,9 @@ class Writer(Loads):
         await self._resolve_doubt()
         try:
             return await self._database.write(job)
+        except LeaseLostError as error:
+            self._lose(error.groups)
+            raise
         except CommitUnknownError:
             self.is_in_doubt = True
             with suppress(StoreUnavailableError):
@@ -164,8 +132,43 @@ class Writer(Loads):
     ) -> None:
         note(tx, self._clock.now(), by, action, target, detail)
 
-    def _check_leases(self, tx: Transaction) -> None:
+    def leads(self, scaling_group: str) -> bool:
+        """Say whether this manager drives a group now, and no other may.
+
+        What is left in a group that there is no more is seen to by whoever drives any.
+        """
+        is_ours = scaling_group in self._fencing or scaling_group not in self._groups
+        return is_ours and self._clock.now() < self._leads_until
+
+    def duty(self, scaling_group: str) -> Duty:
+        """Say what this manager is to a group."""
+        if self.leads(scaling_group):
+            return Duty.LEADS
+        if scaling_group not in self._fencing:
+            return Duty.NONE
+        return Duty.UNSURE if self.others.were_there() else Duty.ALONE
+
+    def _check_leases(self, tx: Transaction, groups: Iterable[str] = ()) -> None:
+        """Make sure that nobody has taken over since, and that `groups` are this manager's.
+
+        Raises:
+            LeaseLostError: Somebody has, or they are not.
+        """
         check_leases(tx, self._fencing)
+        others = {name for name in groups if name in self._groups} - self._fencing.keys()
+        if others:
+            raise lease_lost(others)
+
+    def _lose(self, groups: Iterable[str]) -> None:
+        """Drive groups no more: others do, and what they find alive is shown as they have it."""
+        for name in list(groups):
+            self._fencing.pop(name, None)
+            self._taken_over_at.pop(name, None)
+        self._hear_of_others(self.live)
+
+    def _hear_of_others(self, live: Live) -> None:
+        """Take the store's word for agents that introduce themselves to other managers."""
+        live.hear(a for a in live.agents.values() if a.scaling_group not in self._fencing)
 
     def _take_in(
         self,
@@ -175,6 +178,7 @@ class Writer(Loads):
     ) -> Applied:
         """Remember sessions that were accepted, and end those whose dependencies have failed."""
         tx.after_commit(lambda: self.live.put_sessions(made))
+        tx.news.sessions.update(session.session_id for session in made)
         changes = self._changes(tx)
         changes.load(failed)
         for change in changes:

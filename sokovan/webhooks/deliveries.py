@@ -81,6 +81,9 @@ class Deliveries:
         config: How long a message may take, and how far apart the tries of one that fails are.
         notices: Wakes it when there is something to send.
         connect: Opens what messages are sent with.
+
+    Attributes:
+        is_ours: Says whether it is for this manager to send anything.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Deliveries:
         self._config = config
         self._notices = notices
         self._connect = connect
+        self.is_ours: Callable[[], bool] = lambda: True
         self._client: httpx.AsyncClient | None = None
         self._at_work: set[str] = set()
         self._looked_at: dict[str, int] = {}
@@ -131,6 +135,8 @@ class Deliveries:
 
     async def _look_around(self) -> tuple[list[Webhook], float]:
         """Return the webhooks that something is to be sent to, and how long until the next look."""
+        if not self.is_ours():
+            return [], LOOK_AGAIN_S
         now = self._clock.now()
         try:
             known, last = await self._database.read(lambda tx: (all_webhooks(tx), horizon(tx)))

@@ -1,4 +1,4 @@
-"""Leases end when they are not renewed."""
+"""Leases end when they are not renewed; managers say that they are there."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,3 +10,13 @@ down_revision = "0004"
 def upgrade() -> None:
     """Add what several managers need."""
     op.add_column("scaling_groups", sa.Column("renewals", sa.BigInteger(), nullable=True))
+    op.create_table(
+        "managers",
+        sa.Column("manager_id", sa.String(64), primary_key=True),
+        sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("host", sa.String(200), nullable=False),
+        sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column("version", sa.String(32), nullable=False),
+        sa.Column("started_at", sa.Float(), nullable=False),
+        sa.Column("renewals", sa.BigInteger(), nullable=False),
+    )
