@@ -97,17 +97,9 @@ async def _serve(
     on_ready: Callable[[str], None] | None,
 ) -> None:
     clock: Clock = SystemClock()
-    groups = {group.name: group for group in config.scaling_groups()}
     ids = IdSource()
-    holder = _manager_id(config.home, ids)
-    is_shared = bool(config.store.url)
-    lease_s = config.store.lease_s if is_shared else math.inf
-    repository = SqlRepository(database, clock, ids, groups, holder=holder, lease_s=lease_s)
-    if is_shared:
-        database.publish = publisher(holder)
-        await repository.refresh()
-    else:
-        await repository.take_over()  # nobody else has this home's file
+    manager_id = _manager_id(config.home, ids)
+    repository = await _repository(config, database, clock, ids, manager_id)
     check_agents(config, repository.groups.values())  # some groups are only in the store
 
     coordinator = Coordinator(repository, clock, config.scheduler)
@@ -123,26 +115,18 @@ async def _serve(
     )
     notices = Notices()
     core = Core(repository, database, home, clock, ids, coordinator.tell, notices)
-
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     served = assemble(core, config, token, shutdown=stop.set)
     await served.load()
-    app = served.app
     repository.live.watcher = served.meters
     database.around_commit = served.meters.commit
+    served.deliveries.is_ours = lambda: repository.leads(min(repository.groups))
     host = _reached_at(config.api.host)
     address = served.operations.address = _address(host, listener.getsockname()[1], tls)
-    peers = Peers(
-        repository,
-        coordinator,
-        KnownManager(holder, address, socket.gethostname(), os.getpid(), __version__, clock.now()),
-        lease_s=lease_s,
-        reload=served.load,
+    myself = KnownManager(
+        manager_id, address, socket.gethostname(), os.getpid(), __version__, clock.now()
     )
-    served.deliveries.is_ours = lambda: repository.leads(min(repository.groups))
+    peers = Peers(repository, coordinator, myself, config.store, reload=served.load)
     join(
         coordinator,
         repository,
@@ -151,51 +135,81 @@ async def _serve(
         config,
         post_processors=(notices,),
         observer=served.meters,
-        chores=peers.chores() if is_shared else (),
+        chores=peers.chores(),
     )
 
-    async with asyncio.TaskGroup() as tasks, contextlib.AsyncExitStack() as stack:
-        if is_shared:
-            await peers.keep_leases()
-            await stack.enter_async_context(peers.listening(database.engine))
-        running = [tasks.create_task(home.run())]
-        with contextlib.suppress(TimeoutError):  # first hear what became of everything
-            await asyncio.wait_for(home.all_connected(), AGENTS_READY_S_MAX)
-        running.append(tasks.create_task(coordinator.run()))
-        running.append(tasks.create_task(served.deliveries.run()))
-        server = _Server(
-            uvicorn.Config(
-                app,
-                log_level="warning",
-                access_log=False,
-                lifespan="off",
-                ws="none",
-                ssl_context_factory=None if tls is None else lambda *_: tls.context,
-            )
-        )
-        serving = tasks.create_task(server.serve(sockets=[listener]))
-        gc.freeze()  # what is there now stays: no use looking through it again and again
-        _announce(config.home, address, host, tls)
-        if tls is None and not _is_loopback(config.api.host):
-            log.warning("tokens go over the network in the clear", mend="set api.tls_cert_file")
-        log.info("ready", address=address, pid=os.getpid(), version=__version__)
-        if on_ready is not None:
-            on_ready(address)
-        await stop.wait()
-        await _stop(app, server, serving)
-        if peers.are_there():
-            log.info("agents stay", why="other managers drive them")
-        else:
-            for name, why in (await home.stop_idle_agents()).items():
-                log.info("agent stays", agent=name, why=why)
-        for task in running:
-            task.cancel()
-    await home.aclose()
-    if is_shared:
-        await peers.leave()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with peers.met(database.engine):
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(home.run())]
+            with contextlib.suppress(TimeoutError):  # first hear what became of everything
+                await asyncio.wait_for(home.all_connected(), AGENTS_READY_S_MAX)
+            running.append(tasks.create_task(coordinator.run()))
+            running.append(tasks.create_task(served.deliveries.run()))
+            server = _server(served.app, tls)
+            serving = tasks.create_task(server.serve(sockets=[listener]))
+            gc.freeze()  # what is there now stays: no use looking through it again and again
+            _announce(config.home, address, host, tls)
+            if tls is None and not _is_loopback(config.api.host):
+                log.warning("tokens go over the network in the clear", mend="set api.tls_cert_file")
+            log.info("ready", address=address, pid=os.getpid(), version=__version__)
+            if on_ready is not None:
+                on_ready(address)
+            await stop.wait()
+            await _stop(served.app, server, serving)
+            await _let_go(home, peers)
+            for task in running:
+                task.cancel()
+        await home.aclose()
     for name in ("server.json", CERTIFICATE):
         (config.home / name).unlink(missing_ok=True)
     log.info("stopped")
+
+
+async def _repository(
+    config: Config, database: ThreadedDatabase, clock: Clock, ids: IdSource, manager_id: str
+) -> SqlRepository:
+    """Return the store as the scheduler sees it, with what is alive read."""
+    groups = {group.name: group for group in config.scaling_groups()}
+    is_shared = bool(config.store.url)
+    repository = SqlRepository(
+        database,
+        clock,
+        ids,
+        groups,
+        holder=manager_id,
+        lease_s=config.store.lease_s if is_shared else math.inf,
+    )
+    if is_shared:
+        database.publish = publisher(manager_id)
+        await repository.refresh()
+    else:
+        await repository.take_over()  # nobody else has this home's file
+    return repository
+
+
+async def _let_go(home: LocalHome, peers: Peers) -> None:
+    """Have agents end that nobody needs."""
+    if peers.are_there():
+        log.info("agents stay", why="other managers drive them")
+        return
+    for name, why in (await home.stop_idle_agents()).items():
+        log.info("agent stays", agent=name, why=why)
+
+
+def _server(app: FastAPI, tls: Tls | None) -> "_Server":
+    return _Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            ssl_context_factory=None if tls is None else lambda *_: tls.context,
+        )
+    )
 
 
 async def _stop(app: FastAPI, server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import structlog
 from sqlalchemy import Engine
 
+from sokovan.config import StoreConfig
 from sokovan.domain.errors import SokovanError
 from sokovan.scheduler.coordinator import Chore, Coordinator
 from sokovan.scheduler.moves import Applied
@@ -29,7 +30,7 @@ class Peers:
         repository: Holds the leases.
         coordinator: Drives what they are for.
         myself: What the others are to know of this manager.
-        lease_s: How long a lease is good.
+        config: Whether the store is shared, and how long a lease is good.
         reload: Reads again what the API keeps in memory.
     """
 
@@ -38,19 +39,21 @@ class Peers:
         repository: SqlRepository,
         coordinator: Coordinator,
         myself: KnownManager,
+        config: StoreConfig,
         *,
-        lease_s: float,
         reload: Callable[[], Awaitable[None]],
     ) -> None:
         self._repository = repository
         self._coordinator = coordinator
         self._myself = myself
-        self._lease_s = lease_s
+        self._config = config
         self._reload = reload
 
     def chores(self) -> tuple[Chore, ...]:
         """Return what the coordinator is to do for this, again and again."""
-        return (Chore(KEEP_LEASES, self._lease_s / RENEWALS_PER_LEASE, self.keep_leases),)
+        if not self._config.url:
+            return ()
+        return (Chore(KEEP_LEASES, self._config.lease_s / RENEWALS_PER_LEASE, self.keep_leases),)
 
     async def keep_leases(self) -> None:
         """Renew this manager's leases, and begin to drive what nobody drives any more."""
@@ -62,8 +65,12 @@ class Peers:
             self._coordinator.tell(Applied(policies=taken, freed=taken, left_over=True))
 
     @contextlib.asynccontextmanager
-    async def listening(self, engine: Engine) -> AsyncIterator[None]:
-        """Follow what other managers write."""
+    async def met(self, engine: Engine) -> AsyncIterator[None]:
+        """Drive what nobody drives, and follow what others write; in the end, let them have it."""
+        if not self._config.url:
+            yield
+            return
+        await self.keep_leases()
         hints = Hints(self._catch_up, self._read_all)
         listener = Listener(engine, self._myself.manager_id, hints.told, asyncio.get_running_loop())
         listener.start()
@@ -74,8 +81,9 @@ class Peers:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
             await asyncio.to_thread(listener.close)
+        await self._leave()
 
-    async def leave(self) -> None:
+    async def _leave(self) -> None:
         """Have the others take over at once; they would by themselves, after a while."""
         try:
             await self._repository.give_up_leases()

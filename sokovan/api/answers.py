@@ -276,6 +276,19 @@ class Agents(BaseModel):
     items: list[Agent]
 
 
+class Manager(BaseModel):
+    """One of the managers that share a store."""
+
+    id: str
+    url: str
+    host: str
+    pid: int
+    version: str
+    started_at: Stamp
+    drives: list[str]
+    """The scaling groups whose lease it holds."""
+
+
 class Status(BaseModel):
     """The server, and how much it has to do."""
 
@@ -288,6 +301,11 @@ class Status(BaseModel):
     agents: dict[str, int]
     drained: int
     leftovers: int
+    manager_id: str
+    drives: list[str]
+    """The scaling groups that this server drives now."""
+    managers: list[Manager]
+    """Those that share a PostgreSQL database, as last seen; none where the store is a file."""
 
 
 class AllAmounts(Amounts):

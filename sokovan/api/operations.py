@@ -302,7 +302,29 @@ class Operations(AgentOperations):
             "agents": dict(agents),
             "drained": sum(agent.is_drained for agent in live.agents.values()),
             "leftovers": sum(1 for _ in live.leftovers()),
+            "manager_id": self._repository.manager_id,
+            "drives": sorted(self._repository.led),
+            "managers": self._managers(),
         }
+
+    def _managers(self) -> list[View]:
+        """Return the managers of a store that several may share, as last seen."""
+        others = self._repository.others
+        drives: dict[str, list[str]] = defaultdict(list)
+        for group, holder in sorted(others.holders().items()):
+            drives[holder].append(group)
+        return [
+            {
+                "id": manager.manager_id,
+                "url": manager.url,
+                "host": manager.host,
+                "pid": manager.pid,
+                "version": manager.version,
+                "started_at": stamp(manager.started_at),
+                "drives": drives[manager.manager_id],
+            }
+            for manager in others.managers(self._clock.now())
+        ]
 
 
 def _may_read(session: SessionWithKernels, caller: Caller) -> None:

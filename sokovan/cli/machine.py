@@ -43,8 +43,15 @@ def status(ctx: typer.Context, json: Json = False, home: Home = None) -> int:
         rows.append(("drained", f"{found['drained']} of the agents, which get nothing new"))
     if found.get("leftovers"):
         rows.append(("leftovers", f"{found['leftovers']} kernels that are not confirmed gone"))
+    rows += [("manager", _manager(one, found["manager_id"])) for one in found.get("managers", ())]
     print_rows(rows)
     return 0
+
+
+def _manager(one: dict[str, Any], here: str) -> str:
+    where = "this one" if one["id"] == here else f"pid {one['pid']} on {one['host']}"
+    drives = f"drives {', '.join(one['drives'])}" if one["drives"] else "stands by"
+    return f"{one['url']}, sokovan {one['version']}, {where}, {drives}"
 
 
 def up(

@@ -94,6 +94,11 @@ class Leading(Writer):
         self._lose(list(self._fencing))
 
     @property
+    def manager_id(self) -> str:
+        """What this manager is called in leases."""
+        return self._holder
+
+    @property
     def led(self) -> frozenset[str]:
         """The groups that this manager drives."""
         return frozenset(name for name in self._fencing if self.leads(name))
