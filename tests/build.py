@@ -3,6 +3,7 @@
 Also here: a real repository in memory, and agents that a test can talk to.
 """
 
+import math
 import random
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
@@ -199,6 +200,7 @@ def a_repository(
     clock: Clock | None = None,
     seed: int = 1,
     holder: str = "test",
+    lease_s: float = math.inf,
     taken_over: bool = True,
     kind: type[SqlRepository] = SqlRepository,
 ) -> SqlRepository:
@@ -212,6 +214,7 @@ def a_repository(
         IdSource(random.Random(seed)),
         groups_of(*groups),
         holder=holder,
+        lease_s=lease_s,
     )
     if taken_over:
         at_once(repository.take_over())

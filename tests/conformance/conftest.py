@@ -11,6 +11,7 @@ from sokovan.clock import ManualClock
 from sokovan.config import StoreConfig
 from sokovan.domain.cluster import ScalingGroup
 from sokovan.store.engine import Database, InlineDatabase, ThreadedDatabase
+from sokovan.store.managers import KnownManager
 from sokovan.store.postgresql import open_postgresql
 from sokovan.store.queries import history_of
 from sokovan.store.repository import SqlRepository
@@ -51,11 +52,40 @@ class Store:
         await repository.take_over()
         return repository
 
+    async def joined(
+        self,
+        *groups: ScalingGroup | str,
+        holder: str = "",
+        lease_s: float = 10.0,
+    ) -> SqlRepository:
+        """Open a repository that takes what nobody has, as a manager does that may not be alone.
+
+        It does not check itself: until it hears of what others write, it shows what was before.
+        """
+        self._opened += 1
+        repository = a_repository(
+            *groups,
+            database=self.database,
+            clock=self.clock,
+            seed=self._opened,
+            holder=holder or f"manager {self._opened}",
+            lease_s=lease_s,
+            taken_over=False,
+        )
+        await repository.refresh()
+        await repository.keep_leases(known_as(repository))
+        return repository
+
     async def history(self, session_id: str) -> list[dict]:
         return await self.database.read(lambda tx: history_of(tx, session_id))
 
     def counting(self) -> "Statements":
         return Statements(self.database.engine)
+
+
+def known_as(repository: SqlRepository) -> KnownManager:
+    """Return what a manager says of itself."""
+    return KnownManager(repository.manager_id, "http://127.0.0.1:1", "here", 1, "0.1.0", NOW)
 
 
 class Statements:

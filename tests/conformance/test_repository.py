@@ -1247,21 +1247,6 @@ async def test_whoever_takes_over_shuts_the_old_holder_out(repository, store):
     assert [v for _, v in (await second.apply([move])).verdicts] == [Verdict.APPLIED]
 
 
-@pytest.mark.xfail(
-    reason="take_leases also takes every group that has live sessions, whoever drives it: with"
-    " several managers on one store, each start would shut the others out"
-)
-async def test_whoever_holds_another_group_disturbs_nobody(repository, store):
-    (session_id,) = await brought_to(repository, S.SCHEDULED)
-    await store.opened("third")
-
-    first = await SqlRepository.apply(
-        repository, [a_move(now(repository, session_id), stages.CHECK_PRECONDITION)]
-    )
-
-    assert [verdict for _, verdict in first.verdicts] == [Verdict.APPLIED]
-
-
 # --- restarts -------------------------------------------------------------------------------------
 
 
