@@ -28,7 +28,9 @@ def sim(
     hours: Annotated[float, typer.Option(help="Simulated hours.")] = 6.0,
     agents: Annotated[int, typer.Option(help="How many agents there are at first.")] = 5,
     sessions: Annotated[int, typer.Option(help="How many sessions are submitted.")] = 500,
-    faults: Annotated[str, typer.Option(help="What goes wrong: none, rough or storm.")] = "rough",
+    faults: Annotated[
+        str, typer.Option(help="What goes wrong: none, rough, storm or managers.")
+    ] = "rough",
     seeds: Annotated[
         str | None,
         typer.Option(metavar="FIRST-LAST", help="Run each of these seeds.", rich_help_panel=MANY),

@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sokovan.domain.errors import CommitUnknownError, StoreUnavailableError
 from sokovan.simulator.fate import Fate, ManagerDied
 from sokovan.store.engine import InlineDatabase, Job, T, Transaction
+from sokovan.store.news import News
 
 
 @dataclass(slots=True)
@@ -35,8 +36,10 @@ class SimulatedDatabase(InlineDatabase):
         fate: Decides what goes wrong.
         committed: Called after each transaction.
         meanwhile: Lets everything else go on for some seconds.
+        stand_still: Has another manager take over, and everything else go on for some seconds.
         boundary: Told wherever the manager may be killed, and by which fault; raises `ManagerDied`
             when it is.
+        told: Given what each transaction has changed.
         disk: May refuse every write.
     """
 
@@ -47,11 +50,15 @@ class SimulatedDatabase(InlineDatabase):
         *,
         committed: Callable[[], None],
         meanwhile: Callable[[float], Awaitable[None]],
+        stand_still: Callable[[float], Awaitable[None]],
         boundary: Callable[[str], None],
+        told: Callable[[News], None],
         disk: Disk,
     ) -> None:
         super().__init__(engine)
         self.is_dead = False
+        self._stand_still = stand_still
+        self._told = told
         self._fate = fate
         self._committed = committed
         self._meanwhile = meanwhile
@@ -66,6 +73,7 @@ class SimulatedDatabase(InlineDatabase):
         if self._fate.happens("commit_in_doubt"):
             self._leave_in_doubt(job)
         result = self.write_now(job)
+        self._told(self._news)
         self._committed()
         self._live_or_die("manager_dies_in_transaction")
         return result
@@ -77,12 +85,16 @@ class SimulatedDatabase(InlineDatabase):
 
     def begun(self, connection: Connection) -> Transaction:
         """Return a transaction that may fail, or end the manager, at each of its statements."""
-        return _Perilous(connection, self._before_statement)
+        begun = _Perilous(connection, self._before_statement)
+        self._news = begun.news
+        return begun
 
     async def _come_to_it(self) -> None:
         self._live_or_die()
         if self._fate.happens("store_slow"):
             await self._meanwhile(self._fate.seconds("store_slow_s"))
+        if self._fate.happens("manager_stands_still"):
+            await self._stand_still(self._fate.seconds("stand_still_s"))
         self._live_or_die("manager_dies_in_transaction")
         if self._fate.happens("store_fails"):
             raise StoreUnavailableError("the store cannot be written: so it was decided")
@@ -96,6 +108,7 @@ class SimulatedDatabase(InlineDatabase):
         """Write it, or do not, and let nobody know."""
         if self._fate.rng.random() < 0.5:
             self.write_now(job, tells=False)
+            self._told(self._news)
         raise CommitUnknownError("the connection was lost while committing")
 
     def _live_or_die(self, fault: str | None = None) -> None:

@@ -56,6 +56,11 @@ class Faults:
     manager_dies_at_statement: float = 0.0
     """The manager process dies in the middle of a transaction, before one of its statements."""
 
+    manager_stands_still: float = 0.0
+    """The manager process is stopped before a transaction, before a call takes effect, or before it
+    is answered: each. Another one takes over, and the first goes on later, knowing nothing."""
+    stand_still_s: Range = (0.0, 400.0)
+
     manager_crashes_per_hour: float = 0.0
     manager_down_s: Range = (0.5, 120.0)
     agent_crashes_per_hour: float = 0.0
@@ -169,4 +174,7 @@ STORM = replace(
 )
 """The worst day: little works at the first attempt."""
 
-PROFILES = {"none": NO_FAULTS, "rough": ROUGH, "storm": STORM}
+MANAGERS = replace(ROUGH, manager_stands_still=0.004)
+"""A bad day with a second manager, which takes over again and again from one that still lives."""
+
+PROFILES = {"none": NO_FAULTS, "rough": ROUGH, "storm": STORM, "managers": MANAGERS}

@@ -25,6 +25,7 @@ from sokovan.scheduler.ports import AgentGateway
 from sokovan.scheduler.wiring import events_for, join
 from sokovan.simulator.database import Disk, SimulatedDatabase
 from sokovan.simulator.fate import Fate
+from sokovan.store.news import News
 from sokovan.store.repository import SqlRepository
 
 
@@ -38,9 +39,8 @@ class Around(Protocol):
     groups: Mapping[str, ScalingGroup]
     config: Config
 
-    @property
     def gateway(self) -> AgentGateway:
-        """The way to the agents."""
+        """Return a new manager's way to the agents."""
         ...
 
     def note_moves(self, applied: Applied) -> None:
@@ -53,6 +53,14 @@ class Around(Protocol):
 
     async def meanwhile(self, seconds: float) -> None:
         """Let everything else go on for a while."""
+        ...
+
+    async def stand_still(self, seconds: float) -> None:
+        """Have another manager take over, and everything else go on for a while."""
+        ...
+
+    def tell_others(self, news: News, teller: object) -> None:
+        """Tell the manager that drives now what another one has written."""
         ...
 
     def boundary(self, what: str) -> None:
@@ -103,6 +111,8 @@ class Manager:
             fate,
             committed=around.check,
             meanwhile=around.meanwhile,
+            stand_still=around.stand_still,
+            told=lambda news: around.tell_others(news, database),
             boundary=around.boundary,
             disk=around.disk,
         )
@@ -110,7 +120,7 @@ class Manager:
         coordinator = Coordinator(repository, clock, around.config.scheduler)
         events, notices = events_for(coordinator, repository), Notices()
         heard = (around.note_moves, notices)
-        gateway = around.gateway
+        gateway = around.gateway()
         join(coordinator, repository, gateway, events, around.config, post_processors=heard)
         operations = Operations(repository, database, gateway, clock, coordinator.tell, notices)
         arrays = Arrays(repository, database, clock, coordinator.tell, notices)

@@ -16,7 +16,13 @@ from sokovan.clock import Clock
 from sokovan.cluster.inprocess import InProcessHome, Place
 from sokovan.domain.errors import AgentError
 from sokovan.domain.sessions import AgentId
-from sokovan.scheduler.messages import KernelReport, KernelToPrepare, KernelToStart, KernelToStop
+from sokovan.scheduler.messages import (
+    KernelReport,
+    KernelToPrepare,
+    KernelToStart,
+    KernelToStop,
+    OutputChunk,
+)
 from sokovan.scheduler.ports import AgentEventSink
 from sokovan.simulator.fate import Fate, ManagerDied
 from sokovan.simulator.judge import Judge
@@ -43,6 +49,10 @@ class Surroundings(Protocol):
 
     async def meanwhile(self, seconds: float) -> None:
         """Let everything else go on for a while."""
+        ...
+
+    async def stand_still(self, seconds: float) -> None:
+        """Have another manager take over, and everything else go on for a while."""
         ...
 
     def boundary(self, what: str) -> None:
@@ -201,27 +211,19 @@ class Network(InProcessHome):
             again_s = self._fate.seconds("delay_s")
             self._world.later(again_s, f"{what or 'an acknowledgement'}, again", arrive)
 
-    # --- what the manager asks ------------------------------------------------------------------
+    # --- what managers ask ----------------------------------------------------------------------
 
-    async def prepare(
-        self, agent_id: AgentId, kernels: Sequence[KernelToPrepare]
-    ) -> Sequence[KernelReport]:
-        return await self._call(agent_id, "prepare", kernels)
+    async def call(
+        self, agent_id: AgentId, op: str, items: Sequence[Any], is_late: Callable[[], bool]
+    ) -> list[KernelReport]:
+        """Have an agent do something for a manager.
 
-    async def start(
-        self, agent_id: AgentId, kernels: Sequence[KernelToStart]
-    ) -> Sequence[KernelReport]:
-        return await self._call(agent_id, "start", kernels)
-
-    async def stop(
-        self, agent_id: AgentId, kernels: Sequence[KernelToStop]
-    ) -> Sequence[KernelReport]:
-        return await self._call(agent_id, "stop", kernels)
-
-    async def states(self, agent_id: AgentId, tokens: Sequence[str]) -> Sequence[KernelReport]:
-        return await self._call(agent_id, "states", tokens)
-
-    async def _call(self, agent_id: AgentId, op: str, items: Sequence[Any]) -> list[KernelReport]:
+        Args:
+            agent_id: The agent.
+            op: What it is to do.
+            items: With which kernels.
+            is_late: Says whether another manager has come after the one that asks.
+        """
         what = f"{op} {', '.join(_token(item) for item in items)} on {agent_id}"
         if self._fate.happens("call_breaks"):
             raise RuntimeError(f"{what}: broken on purpose")
@@ -233,9 +235,9 @@ class Network(InProcessHome):
             self._again(agent_id, op, items, f"{what}, late")
             await self._time_out(f"{what}: late")
         if self._fate.happens("agent_dies_in_call"):
-            await self._die_half_way(agent_id, op, items, what)
+            await self._die_half_way(agent_id, op, items, what, is_late)
         await self.before_call(agent_id, op)
-        answers = await self._do(agent_id, op, items)
+        answers = await self._do(agent_id, op, items, is_late)
         self._world.note(f"{what}: {_brief(answers)}")
         await self.after_call(agent_id, op)
         if self._fate.happens("call_repeated"):
@@ -252,9 +254,13 @@ class Network(InProcessHome):
         if self._fate.happens("manager_dies_in_call"):
             raise ManagerDied
 
-    async def _do(self, agent_id: AgentId, op: str, items: Sequence[Any]) -> list[KernelReport]:
+    async def _do(
+        self, agent_id: AgentId, op: str, items: Sequence[Any], is_late: Callable[[], bool]
+    ) -> list[KernelReport]:
         place = self._places.get(agent_id)
-        if place is None or place.incarnation is None or not place.is_reachable:
+        # the connection to a manager is closed by the agent when the next one bids it welcome
+        has_next = place is not None and place.incarnation is not None
+        if place is None or has_next is is_late() or not place.is_reachable:
             raise AgentError(f"agent {agent_id} is not connected")
         agent = self._reached(agent_id)
         answers = await self._carry_out(agent, op, items)
@@ -303,10 +309,15 @@ class Network(InProcessHome):
         self._world.later(self._fate.seconds("delay_s"), what, arrive)
 
     async def _die_half_way(
-        self, agent_id: AgentId, op: str, items: Sequence[Any], what: str
+        self,
+        agent_id: AgentId,
+        op: str,
+        items: Sequence[Any],
+        what: str,
+        is_late: Callable[[], bool],
     ) -> None:
         done = self._fate.rng.randint(0, len(items))
-        await self._do(agent_id, op, items[:done])
+        await self._do(agent_id, op, items[:done], is_late)
         if agent_id in self._places and self._places[agent_id].agent is not None:
             self._world.note(f"{what}: the agent dies after {done}")
             self.crash(agent_id)
@@ -332,6 +343,53 @@ class Network(InProcessHome):
     async def _perhaps_meanwhile(self) -> None:
         if self._fate.happens("call_slow"):
             await self._world.meanwhile(self._fate.seconds("call_slow_s"))
+        if self._fate.happens("manager_stands_still"):
+            await self._world.stand_still(self._fate.seconds("stand_still_s"))
+
+
+class Line:
+    """The `AgentGateway` of one manager.
+
+    Args:
+        network: The way to the agents.
+        is_late: Says whether another manager has come after this one.
+    """
+
+    def __init__(self, network: Network, is_late: Callable[[], bool]) -> None:
+        self._network = network
+        self._is_late = is_late
+
+    async def prepare(
+        self, agent_id: AgentId, kernels: Sequence[KernelToPrepare]
+    ) -> Sequence[KernelReport]:
+        return await self._network.call(agent_id, "prepare", kernels, self._is_late)
+
+    async def start(
+        self, agent_id: AgentId, kernels: Sequence[KernelToStart]
+    ) -> Sequence[KernelReport]:
+        return await self._network.call(agent_id, "start", kernels, self._is_late)
+
+    async def stop(
+        self, agent_id: AgentId, kernels: Sequence[KernelToStop]
+    ) -> Sequence[KernelReport]:
+        return await self._network.call(agent_id, "stop", kernels, self._is_late)
+
+    async def states(self, agent_id: AgentId, tokens: Sequence[str]) -> Sequence[KernelReport]:
+        return await self._network.call(agent_id, "states", tokens, self._is_late)
+
+    async def read_output(
+        self,
+        agent_id: AgentId,
+        token: str,
+        stream: str,
+        *,
+        offset: int,
+        bytes_max: int,
+        wait_s: float,
+    ) -> OutputChunk:
+        return await self._network.read_output(
+            agent_id, token, stream, offset=offset, bytes_max=bytes_max, wait_s=wait_s
+        )
 
 
 async def _nothing(agent_id: AgentId, op: str) -> None:

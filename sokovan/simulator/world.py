@@ -27,10 +27,12 @@ from sokovan.simulator.fate import Fate, ManagerDied, chance
 from sokovan.simulator.faults import NO_FAULTS, Faults
 from sokovan.simulator.judge import InvariantViolatedError, Judge
 from sokovan.simulator.life import Manager, SteppedClock, end_other_tasks
-from sokovan.simulator.network import Network
+from sokovan.simulator.network import Line, Network
 from sokovan.simulator.runtime import FakeRuntime, Script
 from sokovan.simulator.witness import everything_has_ended
 from sokovan.simulator.workload import ROOT
+from sokovan.store.engine import InlineDatabase
+from sokovan.store.news import News
 from sokovan.store.schema import prepare
 from sokovan.store.sqlite import open_sqlite
 
@@ -105,6 +107,8 @@ class World:
         self._plan: list[tuple[float, int, str, Callable[[], Awaitable[None]]]] = []
         self._planned = 0
         self._lives = 0
+        self._late: list[Manager] = []
+        """Those that stood still, and have not found out yet that another one has taken over."""
         self.disk = Disk()
         self._boots = 0
         self._is_nested = False
@@ -189,10 +193,36 @@ class World:
         self.network.disconnect()
         self.manager = manager
 
+    async def stand_still(self, seconds: float) -> None:
+        """Have the manager stop where it is; another one takes over, and everything goes on.
+
+        When this returns, the first goes on with whatever it was doing, and knows nothing of that.
+        """
+        if self._is_nested or self.manager is None:
+            return
+        self.note("the manager stands still")
+        stopped, self.manager = self.manager, None
+        await self.start_manager()
+        await self.meanwhile(seconds)
+        self.note("the manager that stood still goes on")
+        self._late.append(stopped)
+
+    def tell_others(self, news: News, teller: object) -> None:
+        """Tell the manager that drives now what another one has written."""
+        manager = self.manager
+        if manager is None or manager.database is teller or not news:
+            return
+        repository, applied = manager.repository, list[Applied]()
+        reader = InlineDatabase(self.engine)
+        reader.write_now(lambda tx: repository.read_news(tx, news, applied.append))
+        for each in applied:
+            manager.coordinator.tell(each)
+
     async def crash_manager(self) -> None:
         """End the manager without a word; only the store remains. Not from inside of it."""
         self.note("the manager dies")
         self.counts["manager_crashes"] += 1
+        self._late.clear()
         if self.manager is not None:
             self.manager.database.is_dead = True
             self.manager = None
@@ -263,10 +293,10 @@ class World:
         with contextlib.suppress(IllegalStateError):  # it does not wait any more
             await self.operations.set_held(session_id, caller=ROOT, held=False)
 
-    @property
     def gateway(self) -> AgentGateway:
-        """The way to the agents."""
-        return self.network
+        """Return the way to the agents that the manager of this life has."""
+        life = self._lives
+        return Line(self.network, lambda: life != self._lives)
 
     @property
     def operations(self) -> Operations:
@@ -296,9 +326,8 @@ class World:
     def next_at(self) -> float:
         """Return when something will be due."""
         times = [self.network.due_at(), *(at for at, *_ in self._plan[:1])]
-        if self.manager is not None:
-            manager = self.manager
-            times.append(manager.coordinator.next_at() - manager.clock.offset_s)
+        managers = [*self._late, *([] if self.manager is None else [self.manager])]
+        times += (m.coordinator.next_at() - m.clock.offset_s for m in managers)
         return min(times)
 
     async def run_until(self, is_enough: Callable[[], bool], *, seconds_max: float) -> bool:
@@ -357,6 +386,9 @@ class World:
             with contextlib.suppress(SokovanError):  # whoever sent it sends it again
                 await action()
         await self.network.run_once()
+        for late in list(self._late):
+            await late.coordinator.run_due()
+        self._late = [late for late in self._late if late.repository.led]
         if self.manager is not None:
             await self.manager.coordinator.run_due()
 

@@ -1,6 +1,6 @@
 """Keeping up with what other managers write: hints say what, the rows say how it is."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from sqlalchemy import select
 
@@ -36,24 +36,28 @@ class Following(Leading):
                 wrote=True,
             )
         applied: list[Applied] = []
-        ids = [SessionId(i) for i in sorted(news.sessions)]
-
-        def job(tx: Transaction) -> bool:
-            found = load_sessions(tx, ids)
-            if any(session.scaling_group not in self._groups for session in found):
-                return False
-            held = [
-                hold_of(row)
-                for part in in_parts(ids)
-                for row in tx.execute(_HOLDS_BY_SESSION, {"ids": part})
-            ]
-            there = [agent_of(row) for row in tx.execute(select(agents))] if news.agents else None
-            tx.after_commit(lambda: applied.append(self._show(ids, found, held, there)))
-            return True
-
-        if await self._write(job):
+        if await self._write(lambda tx: self.read_news(tx, news, applied.append)):
             return applied[0]
         return await self.catch_up(News(groups=True))
+
+    def read_news(self, tx: Transaction, news: News, done: Callable[[Applied], None]) -> bool:
+        """Read what has changed, to be shown once the transaction is over.
+
+        Returns:
+            Whether that is enough: there may be groups that are not known here.
+        """
+        ids = [SessionId(i) for i in sorted(news.sessions)]
+        found = load_sessions(tx, ids)
+        if any(session.scaling_group not in self._groups for session in found):
+            return False
+        held = [
+            hold_of(row)
+            for part in in_parts(ids)
+            for row in tx.execute(_HOLDS_BY_SESSION, {"ids": part})
+        ]
+        there = [agent_of(row) for row in tx.execute(select(agents))] if news.agents else None
+        tx.after_commit(lambda: done(self._show(ids, found, held, there)))
+        return True
 
     def _show(
         self,

@@ -85,6 +85,7 @@ DEAF_STORE = Recipe(
 )
 DYING = Recipe(faults=Faults(manager_dies_in_call=0.1, manager_down_s=(0.5, 30.0)))
 CUT_OFF = Recipe(hours=1.0, faults=replace(STORM, agent_cut_s=(300.0, 900.0)))
+REPLACED = Recipe(faults=Faults(manager_stands_still=0.05))
 FEW = Recipe(hours=1.0, agents=2, sessions=20, faults=Faults(call_lost=0.1))
 
 
@@ -313,7 +314,7 @@ MUTATIONS = (
         (
             Edit(
                 SqlRepository,
-                "take_over",
+                "_begin_to_lead",
                 "    await self.refresh()\n",
                 "    from tests.simulation.mutations import mint_again\n"
                 "    await self._write(lambda tx: mint_again(tx, self._ids))\n"
@@ -477,6 +478,16 @@ MUTATIONS = (
         "the begin time is ignored",
         (Edit(Queue, "put", "session.begin_at or 0.0", "0.0"),),
         ("its begin time",),
+    ),
+    Mutation(
+        "25",
+        "late writes of a manager that was replaced are taken",
+        (
+            Edit(writer, "check_leases", "if lost:", "if False:"),
+            Edit(SqlRepository, "_check_leases", "if others:", "if False:"),
+        ),
+        ("is LOST after",),
+        REPLACED,
     ),
 )
 """The number, where there is one, is that of the list that this is to cover."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sokovan.simulator import soak
-from sokovan.simulator.faults import NO_FAULTS, ROUGH, STORM
+from sokovan.simulator.faults import MANAGERS, NO_FAULTS, ROUGH, STORM
 from sokovan.simulator.shape import Shape
 from sokovan.simulator.trial import Trial
 
@@ -23,6 +23,16 @@ def test_nothing_is_lost_repeated_or_stuck_while_everything_fails(seed):
     assert outcome.counts["sessions"] >= 50  # an array has several
     assert outcome.counts["checks"] > 100
     assert outcome.faults.total() > 20
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_is_lost_repeated_or_stuck_while_managers_replace_each_other(seed):
+    faults = replace(MANAGERS, manager_stands_still=0.02)
+
+    outcome = Trial(seed, hours=0.5, agents=4, sessions=40, faults=faults).run()
+
+    assert not outcome.violation, outcome.violation
+    assert outcome.faults["manager_stands_still"] > 5
 
 
 def test_everything_ends_as_its_script_says_when_nothing_goes_wrong():

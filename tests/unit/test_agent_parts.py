@@ -17,6 +17,7 @@ import pytest
 from sokovan.agent import cgroups, devices, procfs, wrapper
 from sokovan.agent import main as agent
 from sokovan.agent.contact import ContactFile
+from sokovan.agent.frames import directory_of
 from sokovan.agent.journal import Journal, Order, Run
 from sokovan.agent.processes import ProcessRuntime
 from sokovan.agent.runtime import Ended, StartFailedError
@@ -123,11 +124,12 @@ def test_labels_that_no_constraint_could_name_are_refused(labels):
         decode_hello(said)
 
 
-def test_an_agent_says_what_machine_it_is_on_and_what_its_settings_say():
-    hello = agent.describe(
-        AgentId("a1"), AgentConfig(name="left", labels={"rack": "r1"}), Capacity()
-    )
+def test_an_agent_says_what_machine_it_is_on_and_what_its_settings_say(tmp_path):
+    config = AgentConfig(name="left", labels={"rack": "r1"})
+    hello = agent.describe(AgentId("a1"), config, Capacity(), tmp_path)
 
+    assert directory_of(hello.address) == tmp_path
+    assert directory_of("elsewhere" + hello.address) is None
     assert hello.architecture == platform.machine()
     assert (hello.name, hello.labels) == ("left", {"rack": "r1"})
 
