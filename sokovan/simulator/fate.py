@@ -12,6 +12,10 @@ class ManagerDied(BaseException):
     """The manager process is killed here: nothing after this line happens."""
 
 
+class StepReached(BaseException):
+    """The step was reached before which the run was to stop."""
+
+
 def chance(seed: object, purpose: str) -> random.Random:
     """Return a source of chance of its own, so that a draw here changes nothing there."""
     return random.Random(f"{seed}/{purpose}")

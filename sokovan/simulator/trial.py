@@ -11,14 +11,14 @@ from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.sessions import Limit
 from sokovan.placement.rank import RANKINGS
 from sokovan.simulator.array_users import ArrayUsers, array_wishes
-from sokovan.simulator.fate import chance
+from sokovan.simulator.fate import StepReached, chance
 from sokovan.simulator.faults import ROUGH, Faults
 from sokovan.simulator.judge import InvariantViolatedError
 from sokovan.simulator.quiet import quiet
 from sokovan.simulator.trouble import Trouble
 from sokovan.simulator.users import Users
 from sokovan.simulator.workload import machines, wishes
-from sokovan.simulator.world import StepReached, World
+from sokovan.simulator.world import World
 
 SUBMITTING = 0.6
 """Part of a trial in which users submit."""

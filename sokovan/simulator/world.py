@@ -10,43 +10,38 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from sokovan.agent.timers import Timers
 from sokovan.api.operations import Operations
 from sokovan.clock import ManualClock
-from sokovan.config import AgentConfig, Config
+from sokovan.config import Config
 from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.errors import IllegalStateError, SokovanError
 from sokovan.domain.resources import Capacity
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
 from sokovan.identity import IdSource
-from sokovan.scheduler.messages import AgentHello, KernelToPrepare, KernelToStart
+from sokovan.scheduler.messages import KernelToPrepare, KernelToStart
 from sokovan.scheduler.moves import Applied, Moved
 from sokovan.scheduler.ports import AgentEventSink, AgentGateway
 from sokovan.simulator.database import Disk
-from sokovan.simulator.fate import Fate, ManagerDied, chance
+from sokovan.simulator.fate import Fate, ManagerDied, StepReached, chance
 from sokovan.simulator.faults import NO_FAULTS, Faults
 from sokovan.simulator.judge import InvariantViolatedError, Judge
 from sokovan.simulator.life import Manager, SteppedClock, end_other_tasks
-from sokovan.simulator.network import Line, Network
+from sokovan.simulator.line import Line
+from sokovan.simulator.machine import hello_of, new_machine
+from sokovan.simulator.network import Network
 from sokovan.simulator.runtime import FakeRuntime, Script
+from sokovan.simulator.succession import Succession
 from sokovan.simulator.witness import everything_has_ended
 from sokovan.simulator.workload import ROOT
-from sokovan.store.engine import InlineDatabase
 from sokovan.store.news import News
 from sokovan.store.schema import prepare
 from sokovan.store.sqlite import open_sqlite
 
 BEGINNING = 1_000_000_000.0
-CUT_OFF_MARGIN_S = 30.0
-"""So much before its grace is over, an agent that is cut off stops what will be requeued."""
 START_AGAIN_S = 5.0
 """How long after a start of the manager that failed it is started again."""
 ROUNDS_PER_MOMENT_MAX = 500
 """More rounds than this at one moment, and something goes round in circles."""
-
-
-class StepReached(BaseException):
-    """The step was reached before which the run was to stop."""
 
 
 class World:
@@ -95,6 +90,7 @@ class World:
         self.ids = IdSource(self.rng("ids"))
         self.engine = open_sqlite(None, self.config.store)
         prepare(self.engine)
+        self._succession = Succession(self.engine)
         self.judge = Judge(
             self.engine,
             self.groups,
@@ -107,8 +103,6 @@ class World:
         self._plan: list[tuple[float, int, str, Callable[[], Awaitable[None]]]] = []
         self._planned = 0
         self._lives = 0
-        self._late: list[Manager] = []
-        """Those that stood still, and have not found out yet that another one has taken over."""
         self.disk = Disk()
         self._boots = 0
         self._is_nested = False
@@ -143,28 +137,12 @@ class World:
         self, agent_id: AgentId, capacity: Capacity, scaling_group: str, address: str = ""
     ) -> None:
         """Add a machine with its agent."""
-        timers = Timers(self.clock)
-        runtime = FakeRuntime(self.clock, timers, capacity, self._script_for)
-        self.runtimes[agent_id] = runtime
+        hello = hello_of(agent_id, capacity, scaling_group, address)
         grace_s = self.groups[scaling_group].agent_grace_s
-        address = address or agent_id
-        self.judge.contact.cut_off_stop_s[agent_id] = grace_s - CUT_OFF_MARGIN_S
-        self.network.add(
-            AgentHello(
-                agent_id,
-                name=f"on {address}",  # an id is nobody's name: who asks twice means the same agent
-                capacity=capacity,
-                scaling_group=scaling_group,
-                address=address,
-            ),
-            runtime,
-            machine=timers,
-            config=AgentConfig(
-                name=agent_id,
-                scaling_group=scaling_group,
-                cut_off_stop_s=grace_s - CUT_OFF_MARGIN_S,
-            ),
-        )
+        made = new_machine(self.clock, hello, grace_s, self._script_for)
+        self.runtimes[agent_id] = made.runtime
+        self.judge.contact.cut_off_stop_s[agent_id] = made.config.cut_off_stop_s
+        self.network.add(hello, made.runtime, machine=made.timers, config=made.config)
 
     def _script_for(self, order: KernelToPrepare | KernelToStart) -> Script:
         session_id, _, index = order.kernel_id.rpartition(".")
@@ -194,10 +172,7 @@ class World:
         self.manager = manager
 
     async def stand_still(self, seconds: float) -> None:
-        """Have the manager stop where it is; another one takes over, and everything goes on.
-
-        When this returns, the first goes on with whatever it was doing, and knows nothing of that.
-        """
+        """Have the manager stop where it is, and go on later; another one takes over meanwhile."""
         if self._is_nested or self.manager is None:
             return
         self.note("the manager stands still")
@@ -205,24 +180,17 @@ class World:
         await self.start_manager()
         await self.meanwhile(seconds)
         self.note("the manager that stood still goes on")
-        self._late.append(stopped)
+        self._succession.add(stopped)
 
     def tell_others(self, news: News, teller: object) -> None:
         """Tell the manager that drives now what another one has written."""
-        manager = self.manager
-        if manager is None or manager.database is teller or not news:
-            return
-        repository, applied = manager.repository, list[Applied]()
-        reader = InlineDatabase(self.engine)
-        reader.write_now(lambda tx: repository.read_news(tx, news, applied.append))
-        for each in applied:
-            manager.coordinator.tell(each)
+        self._succession.tell(self.manager, news, teller)
 
     async def crash_manager(self) -> None:
         """End the manager without a word; only the store remains. Not from inside of it."""
         self.note("the manager dies")
         self.counts["manager_crashes"] += 1
-        self._late.clear()
+        self._succession.forget()
         if self.manager is not None:
             self.manager.database.is_dead = True
             self.manager = None
@@ -326,8 +294,10 @@ class World:
     def next_at(self) -> float:
         """Return when something will be due."""
         times = [self.network.due_at(), *(at for at, *_ in self._plan[:1])]
-        managers = [*self._late, *([] if self.manager is None else [self.manager])]
-        times += (m.coordinator.next_at() - m.clock.offset_s for m in managers)
+        times += self._succession.due_at()
+        if self.manager is not None:
+            manager = self.manager
+            times.append(manager.coordinator.next_at() - manager.clock.offset_s)
         return min(times)
 
     async def run_until(self, is_enough: Callable[[], bool], *, seconds_max: float) -> bool:
@@ -386,9 +356,7 @@ class World:
             with contextlib.suppress(SokovanError):  # whoever sent it sends it again
                 await action()
         await self.network.run_once()
-        for late in list(self._late):
-            await late.coordinator.run_due()
-        self._late = [late for late in self._late if late.repository.led]
+        await self._succession.run_due()
         if self.manager is not None:
             await self.manager.coordinator.run_due()
 
