@@ -66,8 +66,11 @@ class Leading(Writer):
                 if name in leases and leases[name].fencing_token == token
             )
             renew(tx, kept)
-            others = [name for name in every_group(tx, self._configured) if name not in kept]
-            free = [name for name in others if self.others.is_free(leases.get(name), began_at)]
+            free = [
+                name
+                for name in self._groups
+                if name not in kept and self.others.is_free(leases.get(name), began_at)
+            ]
             if myself is not None:
                 say_present(tx, myself)
             forget_managers(tx, self.others.long_gone(began_at))
