@@ -30,6 +30,7 @@ START_S_MAX = 20.0
 """How long an agent process may take until it listens."""
 POLL_S = 0.02
 BACKOFF_S_MAX = 2.0
+LOOK_AT_DUTY_S = 0.2
 STAND_BY_S = 2.0
 """How often a manager looks whether an agent of its home runs that another one drives."""
 _ANY_SIGNAL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD]
@@ -124,7 +125,9 @@ class AgentKeeper:
                     link = await self._replace(link)
             finally:
                 link.close()
-        await self._clock.sleep(STAND_BY_S)
+        until = self._clock.now() + STAND_BY_S
+        while self._clock.now() < until and self._duty() is not Duty.LEADS:
+            await self._clock.sleep(LOOK_AT_DUTY_S)
 
     async def let_go(self) -> int:
         """Have the agent end if nothing lives on it; return how many kernels do.
