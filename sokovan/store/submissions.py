@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import insert, select, tuple_
+from sqlalchemy import select, tuple_
 
 from sokovan.domain.errors import CreationConflictError, InvalidRequestError
 from sokovan.domain.sessions import (
@@ -20,6 +20,7 @@ from sokovan.domain.sessions import (
 from sokovan.domain.statuses import SessionResult, SessionStatus
 from sokovan.identity import IdSource
 from sokovan.scheduler.ledger import submission_lines
+from sokovan.store.bulk import Insert
 from sokovan.store.engine import Transaction, in_parts
 from sokovan.store.rows import (
     line_values,
@@ -107,7 +108,7 @@ def accept(
     answer: list[SessionId] = []
     entries: list[Entry] = []
     for spec in submitted:
-        digest = digest_of(spec)
+        digest = "" if spec.creation_id is None else digest_of(spec)
         key = (spec.owner, spec.creation_id)
         if spec.creation_id is not None and key in known:
             session_id, digest_before = known[key]
@@ -174,36 +175,52 @@ def insert_sessions(
     """Write new sessions with all that belongs to them; return them with their numbers."""
     if not entries:
         return []
-    numbers = tx.execute(
-        insert(sessions).returning(sessions.c.number, sort_by_parameter_order=True),
+    numbers = _insert_numbered(
+        tx,
         [
             new_session_values(session)
             | {"creation_id": spec.creation_id, "body_digest": digest or None}
             for spec, session, digest in entries
         ],
-    ).scalars()
+    )
     made = [
         replace(session, number=number)
         for (_, session, _), number in zip(entries, numbers, strict=True)
     ]
     if with_specs:
         tx.execute(
-            insert(specs),
+            INSERT_SPECS,
             [{"session_id": s.session_id, "spec": spec_text(spec)} for spec, s, _ in entries],
         )
     tx.execute(
-        insert(kernels),
+        _INSERT_KERNELS,
         [new_kernel_values(s.session_id, kernel) for s in made for kernel in s.kernels],
     )
-    tx.execute(insert(history), [line_values(line) for s in made for line in submission_lines(s)])
+    tx.execute(INSERT_LINES, [line_values(line) for s in made for line in submission_lines(s)])
     rows = [
         {"session_id": s.session_id, "depends_on": d.session_id, "kind": d.kind.value}
         for s in made
         for d in s.unmet
     ]
     if rows:
-        tx.execute(insert(dependencies), rows)
+        tx.execute(_INSERT_DEPENDENCIES, rows)
     return made
+
+
+def _insert_numbered(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> Sequence[int]:
+    """Write rows of sessions; return the numbers that the database has given them."""
+    done = tx.execute(_INSERT_SESSIONS, rows)
+    if done.returns_rows:
+        return list(done.scalars())
+    last = tx.connection.exec_driver_sql("SELECT last_insert_rowid()").scalar_one()
+    return range(last - len(rows) + 1, last + 1)  # nobody else writes meanwhile
+
+
+INSERT_LINES = Insert(history, given_by_database="line")
+INSERT_SPECS = Insert(specs)
+_INSERT_SESSIONS = Insert(sessions, given_by_database="number", returning="number")
+_INSERT_KERNELS = Insert(kernels)
+_INSERT_DEPENDENCIES = Insert(dependencies)
 
 
 def known_creations(
