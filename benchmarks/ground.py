@@ -8,8 +8,8 @@ import os
 import platform
 import shutil
 import signal
-import statistics
 import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile

@@ -29,7 +29,7 @@ class Sampler:
     def _look(self) -> None:
         while not self._over.wait(EVERY_S):
             names = {thread.ident: thread.name for thread in threading.enumerate()}
-            for ident, frame in sys._current_frames().items():
+            for ident, frame in sys._current_frames().items():  # noqa: SLF001
                 if ident != threading.get_ident():
                     self._note(names.get(ident, "?"), frame)
 

@@ -26,14 +26,19 @@ def main() -> None:
     parser.add_argument(
         "--finished", type=int, default=0, help="finished sessions in the store beforehand"
     )
-    parser.add_argument("--profile", type=Path, help="write down there where the manager spends its time")
+    parser.add_argument(
+        "--profile", type=Path, help="write down there where the manager spends its time"
+    )
     add_database(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
 
     bare = spawn_rate([["/bin/true"]] * (2 * args.sessions), args.slots)
     wrapper = wrapper_rate(args.sessions, args.slots)
-    with server(args.slots, db=args.db, prefill=args.finished, profile=args.profile) as (client, home):
+    with server(args.slots, db=args.db, prefill=args.finished, profile=args.profile) as (
+        client,
+        home,
+    ):
         before = cpu_seconds(home)
         rates = [batch(client, args.sessions) for _ in range(args.rounds)]
         after = cpu_seconds(home)

@@ -8,10 +8,11 @@ round trip.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Dialect, Select, Table, text
-from sqlalchemy.engine import CursorResult
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.exc import DBAPIError
 
 from sokovan.store.parts import dumps
 
@@ -24,19 +25,62 @@ class Bulk:
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
 
-    def run(self, connection: Connection, given: Sequence[Any]) -> CursorResult[Any]:
-        """Execute it."""
+    def run(self, connection: Connection, given: Sequence[Any]) -> Any:
+        """Execute it.
+
+        Raises:
+            DBAPIError: As SQLAlchemy raises it.
+        """
         dialect = connection.dialect
         written = self._texts.get(dialect.name)
         if written is None:
             make: Callable[[Dialect], str] = getattr(self, f"_for_{dialect.name}")
             written = self._texts[dialect.name] = make(dialect)
         passed = getattr(self, f"_to_{dialect.name}")(given)
-        return connection.exec_driver_sql(written, passed)
+        cursor = connection.connection.cursor()
+        try:
+            send(cursor, written, passed)
+            return self._result(cursor)
+        except dialect.loaded_dbapi.Error as error:
+            raise _as_raised(connection, cursor, written, error) from error
+        finally:
+            cursor.close()
+
+    def _result(self, cursor: DBAPICursor) -> Any:
+        return cursor.rowcount
+
+
+def send(cursor: DBAPICursor, written: str, passed: Any) -> None:
+    """Have the driver execute a statement, for one set of parameters or for each of a list."""
+    if isinstance(passed, list):
+        cursor.executemany(written, passed)
+    else:
+        cursor.execute(written, passed)
+
+
+def _as_raised(
+    connection: Connection, cursor: DBAPICursor, written: str, error: Any
+) -> BaseException:
+    """Return what SQLAlchemy would have raised; a connection that is lost is used no more."""
+    dialect = connection.dialect
+    is_lost = dialect.is_disconnect(error, connection.connection.dbapi_connection, cursor)
+    raised: BaseException = DBAPIError.instance(
+        written,
+        None,
+        error,
+        dialect.loaded_dbapi.Error,
+        connection_invalidated=is_lost,
+        dialect=dialect,
+    )
+    if is_lost:
+        connection.invalidate(error)
+    return raised
 
 
 class Among(Bulk):
     """Reads the rows of a query in which a column has one of many values.
+
+    A row is a tuple with the columns as attributes.
 
     Args:
         query: Without parameters of its own.
@@ -47,6 +91,11 @@ class Among(Bulk):
         super().__init__()
         self._query = query
         self._column = f"{column.table.name}.{column.name}"
+        columns = [(column.name, Any) for column in query.selected_columns]
+        self._as_row = NamedTuple("_Row", columns)._make  # type: ignore[misc]
+
+    def _result(self, cursor: DBAPICursor) -> Any:
+        return list(map(self._as_row, cursor.fetchall()))
 
     def _for_sqlite(self, dialect: Dialect) -> str:
         return self._where(dialect, "IN (SELECT value FROM json_each(:given))")
@@ -68,7 +117,7 @@ class Among(Bulk):
 
 
 class Insert(Bulk):
-    """Adds rows to a table.
+    """Adds rows to a table; returns what `returning` says where it is asked for.
 
     Args:
         table: Where to.
@@ -82,6 +131,9 @@ class Insert(Bulk):
         self._columns = [c.name for c in table.columns if c.name != given_by_database]
         self._values = itemgetter(*self._columns)
         self._returning = returning
+
+    def _result(self, cursor: DBAPICursor) -> Any:
+        return [value for (value,) in cursor.fetchall()] if cursor.description else []
 
     def _for_sqlite(self, dialect: Dialect) -> str:
         places = ", ".join("?" * len(self._columns))
@@ -101,7 +153,7 @@ class Insert(Bulk):
 
 
 class Update(Bulk):
-    """Sets columns of rows by their key, which each row to set has as `at_id`.
+    """Sets columns of rows by their key, which each has as `at_id`; returns how many there were.
 
     Args:
         table: What to change.

@@ -14,7 +14,6 @@ from sokovan.store.engine import Transaction, in_parts
 from sokovan.store.rows import kernel_of, session_of, spec_of
 from sokovan.store.tables import arrays, kernels, sessions, specs
 
-
 _SESSIONS_BY_ID = Among(select(sessions).order_by(sessions.c.number), sessions.c.session_id)
 _KERNELS_BY_SESSION = Among(
     select(kernels).order_by(kernels.c.session_id, kernels.c.kernel_index), kernels.c.session_id

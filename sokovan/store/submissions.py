@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select, tuple_
@@ -18,6 +17,7 @@ from sokovan.domain.sessions import (
     SessionWithKernels,
 )
 from sokovan.domain.statuses import SessionResult, SessionStatus
+from sokovan.domain.values import replace
 from sokovan.identity import IdSource
 from sokovan.scheduler.ledger import submission_lines
 from sokovan.store.bulk import Insert
@@ -209,9 +209,9 @@ def insert_sessions(
 
 def _insert_numbered(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> Sequence[int]:
     """Write rows of sessions; return the numbers that the database has given them."""
-    done = tx.execute(_INSERT_SESSIONS, rows)
-    if done.returns_rows:
-        return list(done.scalars())
+    numbers: list[int] = tx.execute(_INSERT_SESSIONS, rows)
+    if numbers:
+        return numbers
     last = tx.connection.exec_driver_sql("SELECT last_insert_rowid()").scalar_one()
     return range(last - len(rows) + 1, last + 1)  # nobody else writes meanwhile
 
