@@ -92,7 +92,7 @@ class Among(Bulk):
         self._query = query
         self._column = f"{column.table.name}.{column.name}"
         columns = [(column.name, Any) for column in query.selected_columns]
-        self._as_row = NamedTuple("_Row", columns)._make  # type: ignore[misc]
+        self._as_row = NamedTuple("_Row", columns)._make
 
     def _result(self, cursor: DBAPICursor) -> Any:
         return list(map(self._as_row, cursor.fetchall()))
@@ -117,23 +117,30 @@ class Among(Bulk):
 
 
 class Insert(Bulk):
-    """Adds rows to a table; returns what `returning` says where it is asked for.
+    """Adds rows to a table; returns their numbers where that is asked for.
 
     Args:
         table: Where to.
-        given_by_database: Columns that it fills by itself.
-        returning: A column that PostgreSQL is to return for each row, in the order of the rows.
+        numbered: The column that the database fills with numbers by itself.
+        returns_numbers: Whether to return these, in the order of the rows.
     """
 
-    def __init__(self, table: Table, *, given_by_database: str = "", returning: str = "") -> None:
+    def __init__(self, table: Table, *, numbered: str = "", returns_numbers: bool = False) -> None:
         super().__init__()
         self._table = table
-        self._columns = [c.name for c in table.columns if c.name != given_by_database]
+        self._columns = [c.name for c in table.columns if c.name != numbered]
         self._values = itemgetter(*self._columns)
-        self._returning = returning
+        self._numbered = numbered if returns_numbers else ""
 
     def _result(self, cursor: DBAPICursor) -> Any:
-        return [value for (value,) in cursor.fetchall()] if cursor.description else []
+        if not self._numbered:
+            return None
+        if cursor.description:
+            return [number for (number,) in cursor.fetchall()]
+        count = cursor.rowcount
+        cursor.execute("SELECT last_insert_rowid()")
+        ((last,),) = cursor.fetchall()
+        return range(last - count + 1, last + 1)  # nobody else writes meanwhile
 
     def _for_sqlite(self, dialect: Dialect) -> str:
         places = ", ".join("?" * len(self._columns))
@@ -142,7 +149,7 @@ class Insert(Bulk):
     def _for_postgresql(self, dialect: Dialect) -> str:
         names = _listed(self._columns)
         source = _recordset(dialect, {name: self._table.c[name] for name in self._columns})
-        returning = f" RETURNING {self._returning}" if self._returning else ""
+        returning = f" RETURNING {self._numbered}" if self._numbered else ""
         return f"INSERT INTO {self._table.name} ({names}) SELECT {names} FROM {source}{returning}"
 
     def _to_sqlite(self, rows: Sequence[Row]) -> Any:

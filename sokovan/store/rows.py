@@ -174,11 +174,21 @@ def kernel_values(kernel: Kernel) -> Values:
     }
 
 
+def request_values(request: Request) -> Values:
+    """Return what a kernel asks for, by column."""
+    return {
+        "cpu_milli": request.cpu_milli,
+        "mem_bytes": request.mem_bytes,
+        "gpu_shares": request.gpu_shares,
+        "gpu_mem_bytes_min": request.gpu_mem_bytes_min,
+    }
+
+
 def new_kernel_values(session_id: SessionId, kernel: Kernel) -> Values:
     """Return the columns of a new kernel."""
     return (
         kernel_values(kernel)
-        | asdict(kernel.request)
+        | request_values(kernel.request)
         | {
             "kernel_id": kernel.kernel_id,
             "session_id": session_id,
@@ -348,7 +358,7 @@ def spec_text(spec: SessionSpec) -> str:
     Who may go anywhere says nothing of it, so that the same submission reads as it always has.
     """
     said = {name: getattr(spec, name) for name in _SPEC_FIELDS}
-    said["request"] = asdict(spec.request)
+    said["request"] = request_values(spec.request)
     said["depends_on"] = [asdict(dependency) for dependency in spec.depends_on]
     said["limits"] = {name: asdict(limit) for name, limit in spec.limits.items()}
     where = {} if spec.where.is_anywhere else {"where": fields_of(spec.where)}

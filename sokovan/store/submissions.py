@@ -175,8 +175,8 @@ def insert_sessions(
     """Write new sessions with all that belongs to them; return them with their numbers."""
     if not entries:
         return []
-    numbers = _insert_numbered(
-        tx,
+    numbers = tx.execute(
+        _INSERT_SESSIONS,
         [
             new_session_values(session)
             | {"creation_id": spec.creation_id, "body_digest": digest or None}
@@ -189,7 +189,7 @@ def insert_sessions(
     ]
     if with_specs:
         tx.execute(
-            INSERT_SPECS,
+            _INSERT_SPECS,
             [{"session_id": s.session_id, "spec": spec_text(spec)} for spec, s, _ in entries],
         )
     tx.execute(
@@ -207,18 +207,9 @@ def insert_sessions(
     return made
 
 
-def _insert_numbered(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> Sequence[int]:
-    """Write rows of sessions; return the numbers that the database has given them."""
-    numbers: list[int] = tx.execute(_INSERT_SESSIONS, rows)
-    if numbers:
-        return numbers
-    last = tx.connection.exec_driver_sql("SELECT last_insert_rowid()").scalar_one()
-    return range(last - len(rows) + 1, last + 1)  # nobody else writes meanwhile
-
-
-INSERT_LINES = Insert(history, given_by_database="line")
-INSERT_SPECS = Insert(specs)
-_INSERT_SESSIONS = Insert(sessions, given_by_database="number", returning="number")
+INSERT_LINES = Insert(history, numbered="line")
+_INSERT_SPECS = Insert(specs)
+_INSERT_SESSIONS = Insert(sessions, numbered="number", returns_numbers=True)
 _INSERT_KERNELS = Insert(kernels)
 _INSERT_DEPENDENCIES = Insert(dependencies)
 
@@ -274,8 +265,11 @@ def with_dependencies(
                 unmet[other] = replace(dependency, session_id=other)
             elif not dependency.kind.is_met_by(SessionResult(result)):
                 failed[session.session_id] = f"{dependency.kind} {other}, which had ended already"
-        resolved.append((spec, replace(session, unmet=tuple(unmet.values())), digest))
-    _refuse_cycles({s.session_id: [d.session_id for d in s.unmet] for _, s, _ in resolved})
+        waiting = replace(session, unmet=tuple(unmet.values())) if unmet else session
+        resolved.append((spec, waiting, digest))
+    waits_for = {s.session_id: [d.session_id for d in s.unmet] for _, s, _ in resolved}
+    if any(waits_for.values()):
+        _refuse_cycles(waits_for)
     return resolved, failed
 
 
