@@ -11,7 +11,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.ground import conditions, report, server
+from benchmarks.ground import add_database, conditions, report, server
 
 SETTLE_S = 3.0
 """By then the scheduler has noted why they wait."""
@@ -22,12 +22,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=10_000, help="tasks of the array")
     parser.add_argument("--rounds", type=int, default=3, help="arrays, one after the other")
+    add_database(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
 
     found: dict[str, list[float]] = {"submit_s": [], "ls_s": [], "ls_tasks_s": [], "cancel_s": []}
     asked = ["--cpu", "4096", "--allow-infeasible", "--array", f"0-{args.tasks - 1}%16"]
-    with server(4) as (_, home):
+    with server(4, db=args.db) as (_, home):
         for _ in range(args.rounds):
             took, printed = _command(home, "submit", *asked, "--", "/bin/true")
             found["submit_s"].append(took)
@@ -46,7 +47,7 @@ def main() -> None:
         {
             "tasks": args.tasks,
             **{name: round(statistics.median(times), 2) for name, times in found.items()},
-            "conditions": conditions(),
+            "conditions": conditions(args.db),
         },
         as_json=args.json,
     )

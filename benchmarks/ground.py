@@ -1,5 +1,6 @@
 """What the benchmarks stand on: a server of their own, the machine's bare speed, a report."""
 
+import argparse
 import contextlib
 import gc
 import json
@@ -7,6 +8,7 @@ import os
 import platform
 import shutil
 import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -21,38 +23,73 @@ import psutil
 
 from sokovan.client import Client
 
-READY_S_MAX = 30.0
+READY_S_MAX = 60.0
+ROOT = Path(__file__).resolve().parent.parent
+DATABASES = ("sqlite", "postgresql")
 T = TypeVar("T")
+
+
+def add_database(parser: argparse.ArgumentParser) -> None:
+    """Let the command line choose the database: `--db`."""
+    parser.add_argument("--db", choices=DATABASES, default="sqlite", help="what the server uses")
 
 
 @contextlib.contextmanager
 def server(
-    cpu: int, *, prefill: int = 0, profile: Path | None = None
+    cpu: int, *, db: str = "sqlite", prefill: int = 0, profile: Path | None = None
 ) -> Iterator[tuple[Client, Path]]:
     """Run a server with an agent of `cpu` cores in a home of its own, and clear it all away after.
 
     Args:
         cpu: Cores that the agent says it has.
+        db: One of `DATABASES`; either loses nothing when the machine does.
         prefill: Finished sessions to put into the store first.
-        profile: Write a cProfile of the manager there.
+        profile: Write down there where the manager spends its time.
     """
+    with home_with(cpu, db=db) as home:
+        if prefill:
+            from benchmarks.prefill import fill
+
+            fill(home, finished=prefill)
+        with running(home, profile=profile) as client:
+            yield client, home
+
+
+@contextlib.contextmanager
+def home_with(cpu: int, *, db: str = "sqlite") -> Iterator[Path]:
+    """Make a home with an agent of `cpu` cores, and a database of its own when `db` says so."""
     home = Path(tempfile.mkdtemp(prefix="sokovan-bench-"))
     home.chmod(0o700)
-    (home / "config.toml").write_text(f'[[agents]]\nname = "bench"\ncpu = "{cpu}"\nmem = "64G"\n')
-    if prefill:
-        from benchmarks.prefill import fill
+    lines = f'[[agents]]\nname = "bench"\ncpu = "{cpu}"\nmem = "64G"\n'
+    with contextlib.ExitStack() as after:
+        after.callback(shutil.rmtree, home, ignore_errors=True)
+        if db == "postgresql":
+            from tests.postgresql import Server
 
-        fill(home / "sokovan.db", prefill)
-    profiled = [] if profile is None else ["-m", "cProfile", "-o", str(profile)]
+            database = Server(durable=True)
+            after.callback(database.close)
+            lines = f'[store]\nurl = "{database.empty()}"\n{lines}'
+        (home / "config.toml").write_text(lines)
+        yield home
+
+
+@contextlib.contextmanager
+def running(
+    home: Path, *, profile: Path | None = None, ready_s_max: float = READY_S_MAX
+) -> Iterator[Client]:
+    """Run the server of a home, and end it with all it has started."""
+    sampled = [] if profile is None else ["-m", "benchmarks.sampling", str(profile)]
+    how = [*sampled, "sokovan"] if sampled else ["-m", "sokovan"]
     with (home / "bench.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, *profiled, "-m", "sokovan", "--home", str(home), "up"],
+            [sys.executable, *how, "--home", str(home), "up"],
             stdout=log,
             stderr=log,
             start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
     try:
-        yield wait_ready(home, process), home
+        yield wait_ready(home, process, ready_s_max)
     finally:
         process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -60,12 +97,13 @@ def server(
         for found in of_home(home):
             with contextlib.suppress(psutil.Error):
                 found.kill()
-        shutil.rmtree(home, ignore_errors=True)
 
 
-def wait_ready(home: Path, process: "subprocess.Popen[bytes]") -> Client:
+def wait_ready(
+    home: Path, process: "subprocess.Popen[bytes]", ready_s_max: float = READY_S_MAX
+) -> Client:
     """Return a client once the server answers."""
-    deadline = time.monotonic() + READY_S_MAX
+    deadline = time.monotonic() + ready_s_max
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise SystemExit(f"the server ended: {(home / 'bench.log').read_text()}")
@@ -98,9 +136,16 @@ def cpu_seconds(home: Path) -> dict[str, float]:
     return used
 
 
-def conditions() -> dict[str, Any]:
+def rss_mib(home: Path) -> float:
+    """Return how much memory the manager of a home has now."""
+    (manager,) = (found for found in of_home(home) if "up" in found.cmdline())
+    return round(manager.memory_info().rss / 2**20, 1)
+
+
+def conditions(db: str | None = None) -> dict[str, Any]:
     """Return what the figures depend on."""
     return {
+        **({} if db is None else {"db": _version_of(db)}),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "kernel": platform.release(),
@@ -108,6 +153,15 @@ def conditions() -> dict[str, Any]:
         "load_1m": round(os.getloadavg()[0], 2),
         "fsync_ms": round(fsync_ms(), 2),
     }
+
+
+def _version_of(db: str) -> str:
+    """Say which database that is, with what decides how durable it is."""
+    if db == "sqlite":
+        return f"SQLite {sqlite3.sqlite_version}, synchronous=FULL"
+    from tests.postgresql import version
+
+    return f"{version()}, fsync=on, on this machine"
 
 
 def fsync_ms(times: int = 50) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.ground import conditions, quantile, report, server
+from benchmarks.ground import add_database, conditions, quantile, report, server
 
 WARM_UP = 5
 
@@ -19,11 +19,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=100, help="sessions, one after the other")
     parser.add_argument("--pause", type=float, default=0.05, help="seconds between two sessions")
+    add_database(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
 
     started_ms, seen_ms = [], []
-    with server(4) as (client, home):
+    with server(4, db=args.db) as (client, home):
         stamp = home / "stamp"
         command = ["/bin/sh", "-c", f"date +%s.%N > {stamp}"]
         for number in range(args.n + WARM_UP):
@@ -40,7 +41,7 @@ def main() -> None:
             "n": args.n,
             "to_start_ms": _summary(started_ms),
             "to_end_seen_ms": _summary(seen_ms),
-            "conditions": conditions(),
+            "conditions": conditions(args.db),
         },
         as_json=args.json,
     )

@@ -12,7 +12,7 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.ground import conditions, cpu_seconds, report, server, spawn_rate
+from benchmarks.ground import add_database, conditions, cpu_seconds, report, server, spawn_rate
 from sokovan.agent.wrapper import WRAPPER
 from sokovan.client import Client
 
@@ -26,13 +26,19 @@ def main() -> None:
     parser.add_argument(
         "--finished", type=int, default=0, help="finished sessions in the store beforehand"
     )
-    parser.add_argument("--profile", type=Path, help="write a cProfile of the manager there")
+    parser.add_argument(
+        "--profile", type=Path, help="write down there where the manager spends its time"
+    )
+    add_database(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
 
     bare = spawn_rate([["/bin/true"]] * (2 * args.sessions), args.slots)
     wrapper = wrapper_rate(args.sessions, args.slots)
-    with server(args.slots, prefill=args.finished, profile=args.profile) as (client, home):
+    with server(args.slots, db=args.db, prefill=args.finished, profile=args.profile) as (
+        client,
+        home,
+    ):
         before = cpu_seconds(home)
         rates = [batch(client, args.sessions) for _ in range(args.rounds)]
         after = cpu_seconds(home)
@@ -49,7 +55,7 @@ def main() -> None:
             "wrapper_per_s": round(wrapper),
             "of_wrapper": round(rate / wrapper, 3),
             "finished_before": args.finished,
-            "conditions": conditions(),
+            "conditions": conditions(args.db),
         },
         as_json=args.json,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.ground import conditions, cpu_seconds, quantile, report, server
+from benchmarks.ground import add_database, conditions, cpu_seconds, quantile, report, server
 from sokovan.client import Client
 
 BATCH = 10_000
@@ -23,10 +23,11 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=40, help="sessions that start, one after the other")
     parser.add_argument("--idle", type=float, default=120.0, help="seconds to watch them wait")
     parser.add_argument("--settle", type=float, default=240.0, help="seconds before that")
+    add_database(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
 
-    with server(4) as (client, home):
+    with server(4, db=args.db) as (client, home):
         client.submit(command=["/bin/sleep", "100000"], cpu_milli=3000, cwd="/")
         alone = _starts(client, home, args.n)
         begun = time.monotonic()
@@ -52,7 +53,7 @@ def main() -> None:
             "to_start_ms_behind_them": _summary(behind),
             "later_by_ms": round(statistics.median(behind) - statistics.median(alone), 1),
             "waiting_costs_of_a_core": f"{used / args.idle:.1%}",
-            "conditions": conditions(),
+            "conditions": conditions(args.db),
         },
         as_json=args.json,
     )

@@ -9,6 +9,7 @@ _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 ID_LENGTH = 12
 _UNFAIR = bytes(range(256 - 256 % len(_ALPHABET), 256))
 """Bytes that would make some characters more likely than others."""
+_LETTER_OF = "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in range(256)).encode()
 
 
 class IdSource:
@@ -19,6 +20,7 @@ class IdSource:
     """
 
     def __init__(self, rng: random.Random | None = None) -> None:
+        self._is_seeded = rng is not None
         self._rng = rng or random.SystemRandom()
 
     def session_id(self) -> SessionId:
@@ -27,13 +29,7 @@ class IdSource:
 
     def session_ids(self, count: int) -> list[SessionId]:
         """Return many new session ids, much faster than one by one."""
-        found: list[str] = []
-        missing = count * ID_LENGTH
-        while missing:
-            fair = self._rng.randbytes(missing).translate(None, _UNFAIR)
-            found += [_ALPHABET[byte % len(_ALPHABET)] for byte in fair]
-            missing = count * ID_LENGTH - len(found)
-        text = "".join(found)
+        text = self._letters(count * ID_LENGTH)
         return [SessionId(text[at : at + ID_LENGTH]) for at in range(0, len(text), ID_LENGTH)]
 
     def kernel_id(self, session_id: SessionId, index: int) -> KernelId:
@@ -45,4 +41,12 @@ class IdSource:
         return self._name(20)
 
     def _name(self, length: int) -> str:
-        return "".join(self._rng.choices(_ALPHABET, k=length))
+        if self._is_seeded:  # as always, so that a seed goes on meaning the same
+            return "".join(self._rng.choices(_ALPHABET, k=length))
+        return self._letters(length)
+
+    def _letters(self, count: int) -> str:
+        found = ""
+        while missing := count - len(found):
+            found += self._rng.randbytes(missing).translate(_LETTER_OF, _UNFAIR).decode()
+        return found

@@ -133,6 +133,15 @@ class Server:
             raise RuntimeError(f"{program}: {done.stderr}")
 
 
+def version() -> str:
+    """Return the name and the number of what would be started."""
+    done = subprocess.run(
+        [_binaries() / "postgres", "--version"], capture_output=True, check=True, text=True
+    )
+    _, name, number, *_ = done.stdout.split()
+    return f"{name.strip('()')} {number}"
+
+
 def _binaries() -> Path:
     """Return where PostgreSQL's programs are; skip the test where there are none."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))

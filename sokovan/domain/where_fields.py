@@ -10,6 +10,8 @@ _LISTS = ("agents", "prefer", "exclude", "spread_with", "pack_with")
 
 def fields_of(where: Where) -> dict[str, Any]:
     """Return what is said of where, what is not left out; nothing at all for `ANYWHERE`."""
+    if where is ANYWHERE:
+        return {}
     mode = where.mode.value if where.mode is not ANYWHERE.mode else ""
     every = {
         "mode": mode,

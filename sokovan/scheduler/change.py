@@ -6,7 +6,6 @@ line.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 from sokovan.domain.reasons import EndReason, MoveReason
@@ -21,6 +20,7 @@ from sokovan.domain.statuses import (
     SessionResult,
     SessionStatus,
 )
+from sokovan.domain.values import replace
 from sokovan.scheduler.ledger import BY_USER, SessionLedger
 from sokovan.scheduler.moves import Move, Outcome
 from sokovan.scheduler.promote import end_of, has_run, next_promotion

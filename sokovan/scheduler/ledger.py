@@ -4,7 +4,6 @@ These are the steps; why they are taken stands in `change.py`.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from sokovan.domain.reasons import MoveReason
@@ -18,6 +17,7 @@ from sokovan.domain.statuses import (
     SessionResult,
     SessionStatus,
 )
+from sokovan.domain.values import replace
 from sokovan.scheduler.moves import HistoryLine
 from sokovan.scheduler.stages import DETECT_TERMINATION, STAGES
 

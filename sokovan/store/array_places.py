@@ -14,7 +14,7 @@ from sqlalchemy import bindparam, case, func, select, text, update
 from sokovan.domain.sessions import SessionId, SessionWithKernels
 from sokovan.domain.statuses import SessionResult, SessionStatus
 from sokovan.store.engine import Transaction, in_parts
-from sokovan.store.loading import among, load_sessions
+from sokovan.store.loading import load_sessions
 from sokovan.store.tables import LIVE_IN_ARRAY, arrays, sessions
 
 Change = tuple[SessionWithKernels, SessionWithKernels]
@@ -44,7 +44,11 @@ _NEXT = (
     .order_by(sessions.c.number)
     .limit(bindparam("room"))
 )
-_OPEN = update(sessions).where(among(sessions.c.session_id, "ids")).values(array_waits=False)
+_OPEN = (
+    update(sessions)
+    .where(sessions.c.session_id.in_(bindparam("ids", expanding=True)))
+    .values(array_waits=False)
+)
 
 
 def count_and_open(

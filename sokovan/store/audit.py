@@ -2,13 +2,15 @@
 
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
 from sokovan.domain.access import Caller
+from sokovan.store.bulk import Insert
 from sokovan.store.engine import Transaction
 from sokovan.store.tables import audit
 
 TARGET_LENGTH_MAX = 1000
+_INSERT = Insert(audit, numbered="line")
 
 
 def note(
@@ -35,7 +37,7 @@ def note(
         "target": target[:TARGET_LENGTH_MAX],
         "detail": detail[:TARGET_LENGTH_MAX],
     }
-    tx.execute(insert(audit), [values])
+    tx.execute(_INSERT, [values])
 
 
 def audit_lines(

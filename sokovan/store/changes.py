@@ -6,9 +6,8 @@ written once, whatever the changes are.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import delete, select, update
 
 from sokovan.domain.cluster import AgentStatus, ScalingGroup
 from sokovan.domain.reasons import EndReason
@@ -20,9 +19,10 @@ from sokovan.scheduler.change import SessionChange
 from sokovan.scheduler.moves import Applied, Move, Moved, Verdict
 from sokovan.scheduler.settle import caught_up
 from sokovan.store.array_places import count_and_open
+from sokovan.store.bulk import Among, Insert, Update
 from sokovan.store.engine import Transaction, in_parts
 from sokovan.store.live import Live
-from sokovan.store.loading import among, load_sessions, load_specs
+from sokovan.store.loading import load_sessions, load_specs
 from sokovan.store.rows import (
     agent_of,
     hold_of,
@@ -31,8 +31,8 @@ from sokovan.store.rows import (
     line_values,
     session_values,
 )
-from sokovan.store.submissions import insert_sessions, new_session
-from sokovan.store.tables import agents, dependencies, history, holds, kernels, sessions
+from sokovan.store.submissions import INSERT_LINES, insert_sessions, new_session
+from sokovan.store.tables import agents, dependencies, holds, kernels, sessions
 
 BY_DEPENDENCY = "dependencies"
 
@@ -60,7 +60,7 @@ class ChangeSet:
         """Read holds by token as they are in this transaction; tokens without one are left out."""
         wanted = list(dict.fromkeys(tokens))
         for part in in_parts([token for token in wanted if token not in self._holds]):
-            for row in self._tx.execute(_HOLDS_BY_TOKEN, {"tokens": part}):
+            for row in self._tx.execute(_HOLDS_BY_TOKEN, part):
                 self._holds[row.token] = hold_of(row)
         return {token: self._holds[token] for token in wanted if token in self._holds}
 
@@ -117,7 +117,7 @@ class ChangeSet:
         self._save_holds(changed)
         lines = [line_values(line) for change in changed for line in change.lines]
         if lines:
-            self._tx.execute(insert(history), lines)
+            self._tx.execute(INSERT_LINES, lines)
         moved = [
             Moved(
                 change.session.session_id,
@@ -169,9 +169,7 @@ class ChangeSet:
             told |= ended.keys()
             followers = self._retry(ended.values())
             rows = [
-                row
-                for ids in in_parts(list(ended))
-                for row in self._tx.execute(_DEPENDENTS, {"ids": ids})
+                row for ids in in_parts(list(ended)) for row in self._tx.execute(_DEPENDENTS, ids)
             ]
             self.load(SessionId(row.session_id) for row in rows)
             for row in rows:
@@ -250,7 +248,7 @@ class ChangeSet:
         ]
         if rows:
             done = self._tx.execute(_UPDATE_SESSION, rows)
-            assert done.rowcount in (len(rows), -1), "a session changed under its own transaction"
+            assert done == len(rows), "a session changed under its own transaction"
         kernel_rows = [
             kernel_values(kernel) | {"at_id": kernel.kernel_id}
             for change in changed
@@ -269,7 +267,7 @@ class ChangeSet:
         begun = [replace(before[t], leftover_since=self._now) for t in left_over if t in before]
         ended = [before[token] for token in released if token in before]
         if added:
-            self._tx.execute(insert(holds), [hold_values(hold) for hold in added])
+            self._tx.execute(_INSERT_HOLDS, [hold_values(hold) for hold in added])
         for tokens in in_parts([hold.token for hold in begun]):
             self._tx.execute(
                 update(holds).where(holds.c.token.in_(tokens)).values(leftover_since=self._now)
@@ -325,29 +323,18 @@ class _Room:
         return True
 
 
-def _at(column: Any, name: str) -> Any:
-    return column == bindparam(name)
-
-
-def _update_by_id(table: Any, key: Any, columns: Iterable[str]) -> Any:
-    return update(table).where(_at(key, "at_id")).values({c: bindparam(c) for c in columns})
-
-
-_UPDATE_SESSION = _update_by_id(
+_UPDATE_SESSION = Update(
     sessions,
-    sessions.c.session_id,
+    "session_id",
     session_values(SessionWithKernels(SessionId(""))),
-).where(_at(sessions.c.status_seq, "at_seq"))
+    guard="status_seq",
+)
 """Compare-and-set: only where `status_seq` is still what was read."""
-
-
-_UPDATE_KERNEL = _update_by_id(kernels, kernels.c.kernel_id, kernel_values(Kernel()))
-
-
-# Made once: building a statement takes longer than running it.
-_HOLDS_BY_TOKEN = select(holds).where(among(holds.c.token, "tokens"))
-_DEPENDENTS = select(dependencies.c.session_id, dependencies.c.depends_on).where(
-    among(dependencies.c.depends_on, "ids")
+_UPDATE_KERNEL = Update(kernels, "kernel_id", kernel_values(Kernel()))
+_INSERT_HOLDS = Insert(holds)
+_HOLDS_BY_TOKEN = Among(select(holds), holds.c.token)
+_DEPENDENTS = Among(
+    select(dependencies.c.session_id, dependencies.c.depends_on), dependencies.c.depends_on
 )
 
 

@@ -1,8 +1,8 @@
 """How statements reach the database: one writer with group commit, readers beside it.
 
 All writing goes through one connection. A `Writer` takes what has queued up while the last commit
-was on its way to the disk and commits it together: each job in a savepoint of its own, one fsync
-for all.
+was on its way to the disk and commits it together, with one fsync for all. When one of them fails,
+they are done again, each in a savepoint of its own, and only that one is left out.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from sokovan.domain.errors import CommitUnknownError
+from sokovan.store.bulk import Bulk
 from sokovan.store.news import News
 from sokovan.store.postgresql import MARK, read_back
 from sokovan.store.trouble import as_unavailable, is_away, is_trouble, undoes_a_commit
@@ -37,6 +38,8 @@ class Transaction:
 
     def execute(self, statement: Any, parameters: Any = None) -> Any:
         """Execute a statement, once or for each of a list of parameters."""
+        if isinstance(statement, Bulk):
+            return statement.run(self.connection, parameters)
         return self.connection.execute(statement, parameters)
 
     def after_commit(self, hook: Callable[[], None]) -> None:
@@ -226,12 +229,17 @@ class ThreadedDatabase:
             if batch:
                 self._commit(batch)
 
-    def _commit(self, batch: "list[_Queued]") -> None:
+    def _commit(self, batch: "list[_Queued]", *, apart: bool = False) -> None:
+        """Run jobs and commit them; `apart` has the error of one undo only its own part.
+
+        To keep them apart costs two statements for each, and hardly ever does a job fail: it is
+        done when one has.
+        """
         try:
             with self.around_commit(len(batch)), committing(self.engine) as connection:
                 news = News()
                 for queued in batch:
-                    news.add(queued.run(connection, alone=len(batch) == 1))
+                    news.add(queued.run(connection, apart=apart))
                 if news:
                     self.publish(connection, news)
         except CommitUnknownError as error:  # to do it again might do it twice
@@ -239,6 +247,9 @@ class ThreadedDatabase:
                 queued.fail(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
             if len(batch) > 1 and not is_away(error):
+                if not (apart or is_trouble(error)):
+                    self._commit(batch, apart=True)
+                    return
                 for queued in batch:  # nothing was committed; whose fault it is shows one by one
                     self._commit([queued])
                 return
@@ -250,7 +261,7 @@ class ThreadedDatabase:
         while (queued := self._reads.get()) is not None:
             try:
                 with _begun(self.engine, reads_only=True) as connection:
-                    queued.run(connection, alone=True)
+                    queued.run(connection)
             except Exception as error:  # noqa: BLE001 - whatever it is, the caller must hear of it
                 queued.fail(error)
             self._deliver([queued])
@@ -273,15 +284,15 @@ class _Queued:
         self._error: BaseException | None = None
         self._hooks: list[Callable[[], None]] = []
 
-    def run(self, connection: Connection, *, alone: bool) -> News:
-        """Run the job; when it shares a transaction, an error undoes only its own part.
+    def run(self, connection: Connection, *, apart: bool = False) -> News:
+        """Run the job; when it is kept `apart`, an error undoes only its own part.
 
         Returns:
             What it has changed.
         """
         transaction = Transaction(connection)
         self._error = None
-        if alone:
+        if not apart:
             self._result = self._job(transaction)
         else:
             try:

@@ -8,14 +8,15 @@ from sokovan.domain.cluster import Agent
 from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import SessionId, SessionWithKernels
 from sokovan.scheduler.moves import Applied, Moved
+from sokovan.store.bulk import Among
 from sokovan.store.engine import Transaction, in_parts
 from sokovan.store.leading import Leading
-from sokovan.store.loading import among, load_sessions
+from sokovan.store.loading import load_sessions
 from sokovan.store.news import News
 from sokovan.store.rows import agent_of, hold_of
 from sokovan.store.tables import agents, holds
 
-_HOLDS_BY_SESSION = select(holds).where(among(holds.c.session_id, "ids"))
+_HOLDS_BY_SESSION = Among(select(holds), holds.c.session_id)
 
 
 class Following(Leading):
@@ -51,9 +52,7 @@ class Following(Leading):
         if any(session.scaling_group not in self._groups for session in found):
             return False
         held = [
-            hold_of(row)
-            for part in in_parts(ids)
-            for row in tx.execute(_HOLDS_BY_SESSION, {"ids": part})
+            hold_of(row) for part in in_parts(ids) for row in tx.execute(_HOLDS_BY_SESSION, part)
         ]
         there = [agent_of(row) for row in tx.execute(select(agents))] if news.agents else None
         tx.after_commit(lambda: done(self._show(ids, found, held, there)))

@@ -4,38 +4,30 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select
+from sqlalchemy import Row, select
 
 from sokovan.domain.arrays import ArraySpec, parse_indexes
 from sokovan.domain.sessions import SessionId, SessionSpec, SessionWithKernels
+from sokovan.store.bulk import Among
 from sokovan.store.damage import DAMAGE, damaged
 from sokovan.store.engine import Transaction, in_parts
 from sokovan.store.rows import kernel_of, session_of, spec_of
 from sokovan.store.tables import arrays, kernels, sessions, specs
 
-
-def among(column: Any, name: str) -> Any:
-    """Return the condition that a column has one of the values given as `name`."""
-    return column.in_(bindparam(name, expanding=True))
-
-
-# Made once: building a statement takes longer than running it.
-_SESSIONS_BY_ID = (
-    select(sessions).where(among(sessions.c.session_id, "ids")).order_by(sessions.c.number)
+_SESSIONS_BY_ID = Among(select(sessions).order_by(sessions.c.number), sessions.c.session_id)
+_KERNELS_BY_SESSION = Among(
+    select(kernels).order_by(kernels.c.session_id, kernels.c.kernel_index), kernels.c.session_id
 )
-_KERNELS_BY_SESSION = (
-    select(kernels)
-    .where(among(kernels.c.session_id, "ids"))
-    .order_by(kernels.c.session_id, kernels.c.kernel_index)
+_SPECS_BY_SESSION = Among(select(specs), specs.c.session_id)
+_TASKS_BY_SESSION = Among(
+    select(sessions.c.session_id, sessions.c.array_id, sessions.c.array_index).where(
+        sessions.c.array_id.is_not(None)
+    ),
+    sessions.c.session_id,
 )
-_SPECS_BY_SESSION = select(specs).where(among(specs.c.session_id, "ids"))
-_TASKS_BY_SESSION = select(
-    sessions.c.session_id, sessions.c.array_id, sessions.c.array_index
-).where(among(sessions.c.session_id, "ids"), sessions.c.array_id.is_not(None))
-_ARRAYS_BY_ID = (
-    select(arrays, specs.c.spec)
-    .join(specs, specs.c.session_id == arrays.c.array_id)
-    .where(among(arrays.c.array_id, "ids"))
+_ARRAYS_BY_ID = Among(
+    select(arrays, specs.c.spec).join(specs, specs.c.session_id == arrays.c.array_id),
+    arrays.c.array_id,
 )
 
 
@@ -44,9 +36,9 @@ def load_sessions(tx: Transaction, session_ids: Sequence[SessionId]) -> list[Ses
     found = []
     for ids in in_parts(session_ids):
         by_session: dict[str, list[Any]] = {}
-        for row in tx.execute(_KERNELS_BY_SESSION, {"ids": ids}):
+        for row in tx.execute(_KERNELS_BY_SESSION, ids):
             by_session.setdefault(row.session_id, []).append(kernel_of(row))
-        rows = tx.execute(_SESSIONS_BY_ID, {"ids": ids})
+        rows = tx.execute(_SESSIONS_BY_ID, ids)
         found += [session_of(row, by_session.get(row.session_id, ())) for row in rows]
     return found
 
@@ -59,12 +51,12 @@ def load_specs(tx: Transaction, session_ids: Sequence[SessionId]) -> dict[Sessio
     """
     found = {}
     for part in in_parts(session_ids):
-        for row in tx.execute(_SPECS_BY_SESSION, {"ids": part}):
+        for row in tx.execute(_SPECS_BY_SESSION, part):
             found[SessionId(row.session_id)] = spec_of(row.spec)
     tasks = [
         row
         for part in in_parts([i for i in session_ids if i not in found])
-        for row in tx.execute(_TASKS_BY_SESSION, {"ids": part})
+        for row in tx.execute(_TASKS_BY_SESSION, part)
     ]
     if tasks:
         of = load_arrays(tx, list(dict.fromkeys(row.array_id for row in tasks)))
@@ -80,7 +72,7 @@ def load_arrays(tx: Transaction, array_ids: Sequence[str]) -> dict[str, ArraySpe
     return {
         row.array_id: array_of(row)
         for part in in_parts(array_ids)
-        for row in tx.execute(_ARRAYS_BY_ID, {"ids": part})
+        for row in tx.execute(_ARRAYS_BY_ID, part)
     }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -54,6 +55,12 @@ def stamp(at: float | None) -> str | None:
     """Write a time as RFC 3339 in UTC, to the millisecond."""
     if at is None:
         return None
+    return _written(at)
+
+
+@lru_cache(1024)
+def _written(at: float) -> str:
+    """Write a time; what belongs together often has the same."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

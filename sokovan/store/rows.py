@@ -6,7 +6,7 @@ Whatever else is not as written here is damage: a `StoreDamagedError`, which nam
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from sqlalchemy import Row
@@ -174,11 +174,21 @@ def kernel_values(kernel: Kernel) -> Values:
     }
 
 
+def request_values(request: Request) -> Values:
+    """Return what a kernel asks for, by column."""
+    return {
+        "cpu_milli": request.cpu_milli,
+        "mem_bytes": request.mem_bytes,
+        "gpu_shares": request.gpu_shares,
+        "gpu_mem_bytes_min": request.gpu_mem_bytes_min,
+    }
+
+
 def new_kernel_values(session_id: SessionId, kernel: Kernel) -> Values:
     """Return the columns of a new kernel."""
     return (
         kernel_values(kernel)
-        | asdict(kernel.request)
+        | request_values(kernel.request)
         | {
             "kernel_id": kernel.kernel_id,
             "session_id": session_id,
@@ -339,13 +349,20 @@ def policy_of_row(row: Row[Any]) -> dict[str, Any]:
     return policy
 
 
+_SPEC_FIELDS = tuple(field.name for field in fields(SessionSpec) if field.name != "where")
+
+
 def spec_text(spec: SessionSpec) -> str:
     """Write what the user submitted.
 
     Who may go anywhere says nothing of it, so that the same submission reads as it always has.
     """
+    said = {name: getattr(spec, name) for name in _SPEC_FIELDS}
+    said["request"] = request_values(spec.request)
+    said["depends_on"] = [asdict(dependency) for dependency in spec.depends_on]
+    said["limits"] = {name: asdict(limit) for name, limit in spec.limits.items()}
     where = {} if spec.where.is_anywhere else {"where": fields_of(spec.where)}
-    return dumps({k: v for k, v in asdict(spec).items() if k != "where"} | where)
+    return dumps(said | where)
 
 
 def spec_of(text: str) -> SessionSpec:

@@ -2,10 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import insert, select, tuple_
+from sqlalchemy import select, tuple_
 
 from sokovan.domain.errors import CreationConflictError, InvalidRequestError
 from sokovan.domain.sessions import (
@@ -18,8 +17,10 @@ from sokovan.domain.sessions import (
     SessionWithKernels,
 )
 from sokovan.domain.statuses import SessionResult, SessionStatus
+from sokovan.domain.values import replace
 from sokovan.identity import IdSource
 from sokovan.scheduler.ledger import submission_lines
+from sokovan.store.bulk import Insert
 from sokovan.store.engine import Transaction, in_parts
 from sokovan.store.rows import (
     line_values,
@@ -107,7 +108,7 @@ def accept(
     answer: list[SessionId] = []
     entries: list[Entry] = []
     for spec in submitted:
-        digest = digest_of(spec)
+        digest = "" if spec.creation_id is None else digest_of(spec)
         key = (spec.owner, spec.creation_id)
         if spec.creation_id is not None and key in known:
             session_id, digest_before = known[key]
@@ -175,35 +176,42 @@ def insert_sessions(
     if not entries:
         return []
     numbers = tx.execute(
-        insert(sessions).returning(sessions.c.number, sort_by_parameter_order=True),
+        _INSERT_SESSIONS,
         [
             new_session_values(session)
             | {"creation_id": spec.creation_id, "body_digest": digest or None}
             for spec, session, digest in entries
         ],
-    ).scalars()
+    )
     made = [
         replace(session, number=number)
         for (_, session, _), number in zip(entries, numbers, strict=True)
     ]
     if with_specs:
         tx.execute(
-            insert(specs),
+            _INSERT_SPECS,
             [{"session_id": s.session_id, "spec": spec_text(spec)} for spec, s, _ in entries],
         )
     tx.execute(
-        insert(kernels),
+        _INSERT_KERNELS,
         [new_kernel_values(s.session_id, kernel) for s in made for kernel in s.kernels],
     )
-    tx.execute(insert(history), [line_values(line) for s in made for line in submission_lines(s)])
+    tx.execute(INSERT_LINES, [line_values(line) for s in made for line in submission_lines(s)])
     rows = [
         {"session_id": s.session_id, "depends_on": d.session_id, "kind": d.kind.value}
         for s in made
         for d in s.unmet
     ]
     if rows:
-        tx.execute(insert(dependencies), rows)
+        tx.execute(_INSERT_DEPENDENCIES, rows)
     return made
+
+
+INSERT_LINES = Insert(history, numbered="line")
+_INSERT_SPECS = Insert(specs)
+_INSERT_SESSIONS = Insert(sessions, numbered="number", returns_numbers=True)
+_INSERT_KERNELS = Insert(kernels)
+_INSERT_DEPENDENCIES = Insert(dependencies)
 
 
 def known_creations(
@@ -257,8 +265,11 @@ def with_dependencies(
                 unmet[other] = replace(dependency, session_id=other)
             elif not dependency.kind.is_met_by(SessionResult(result)):
                 failed[session.session_id] = f"{dependency.kind} {other}, which had ended already"
-        resolved.append((spec, replace(session, unmet=tuple(unmet.values())), digest))
-    _refuse_cycles({s.session_id: [d.session_id for d in s.unmet] for _, s, _ in resolved})
+        waiting = replace(session, unmet=tuple(unmet.values())) if unmet else session
+        resolved.append((spec, waiting, digest))
+    waits_for = {s.session_id: [d.session_id for d in s.unmet] for _, s, _ in resolved}
+    if any(waits_for.values()):
+        _refuse_cycles(waits_for)
     return resolved, failed
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import event
 from sokovan.clock import ManualClock
 from sokovan.config import StoreConfig
 from sokovan.domain.cluster import ScalingGroup
+from sokovan.store import bulk
 from sokovan.store.engine import Database, InlineDatabase, ThreadedDatabase
 from sokovan.store.managers import KnownManager
 from sokovan.store.postgresql import open_postgresql
@@ -93,17 +94,24 @@ class Statements:
 
     def __init__(self, engine) -> None:
         self._engine = engine
+        self._sent = bulk.send  # past SQLAlchemy, and its events
         self.texts: list[str] = []
 
     def __enter__(self) -> Self:
         event.listen(self._engine, "before_cursor_execute", self._note)
+        bulk.send = self._send
         return self
 
     def __exit__(self, *_: object) -> None:
+        bulk.send = self._sent
         event.remove(self._engine, "before_cursor_execute", self._note)
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def _send(self, cursor, written, passed) -> None:
+        self.texts.append(written)
+        self._sent(cursor, written, passed)
 
     def _note(self, _connection, _cursor, statement, *_: object) -> None:
         if statement.split()[0] not in {"BEGIN", "SAVEPOINT", "RELEASE"} | {"SET"}:

@@ -1,0 +1,208 @@
+"""Statements about many rows, whose text is made once for each database and goes to its driver.
+
+SQLAlchemy takes longer to get a statement and each of its rows ready than the database takes to run
+it. What every session passes through several times is therefore written here once for both
+databases: SQLite is given row after row, in one call; PostgreSQL all rows as one JSON text, in one
+round trip.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Dialect, Select, Table, text
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.exc import DBAPIError
+
+from sokovan.store.parts import dumps
+
+Row = Mapping[str, Any]
+
+
+class Bulk:
+    """A statement that takes any number of values or rows at once."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+
+    def run(self, connection: Connection, given: Sequence[Any]) -> Any:
+        """Execute it.
+
+        Raises:
+            DBAPIError: As SQLAlchemy raises it.
+        """
+        dialect = connection.dialect
+        written = self._texts.get(dialect.name)
+        if written is None:
+            make: Callable[[Dialect], str] = getattr(self, f"_for_{dialect.name}")
+            written = self._texts[dialect.name] = make(dialect)
+        passed = getattr(self, f"_to_{dialect.name}")(given)
+        cursor = connection.connection.cursor()
+        try:
+            send(cursor, written, passed)
+            return self._result(cursor)
+        except dialect.loaded_dbapi.Error as error:
+            raise _as_raised(connection, cursor, written, error) from error
+        finally:
+            cursor.close()
+
+    def _result(self, cursor: DBAPICursor) -> Any:
+        return cursor.rowcount
+
+
+def send(cursor: DBAPICursor, written: str, passed: Any) -> None:
+    """Have the driver execute a statement, for one set of parameters or for each of a list."""
+    if isinstance(passed, list):
+        cursor.executemany(written, passed)
+    else:
+        cursor.execute(written, passed)
+
+
+def _as_raised(
+    connection: Connection, cursor: DBAPICursor, written: str, error: Any
+) -> BaseException:
+    """Return what SQLAlchemy would have raised; a connection that is lost is used no more."""
+    dialect = connection.dialect
+    is_lost = dialect.is_disconnect(error, connection.connection.dbapi_connection, cursor)
+    raised: BaseException = DBAPIError.instance(
+        written,
+        None,
+        error,
+        dialect.loaded_dbapi.Error,
+        connection_invalidated=is_lost,
+        dialect=dialect,
+    )
+    if is_lost:
+        connection.invalidate(error)
+    return raised
+
+
+class Among(Bulk):
+    """Reads the rows of a query in which a column has one of many values.
+
+    A row is a tuple with the columns as attributes.
+
+    Args:
+        query: Without parameters of its own.
+        column: `table.column`.
+    """
+
+    def __init__(self, query: Select[Any], column: Any) -> None:
+        super().__init__()
+        self._query = query
+        self._column = f"{column.table.name}.{column.name}"
+        columns = [(column.name, Any) for column in query.selected_columns]
+        self._as_row = NamedTuple("_Row", columns)._make
+
+    def _result(self, cursor: DBAPICursor) -> Any:
+        return list(map(self._as_row, cursor.fetchall()))
+
+    def _for_sqlite(self, dialect: Dialect) -> str:
+        return self._where(dialect, "IN (SELECT value FROM json_each(:given))")
+
+    def _for_postgresql(self, dialect: Dialect) -> str:
+        return self._where(dialect, "= ANY(:given)")
+
+    def _where(self, dialect: Dialect, condition: str) -> str:
+        query = self._query.where(text(f"{self._column} {condition}"))
+        compiled = query.compile(dialect=dialect)
+        assert set(compiled.params) == {"given"}, "the query has parameters of its own"
+        return str(compiled)
+
+    def _to_sqlite(self, values: Sequence[Any]) -> Any:
+        return (dumps(list(values)),)
+
+    def _to_postgresql(self, values: Sequence[Any]) -> Any:
+        return {"given": list(values)}
+
+
+class Insert(Bulk):
+    """Adds rows to a table; returns their numbers where that is asked for.
+
+    Args:
+        table: Where to.
+        numbered: The column that the database fills with numbers by itself.
+        returns_numbers: Whether to return these, in the order of the rows.
+    """
+
+    def __init__(self, table: Table, *, numbered: str = "", returns_numbers: bool = False) -> None:
+        super().__init__()
+        self._table = table
+        self._columns = [c.name for c in table.columns if c.name != numbered]
+        self._values = itemgetter(*self._columns)
+        self._numbered = numbered if returns_numbers else ""
+
+    def _result(self, cursor: DBAPICursor) -> Any:
+        if not self._numbered:
+            return None
+        if cursor.description:
+            return [number for (number,) in cursor.fetchall()]
+        count = cursor.rowcount
+        cursor.execute("SELECT last_insert_rowid()")
+        ((last,),) = cursor.fetchall()
+        return range(last - count + 1, last + 1)  # nobody else writes meanwhile
+
+    def _for_sqlite(self, dialect: Dialect) -> str:
+        places = ", ".join("?" * len(self._columns))
+        return f"INSERT INTO {self._table.name} ({_listed(self._columns)}) VALUES ({places})"
+
+    def _for_postgresql(self, dialect: Dialect) -> str:
+        names = _listed(self._columns)
+        source = _recordset(dialect, {name: self._table.c[name] for name in self._columns})
+        returning = f" RETURNING {self._numbered}" if self._numbered else ""
+        return f"INSERT INTO {self._table.name} ({names}) SELECT {names} FROM {source}{returning}"
+
+    def _to_sqlite(self, rows: Sequence[Row]) -> Any:
+        return list(map(self._values, rows))
+
+    def _to_postgresql(self, rows: Sequence[Row]) -> Any:
+        return {"given": dumps(rows)}
+
+
+class Update(Bulk):
+    """Sets columns of rows by their key, which each has as `at_id`; returns how many there were.
+
+    Args:
+        table: What to change.
+        key: The column that `at_id` is compared with.
+        columns: What to set.
+        guard: A column that must still be what a row has as `at_seq`.
+    """
+
+    def __init__(
+        self, table: Table, key: str, columns: Iterable[str], *, guard: str | None = None
+    ) -> None:
+        super().__init__()
+        self._table = table
+        self._columns = list(columns)
+        self._at = {"at_id": key} | ({} if guard is None else {"at_seq": guard})
+        self._values = itemgetter(*self._columns, *self._at)
+
+    def _for_sqlite(self, dialect: Dialect) -> str:
+        changes = ", ".join(f'"{name}" = ?' for name in self._columns)
+        where = " AND ".join(f"{column} = ?" for column in self._at.values())
+        return f"UPDATE {self._table.name} SET {changes} WHERE {where}"
+
+    def _for_postgresql(self, dialect: Dialect) -> str:
+        table = self._table.name
+        changes = ", ".join(f'"{name}" = given."{name}"' for name in self._columns)
+        where = " AND ".join(f"{table}.{c} = given.{name}" for name, c in self._at.items())
+        named = {name: self._table.c[name] for name in self._columns}
+        named |= {name: self._table.c[column] for name, column in self._at.items()}
+        return f"UPDATE {table} SET {changes} FROM {_recordset(dialect, named)} WHERE {where}"
+
+    def _to_sqlite(self, rows: Sequence[Row]) -> Any:
+        return list(map(self._values, rows))
+
+    def _to_postgresql(self, rows: Sequence[Row]) -> Any:
+        return {"given": dumps(rows)}
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def _recordset(dialect: Dialect, columns: Mapping[str, Any]) -> str:
+    """Return rows, in the order in which they were given, with columns like those of tables."""
+    types = ", ".join(f'"{name}" {c.type.compile(dialect=dialect)}' for name, c in columns.items())
+    return f"json_to_recordset(CAST(%(given)s AS json)) AS given({types})"
