@@ -32,8 +32,8 @@ def alone(engine: Engine) -> Iterator[Connection]:
         take_your_time(connection)
         if is_on_postgresql(connection) and (others := connection.execute(_OTHERS).scalar_one()):
             raise AlreadyRunningError(
-                f"{others} other connections of Sokovan to this database are open: stop whatever"
-                " manager has them, with `sokovan down` for its home, and try again"
+                f"others of Sokovan are connected to this database ({others}): stop whatever"
+                " manager that is, with `sokovan down` for its home, and try again"
             )
         yield connection
 
