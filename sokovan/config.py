@@ -66,6 +66,8 @@ class StoreConfig:
     """FULL survives a power loss, NORMAL may lose the last moments; on either database."""
     busy_timeout_s: float = 10.0
     """How long to wait for another process that has the store locked."""
+    keep_days: float = 0.0
+    """How long sessions and their history are kept after their end; 0 keeps them for ever."""
 
 
 @dataclass(frozen=True, slots=True)

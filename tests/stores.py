@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from sokovan.cli.main import run
 from sokovan.config import DATABASE_FILE, StoreConfig, load_config
@@ -14,6 +14,7 @@ from sokovan.store.opening import FILE, open_store
 from sokovan.store.ownership import closing
 from sokovan.store.schema import prepare
 from sokovan.store.sqlite import open_sqlite
+from sokovan.store.tables import metadata
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -47,7 +48,10 @@ class StoreHome:
             return list(done) if done.returns_rows else [done.rowcount]
 
     def rows(self, table: str) -> list[Any]:
-        return sorted(map(repr, self.execute(f"SELECT * FROM {table}")))
+        """Return every row of a table, the same of either database."""
+        engine = open_store(self.path, load_config(self.path).store)
+        with closing(engine), engine.connect() as connection:
+            return sorted(map(repr, connection.execute(select(metadata.tables[table]))))
 
     def names(self) -> set[str]:
         return {path.name for path in self.path.iterdir()}

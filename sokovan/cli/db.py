@@ -243,7 +243,7 @@ def prune(
     )
     if total.untold:
         call.say(
-            f"{counted(total.untold, 'session')} stay until every webhook was told of their ends;"
+            f"{counted(total.untold, 'session')} more, until every webhook was told of all events;"
             " `sokovan webhooks ls` says which one is behind"
         )
     return 0

@@ -169,16 +169,21 @@ class _Finish:
 def _refuse_sessions(call: Call, config: "StoreConfig") -> None:
     from sqlalchemy import inspect
 
-    from sokovan.domain.errors import IllegalStateError
+    from sokovan.domain.errors import IllegalStateError, StoreUnavailableError
     from sokovan.store.opening import FILE, name_of, open_store
     from sokovan.store.ownership import closing, reading
 
     if not config.url and not (call.home / FILE).exists():
         return
-    with closing(open_store(call.home, config)) as engine, reading(engine) as connection:
-        if not inspect(connection).has_table("sessions"):
-            return
-        found = connection.exec_driver_sql("SELECT count(*) FROM sessions").scalar_one()
+    try:
+        with closing(open_store(call.home, config)) as engine, reading(engine) as connection:
+            found = 0
+            if inspect(connection).has_table("sessions"):
+                found = connection.exec_driver_sql("SELECT count(*) FROM sessions").scalar_one()
+    except StoreUnavailableError as error:
+        raise StoreUnavailableError(
+            f"{error.message}; add --force to have the backup in its place, it is kept aside"
+        ) from error
     if found:
         raise IllegalStateError(
             f"{name_of(call.home, config)} has {counted(found, 'session')}; add --force to have the"

@@ -16,7 +16,7 @@ from sokovan.domain.errors import (
 
 LOGS = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a file while it is open, or after it was not closed."""
-_PART = ".part"
+_PART = ".sokovan-part"
 
 
 @contextlib.contextmanager
@@ -35,8 +35,8 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """
     if not force and os.path.lexists(path):
         raise IllegalStateError(f"{path} exists already; name another file, or add --force")
-    _clear_parts(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
+    _clear_parts(path.parent)
+    part = path.with_name(f".{path.name}{_PART}-{os.getpid()}")
     try:
         os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         yield part
@@ -146,9 +146,9 @@ def _be_one_file(path: Path) -> None:
         store.execute("PRAGMA journal_mode=DELETE")
 
 
-def _clear_parts(path: Path) -> None:
-    """Remove what others have begun to write under this name and did not live to finish."""
-    for part in path.parent.glob(f".{path.name}.*{_PART}*"):
-        pid = part.name.removeprefix(f".{path.name}.").partition(".")[0]
+def _clear_parts(directory: Path) -> None:
+    """Remove what others have begun to write in a directory and did not live to finish."""
+    for part in directory.glob(f".*{_PART}-*"):
+        pid = part.name.rpartition(f"{_PART}-")[2].partition("-")[0]
         if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
             part.unlink(missing_ok=True)
