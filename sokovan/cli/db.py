@@ -243,7 +243,7 @@ def prune(
     )
     if total.untold:
         call.say(
-            f"{counted(total.untold, 'session')} more, until every webhook was told of all events;"
+            f"{counted(total.untold, 'old session')} kept until every webhook was told of the end;"
             " `sokovan webhooks ls` says which one is behind"
         )
     return 0

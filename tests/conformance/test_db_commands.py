@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from sokovan.cli.main import run
-from sokovan.config import StoreConfig
+from sokovan.config import StoreConfig, load_config
 from sokovan.home import held
+from sokovan.store.backups import back_up
 from sokovan.store.opening import FILE, open_store
 from sokovan.store.schema import prepare
 from sokovan.store.tables import metadata
@@ -167,6 +168,23 @@ def test_while_a_server_runs_nothing_is_replaced(home, tmp_path, command):
     assert "a server already runs for the home" in said
     if command != "upgrade":
         assert contents(home) == before
+
+
+@pytest.mark.postgres
+def test_what_is_written_during_a_backup_is_not_in_it(tmp_path, capsys, postgresql):
+    home = a_store_home(tmp_path / "home", capsys)
+    home("move", "--to", postgresql.empty())
+    before = contents(home)
+
+    def write(_):
+        home.execute("UPDATE sessions SET priority = priority + 1")
+        home.execute("DELETE FROM history WHERE line = (SELECT max(line) FROM history)")
+
+    back_up(home.path, load_config(home.path).store, tmp_path / "b.db", tell=write)
+
+    assert contents(home) != before
+    home("restore", tmp_path / "b.db", "--force")
+    assert but_leases(contents(home)) == but_leases(before)
 
 
 # --- moving ---------------------------------------------------------------------------------------

@@ -99,3 +99,26 @@ def test_kernels_that_are_newer_than_the_backup_are_stopped_or_left(place, choic
     ]
     assert len(alive) == (1 if choice == "stop" else 3)
     in_order(place)
+
+
+@pytest.mark.postgres
+def test_a_session_runs_on_while_its_store_moves_to_postgresql_and_back(place, postgresql):
+    go = place.path / "go"
+    script = f"until [ -e {go} ]; do sleep 0.05; done; exit 7"
+    session_id = place.submit("--", "sh", "-c", script)
+    place.until_status(session_id, "RUNNING")
+    url = postgresql.empty()
+    assert "a server already runs" in place("db", "move", "--to", url, code=4).stderr
+    place("down")
+
+    place("db", "move", "--to", url)
+    place.until_status(session_id, "RUNNING")
+    place.until_status(place.submit("--", "true"), "TERMINATED")
+    place("db", "backup", str(place.path / "b.db"))
+    assert in_order(place)["sessions"] == in_order(place, str(place.path / "b.db"))["sessions"] == 2
+    place("down")
+
+    place("db", "move", "--to", "file")
+    go.touch()
+    assert place.until_status(session_id, "TERMINATED")["exit_code"] == 7
+    assert in_order(place)["sessions"] == 2

@@ -370,7 +370,7 @@ def test_a_home_without_a_store_is_said_to_have_none(tmp_path, capsys, words):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("restore", "none.db"), "there is no backup none.db"),
+        (("restore", "none.db", "--force"), "there is no backup none.db"),
         (("move", "--to", "mysql://x"), "store.url: it is no address of a database"),
         (("prune", "--older-than", "soon"), "older-than"),
     ],
