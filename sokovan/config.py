@@ -69,6 +69,8 @@ class StoreConfig:
     """How long to wait for another process that has the store locked."""
     lease_s: float = 10.0
     """On PostgreSQL: how long a manager must have been silent before another one takes over."""
+    keep_days: float = 0.0
+    """How long sessions and their history are kept after their end; 0 keeps them for ever."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,14 @@
 """The home: the one directory that everything of a user's Sokovan lives in."""
 
+import contextlib
+import errno
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
-from sokovan.domain.errors import HomeError
+from sokovan.domain.errors import AlreadyRunningError, HomeError
 
 
 def prepare_home(home: Path) -> None:
@@ -42,3 +46,36 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     temporary.rename(path)
+
+
+@contextlib.contextmanager
+def held(home: Path) -> Iterator[None]:
+    """Hold the home against a second server; the lock goes with the process, however it ends.
+
+    Raises:
+        AlreadyRunningError: A server holds it.
+        HomeError: The lock cannot be opened, or the disk is full.
+    """
+    try:
+        descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HomeError(f"{home / 'lock'} cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise AlreadyRunningError(
+            f"a server already runs for the home {home} (pid {pid or 'unknown'});"
+            " use it, or stop it with `sokovan down`"
+        ) from None
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise HomeError(f"the home {home} cannot be written: {error.strerror}") from error
+        raise
+    finally:
+        os.close(descriptor)

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
-import fcntl
 import gc
 import ipaddress
 import json
@@ -29,8 +27,8 @@ from sokovan.api.tls import Tls
 from sokovan.clock import Clock, SystemClock
 from sokovan.cluster.local import LocalHome
 from sokovan.config import Config
-from sokovan.domain.errors import AddressInUseError, AlreadyRunningError, HomeError
-from sokovan.home import prepare_home, write_private
+from sokovan.domain.errors import AddressInUseError
+from sokovan.home import held, prepare_home, write_private
 from sokovan.identity import IdSource
 from sokovan.peers import Peers
 from sokovan.policies import check_agents, check_stages
@@ -75,7 +73,7 @@ def serve(config: Config, *, on_ready: Callable[[str], None] | None = None) -> N
         check_stages(group)
     tls = Tls.of(config)
     prepare_home(config.home)
-    with _held(config.home), contextlib.closing(listen(config)) as listener:
+    with held(config.home), contextlib.closing(listen(config)) as listener:
         engine = open_store(config.home, config.store)
         prepare(engine)
         token = _token(config.home)
@@ -228,34 +226,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-@contextlib.contextmanager
-def _held(home: Path) -> Iterator[None]:
-    """Hold the home against a second server; the lock goes with the process, however it ends."""
-    try:
-        descriptor = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise HomeError(f"{home / 'lock'} cannot be opened: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise AlreadyRunningError(
-            f"a server already runs for the home {home} (pid {pid or 'unknown'});"
-            " use it, or stop it with `sokovan down`"
-        ) from None
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise HomeError(f"the home {home} cannot be written: {error.strerror}") from error
-        raise
-    finally:
-        os.close(descriptor)
 
 
 def listen(config: Config) -> socket.socket:

@@ -118,7 +118,25 @@ EXAMPLES: Mapping[str, Sequence[Example]] = {
         ("sokovan sim --seed 7", "replay one world"),
         ("sokovan sim --seeds 0-99", "try a hundred"),
     ),
-    "db check": (("sokovan db check", ""),),
+    "db check": (
+        ("sokovan db check", "beside a running server"),
+        ("sokovan db check monday.db", "a backup"),
+        ("sokovan db check --repair", "with no server running"),
+    ),
+    "db upgrade": (("sokovan db upgrade", "after a newer version was installed"),),
+    "db backup": (("sokovan db backup monday.db", "beside a running server"),),
+    "db restore": (
+        ("sokovan db restore monday.db", "into a home without sessions"),
+        ("sokovan db restore monday.db --force", "in the place of what is there"),
+    ),
+    "db prune": (
+        ("sokovan db prune --older-than 90d --dry-run", "what would go"),
+        ("sokovan db prune --older-than 90d", ""),
+    ),
+    "db move": (
+        ("sokovan db move --to postgresql://sokovan@db:5432/sokovan", ""),
+        ("sokovan db move --to file", "back into the home"),
+    ),
 }
 
 

@@ -378,6 +378,10 @@ class SchedulerStore(SchedulerRepository, Protocol):
         """Read what is alive again."""
         ...
 
+    async def prune(self, age_s: float) -> object:
+        """Remove sessions that ended longer ago, with their history."""
+        ...
+
 
 class LiveView(Protocol):
     """What is alive, to look at."""

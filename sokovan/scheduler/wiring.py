@@ -31,6 +31,9 @@ from sokovan.scheduler.provisioner import PlacementProvisioner
 from sokovan.scheduler.stages import ENFORCE_WALLTIME
 from sokovan.scheduler.terminator import AgentTerminator
 
+PRUNE_EVERY_S = 3600.0
+DAY_S = 86400.0
+
 
 def join(
     coordinator: Coordinator,
@@ -47,6 +50,9 @@ def join(
     scheduler = config.scheduler
     launcher = AgentLauncher(gateway, events.answered)
     terminator = AgentTerminator(gateway, events.answered)
+
+    async def prune() -> None:
+        await store.prune(config.store.keep_days * DAY_S)
 
     async def stop_leftovers() -> None:
         agents = store.live.agents
@@ -76,6 +82,7 @@ def join(
             Chore("stop-leftovers", scheduler.full_cycle_s, stop_leftovers),
             Chore("refresh", scheduler.refresh_cycle_s, store.refresh),
             *chores,
+            *((Chore("prune", PRUNE_EVERY_S, prune),) if config.store.keep_days else ()),
         ),
         post_processors=post_processors,
         observer=observer,

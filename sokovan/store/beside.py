@@ -7,11 +7,31 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from sokovan.domain.errors import HomeError, StoreUnavailableError
+from sokovan.config import StoreConfig
+from sokovan.domain.errors import StoreUnavailableError
 from sokovan.store.engine import Job, T, Transaction
+from sokovan.store.files import is_in_use, state_of
+from sokovan.store.opening import FILE
+from sokovan.store.ownership import closing, reading
+from sokovan.store.postgresql import open_postgresql
 from sokovan.store.schema import require_head
 
 BUSY_S = 10.0
+
+
+def read_store(home: Path, config: StoreConfig, job: Job[T]) -> T:
+    """Run `job` in one read transaction on the store of a home, beside whoever works with it.
+
+    Raises:
+        HomeError: There is no store.
+        SchemaTooNewError, SchemaTooOldError: Another version wrote it.
+        StoreUnavailableError: It cannot be read.
+    """
+    if not config.url:
+        return read_beside(home / FILE, job)
+    with closing(open_postgresql(config.url, config)) as engine, reading(engine) as connection:
+        require_head(connection)
+        return job(Transaction(connection))
 
 
 def read_beside(path: Path, job: Job[T]) -> T:
@@ -27,26 +47,16 @@ def read_beside(path: Path, job: Job[T]) -> T:
         StoreUnavailableError: It cannot be read.
     """
     while True:
-        before = _state(path)
-        is_open = path.with_name(f"{path.name}-wal").exists()
+        before = state_of(path)
+        is_open = is_in_use(path)
         try:
             found = _read(path, job, "mode=ro" if is_open else "immutable=1")
         except Exception:
-            if is_open or _state(path) == before:
+            if is_open or state_of(path) == before:
                 raise
         else:
-            if is_open or _state(path) == before:
+            if is_open or state_of(path) == before:
                 return found
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    """Return what changes whenever the store does."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        raise HomeError(f"there is no store {path}: no server has run for this home yet") from None
-    log = path.with_name(f"{path.name}-wal")
-    return found.st_ino, found.st_size, found.st_mtime_ns, log.exists()
 
 
 def _read(path: Path, job: Job[T], how: str) -> T:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, insert, or_, select, update
 
 from sokovan.domain.errors import EventsGoneError
 from sokovan.domain.events import KERNEL, NOTED, SESSION, WAITING, kind_of
@@ -16,8 +16,10 @@ from sokovan.domain.sessions import SessionId
 from sokovan.domain.statuses import FINAL, SessionStatus
 from sokovan.store.engine import Transaction
 from sokovan.store.queries import View, stamp
-from sokovan.store.tables import history, sessions
+from sokovan.store.tables import history, marks, sessions
 
+PRUNED_TO = "pruned_to"
+_PRUNED_TO = select(marks.c.number).where(marks.c.name == PRUNED_TO)
 LOOKED_AT_MAX = 10_000
 """So many lines at most are looked through at once, however few of them are asked for."""
 
@@ -71,10 +73,10 @@ def check_kept(tx: Transaction, after: int) -> None:
             " place; begin anew with after=0, or leave it out for what is new",
             field="after",
         )
-    first = tx.execute(select(func.min(history.c.line))).scalar()
-    if after > 0 and first is not None and after < first - 1:
+    pruned = pruned_to(tx)
+    if 0 < after < pruned:
         raise EventsGoneError(
-            f"after: what followed event {after} is not kept any more, the first is {first};"
+            f"after: of what followed event {after}, not all is kept, but all behind {pruned};"
             " begin anew with after=0, or leave it out for what is new",
             field="after",
         )
@@ -82,8 +84,22 @@ def check_kept(tx: Transaction, after: int) -> None:
 
 def nearest_kept(tx: Transaction, after: int) -> int:
     """Return where to go on for who has seen all up to `after`, of which `check_kept` complains."""
-    first = tx.execute(select(func.min(history.c.line))).scalar()
-    return min(max(after, (first or 1) - 1), horizon(tx))
+    return min(max(after, pruned_to(tx)), horizon(tx))
+
+
+def pruned_to(tx: Transaction) -> int:
+    """Return the id up to which events may have been removed; 0 when none was."""
+    number: int | None = tx.execute(_PRUNED_TO).scalar()
+    return number or 0
+
+
+def note_pruned(tx: Transaction, line: int) -> None:
+    """Remember that events up to an id may be missing."""
+    before: int | None = tx.execute(_PRUNED_TO).scalar()
+    if before is None:
+        tx.execute(insert(marks), [{"name": PRUNED_TO, "number": line}])
+    elif before < line:
+        tx.execute(update(marks).where(marks.c.name == PRUNED_TO).values(number=line))
 
 
 def events_after(tx: Transaction, asked: EventFilter, after: int, limit: int) -> Events:

@@ -46,3 +46,22 @@ def open_store(home: Path, config: StoreConfig) -> Engine:
     if file.exists():
         file.chmod(0o600)  # an older version let others read it, and it has secrets now
     return open_sqlite(file, config)
+
+
+def open_existing(home: Path, config: StoreConfig) -> Engine:
+    """Return an engine for the store of a home, which is there already.
+
+    Raises:
+        HomeError: There is none.
+        ConfigError: `store.url` is no address, or the driver is not installed.
+    """
+    if not config.url and not (home / FILE).exists():
+        raise HomeError(f"there is no store {home / FILE}: no server has run for this home yet")
+    return open_store(home, config)
+
+
+def name_of(home: Path, config: StoreConfig) -> str:
+    """Say in words where the store of a home is, without a password."""
+    if config.url:
+        return parse(config.url).set(drivername="postgresql").render_as_string(hide_password=True)
+    return str(home / FILE)

@@ -37,7 +37,11 @@ def record(
     for report in reports:
         hold = on_agent.get(report.token)
         change = changes.get(SessionId(hold.session_id)) if hold else None
-        if hold is None or change is None:
+        if hold is None:
+            continue
+        if change is None:  # it came after the backup that was restored
+            if hold.is_leftover and _is_gone(report):
+                changes.release(hold)
             continue
         index = _kernel_with(change, report.token)
         if index is not None and not hold.is_leftover:

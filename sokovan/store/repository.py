@@ -19,12 +19,13 @@ from sokovan.store.changes import ChangeSet
 from sokovan.store.edits import Again, edit
 from sokovan.store.engine import Transaction
 from sokovan.store.group_writes import GroupWrites
+from sokovan.store.prune_writes import PruneWrites
 from sokovan.store.reports import record
 from sokovan.store.submissions import accept, digest_of
 from sokovan.store.tables import scaling_groups
 
 
-class SqlRepository(ArrayWrites, GroupWrites):
+class SqlRepository(ArrayWrites, GroupWrites, PruneWrites):
     """The store as the scheduler sees it; `Writer` says what it is made of."""
 
     async def lower_session_priority(

@@ -24,7 +24,7 @@ def prepare(engine: Engine) -> None:
     """
     try:
         with engine.begin() as connection:
-            found = _version(connection)
+            found = version_of(connection)
             if found is None:
                 metadata.create_all(connection)
                 connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32))"))
@@ -44,14 +44,29 @@ def require_head(connection: Connection) -> None:
         SchemaTooNewError: A newer Sokovan wrote it.
         SchemaTooOldError: An older one did, or it is empty.
     """
-    found = _version(connection)
+    found = version_of(connection)
     if found is None or found < HEAD:
         raise SchemaTooOldError(
-            f"the store has schema {found or 'none'}, this version needs {HEAD}; start the server,"
-            " which brings it up to date: sokovan up"
+            f"the store has schema {found or 'none'}, this version needs {HEAD}; bring it up"
+            " to date with `sokovan db upgrade`, or start the server, which does that"
         )
     if found > HEAD:
         raise _too_new(found)
+
+
+def check_version(connection: Connection) -> str:
+    """Return which step of the schema a store is at, if this version can bring it up to date.
+
+    Raises:
+        SchemaTooNewError: A newer Sokovan wrote it.
+        StoreDamagedError: It is no store.
+    """
+    found = version_of(connection)
+    if found is None:
+        raise StoreDamagedError("this is no store of Sokovan: it is empty")
+    if found > HEAD:
+        raise _too_new(found)
+    return found
 
 
 def upgrade(connection: Connection) -> None:
@@ -72,7 +87,7 @@ def _too_new(found: str) -> SchemaTooNewError:
     )
 
 
-def _version(connection: Connection) -> str | None:
+def version_of(connection: Connection) -> str | None:
     """Read which step of the schema a store is at; `None` when there is nothing in it.
 
     Raises:

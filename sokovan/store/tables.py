@@ -307,3 +307,11 @@ webhooks = Table(
     Column("last_error", Text),
 )
 """Who is told of events; `position` is the last line of history that was delivered."""
+
+marks = Table(
+    "marks",
+    metadata,
+    Column("name", _string(32), primary_key=True),
+    Column("number", _NUMBER, nullable=False),
+)
+"""Numbers that the store keeps of itself: history up to `pruned_to` may be gone."""

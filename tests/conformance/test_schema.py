@@ -11,12 +11,17 @@ from sqlalchemy import inspect, text
 from sokovan.clock import ManualClock
 from sokovan.config import StoreConfig
 from sokovan.domain.cluster import AgentStatus
-from sokovan.domain.errors import SchemaTooNewError, StoreUnavailableError
+from sokovan.domain.errors import (
+    SchemaTooNewError,
+    StoreDamagedError,
+    StoreUnavailableError,
+)
 from sokovan.domain.statuses import SessionStatus
 from sokovan.scheduler.messages import ReportState
 from sokovan.simulator.checks import violations
 from sokovan.simulator.observe import read_picture
 from sokovan.store.engine import InlineDatabase
+from sokovan.store.postgresql import open_postgresql
 from sokovan.store.schema import HEAD, STEPS, prepare, upgrade
 from sokovan.store.sqlite import open_sqlite
 from sokovan.store.tables import metadata
@@ -217,6 +222,100 @@ def test_a_store_that_was_only_half_created_is_not_taken_for_whole(path, monkeyp
     assert described(engine) == {}
     prepare(engine)
     assert version(engine) == HEAD
+
+
+# --- PostgreSQL, which has had this schema from the beginning -------------------------------------
+
+
+@pytest.fixture
+def url(postgresql):
+    return postgresql.empty()
+
+
+@contextlib.contextmanager
+def connected(url):
+    engine = open_postgresql(url, StoreConfig())
+    yield engine
+    engine.dispose()
+
+
+@pytest.mark.postgres
+def test_an_empty_database_gets_the_schema_and_its_version(url):
+    with connected(url) as engine:
+        prepare(engine)
+        prepare(engine)
+
+        assert version(engine) == HEAD
+        found = described(engine)
+        assert found.keys() == metadata.tables.keys()
+        for name, table in metadata.tables.items():
+            columns = [(column[0], column[2]) for column in found[name]["columns"]]
+            assert columns == [(column.name, column.nullable) for column in table.c]
+            assert found[name]["key"] == [column.name for column in table.primary_key]
+        with engine.connect() as connection:
+            partial = connection.execute(
+                text("SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%WHERE%'")
+            ).scalars()
+            assert set(partial) == {
+                index.name
+                for table in metadata.tables.values()
+                for index in table.indexes
+                if index.dialect_options["postgresql"]["where"] is not None
+            }
+
+
+@pytest.mark.postgres
+def test_text_sorts_by_code_point_in_every_key_and_index(url):
+    with connected(url) as engine:
+        prepare(engine)
+        with engine.connect() as connection:
+            query = """
+                SELECT a.attname FROM pg_attribute a
+                JOIN pg_index i ON i.indrelid = a.attrelid AND a.attnum = ANY (i.indkey)
+                JOIN pg_class c ON c.oid = a.attrelid
+                JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = current_schema()
+                JOIN pg_collation o ON o.oid = a.attcollation
+                WHERE o.collname <> 'C' AND c.relname <> 'alembic_version'
+            """
+            assert connection.execute(text(query)).scalars().all() == []
+
+
+@pytest.mark.postgres
+def test_a_newer_database_is_refused_and_left_as_it_is(url):
+    with connected(url) as engine:
+        prepare(engine)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+        with pytest.raises(SchemaTooNewError, match="has schema 9999, this version knows up to"):
+            prepare(engine)
+
+        assert version(engine) == "9999"
+
+
+@pytest.mark.postgres
+def test_a_database_of_another_program_is_refused_and_left_as_it_is(url):
+    with connected(url) as engine:
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE cats (name text)"))
+
+        with pytest.raises(StoreDamagedError, match="no store of Sokovan: it has tables"):
+            prepare(engine)
+
+        assert described(engine).keys() == {"cats"}
+
+
+@pytest.mark.postgres
+def test_a_database_that_was_only_half_created_is_not_taken_for_whole(url, monkeypatch):
+    with connected(url) as engine:
+        monkeypatch.setattr("sokovan.store.schema.HEAD", object())  # cannot be written
+        with pytest.raises(StoreUnavailableError):
+            prepare(engine)
+        monkeypatch.undo()
+
+        assert described(engine) == {}
+        prepare(engine)
+        assert version(engine) == HEAD
 
 
 def test_a_directory_is_no_store(tmp_path):

@@ -281,7 +281,10 @@ async def test_who_has_missed_what_is_not_kept_is_told_so(http, repository):
     await some_history(repository)
     last = (await lines_of(repository))[-1][0]
     await repository._database.write(
-        lambda tx: tx.execute(delete(history).where(history.c.line < 6))
+        lambda tx: (
+            tx.execute(delete(history).where(history.c.line < 6)),
+            events.note_pruned(tx, 5),
+        )
     )
 
     statuses = {}

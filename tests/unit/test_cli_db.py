@@ -15,8 +15,9 @@ from sokovan.simulator import survey as survey_module
 from sokovan.simulator.observe import read_picture
 from sokovan.simulator.survey import survey
 from sokovan.store.engine import InlineDatabase
-from sokovan.store.schema import prepare
+from sokovan.store.schema import HEAD, prepare
 from sokovan.store.sqlite import open_sqlite
+from tests.stores import StoreHome, write_store
 
 OLD_STORE = Path(__file__).parents[1] / "fixtures" / "store_0001.sql"
 FAULTS = {
@@ -287,3 +288,126 @@ def test_a_file_that_is_no_store_is_said(home, capsys):
 
     assert code == 4
     assert "cannot be read: file is not a database" in err
+
+
+# --- upgrading ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old(tmp_path, capsys):
+    """A home whose store an earlier version has left."""
+    home = StoreHome(tmp_path / "home", capsys)
+    home.path.mkdir(mode=0o700)
+    write_store(home.path / "sokovan.db", "0003", upgraded=False)
+    return home
+
+
+def test_an_upgrade_says_what_it_did_and_keeps_what_was_there(old):
+    said = old("upgrade")
+
+    assert said.startswith(f"brought the store from schema 0003 to {HEAD}\n")
+    (kept,) = (old.path / name for name in old.names() if ".schema-0003-" in name)
+    assert str(kept) in said
+    assert kept.stat().st_mode & 0o777 == 0o600
+    with contextlib.closing(sqlite3.connect(kept)) as store:
+        assert store.execute("SELECT version_num FROM alembic_version").fetchone() == ("0003",)
+    assert old.json("check")["ok"]
+
+
+def test_what_is_kept_by_an_upgrade_can_be_restored(old):
+    kept = old.json("upgrade")["backup"]
+
+    old("restore", kept, "--force")
+
+    assert old.json("check")["sessions"] == 8
+
+
+def test_without_a_backup_nothing_is_kept(old):
+    assert old.json("upgrade", "--no-backup") == {
+        "from": "0003",
+        "to": HEAD,
+        "schema": HEAD,
+        "backup": None,
+    }
+    assert old.names() == {"sokovan.db", "lock"}
+
+
+def test_an_upgrade_can_be_asked_for_first(old):
+    said = old("upgrade", "--check", code=1)
+
+    assert said == f"the store has schema 0003, and would be brought to {HEAD}\n"
+    assert old.json("upgrade", "--check", code=1)["schema"] == "0003"
+    old("upgrade")
+    assert old("upgrade", "--check") == old("upgrade")
+    assert "already" in old("upgrade")
+
+
+def test_a_newer_store_is_not_upgraded(old):
+    old.execute("UPDATE alembic_version SET version_num = '9999'")
+
+    assert "a newer Sokovan has used it" in old("upgrade", code=4)
+    assert "a newer Sokovan has used it" in old("backup", old.path / "b.db", code=4)
+    assert old.names() == {"sokovan.db"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("upgrade",),
+        ("backup", "b.db"),
+        ("check", "--repair"),
+        ("prune", "--older-than", "1d"),
+        ("move", "--to", "postgresql://a@127.0.0.1:1/b"),
+    ],
+)
+def test_a_home_without_a_store_is_said_to_have_none(tmp_path, capsys, words):
+    words = [str(tmp_path / word) if word.endswith(".db") else word for word in words]
+
+    assert "there is no store" in StoreHome(tmp_path, capsys)(*words, code=5)
+    assert not list(tmp_path.glob("*.db"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("restore", "none.db", "--force"), "there is no backup none.db"),
+        (("move", "--to", "mysql://x"), "store.url: it is no address of a database"),
+        (("prune", "--older-than", "soon"), "older-than"),
+    ],
+)
+def test_what_makes_no_sense_is_said(old, words, said):
+    old("upgrade")
+
+    assert said in old(*words, code=5 if words[0] == "restore" else 4)
+
+
+@pytest.mark.parametrize("words", [("check", "x.db", "--repair"), ("restore", "x", "--kernels=no")])
+def test_options_that_do_not_go_together_are_misuse(old, words):
+    old(*words, code=2)
+
+
+def test_a_damaged_store_is_not_backed_up_over_a_good_backup(old):
+    old("upgrade")
+    old("backup", old.path / "b.db")
+    good = (old.path / "b.db").read_bytes()
+    data = bytearray((old.path / "sokovan.db").read_bytes())
+    data[8192:12288] = b"\xff" * 4096
+    (old.path / "sokovan.db").write_bytes(data)
+
+    said = old("backup", old.path / "b.db", "--force", code=4)
+
+    assert "damaged" in said or "malformed" in said
+    assert (old.path / "b.db").read_bytes() == good
+    assert not [name for name in old.names() if "part" in name]
+
+
+def test_a_store_beyond_reading_is_replaced_by_a_backup(old):
+    old("upgrade")
+    old("backup", old.path / "b.db")
+    (old.path / "sokovan.db").write_bytes(b"this is no database\n" * 500)
+
+    assert "add --force" in old("restore", old.path / "b.db", code=4)
+    kept = old.json("restore", old.path / "b.db", "--force")["kept"]
+
+    assert old.json("check")["ok"]
+    assert Path(kept).read_bytes().startswith(b"this is no database")

@@ -296,7 +296,9 @@ async def test_a_webhook_goes_on_behind_what_is_not_kept(ground, restored):
     lines = await ground.lines()
     await ground.add(position=lines[-1] + 100 if restored else 1)
     gone = history.c.line < lines[5]
-    await ground.database.write(lambda tx: tx.execute(delete(history).where(gone)))
+    await ground.database.write(
+        lambda tx: (tx.execute(delete(history).where(gone)), events.note_pruned(tx, lines[5] - 1))
+    )
 
     await ground.deliveries.run_once()
     await submitted(ground.repository)

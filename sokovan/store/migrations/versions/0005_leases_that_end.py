@@ -1,4 +1,4 @@
-"""Leases end when they are not renewed; managers say that they are there."""
+"""Leases end when they are not renewed; managers say that they are there; pruning is remembered."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Add what several managers need."""
+    """Add what several managers need, and what retention does."""
     op.add_column("scaling_groups", sa.Column("renewals", sa.BigInteger(), nullable=True))
     op.create_table(
         "managers",
@@ -19,4 +19,10 @@ def upgrade() -> None:
         sa.Column("version", sa.String(32), nullable=False),
         sa.Column("started_at", sa.Float(), nullable=False),
         sa.Column("renewals", sa.BigInteger(), nullable=False),
+    )
+    number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+    op.create_table(
+        "marks",
+        sa.Column("name", sa.String(32), primary_key=True),
+        sa.Column("number", number, nullable=False),
     )
