@@ -282,6 +282,8 @@ class Coordinator:
             await work
         except LeaseLostError:
             raise
+        except StoreUnavailableError as error:
+            log.warning("what an agent answered cannot be written down yet", why=error.message)
         except Exception:
             log.exception("what an agent answered was not recorded; it will say it again")
 
@@ -295,8 +297,11 @@ class Coordinator:
                 rests = run.handler.stage is SCHEDULE_SESSIONS
         except LeaseLostError:
             raise
-        except Exception:
-            log.exception("will be tried again", what=str(key))
+        except Exception as error:
+            if isinstance(error, StoreUnavailableError):  # a traceback would say no more
+                log.warning("will be tried again", what=str(key), why=error.message)
+            else:
+                log.exception("will be tried again", what=str(key))
             self._cadence.wake_at(key, self._clock.now() + self._config.hint_cycle_s)
         finally:
             now = self._clock.now()

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sokovan.domain.errors import CommitUnknownError
 from sokovan.store.postgresql import MARK, read_back
-from sokovan.store.trouble import as_unavailable, is_away, is_trouble, undoes_a_commit
+from sokovan.store.trouble import as_unavailable, is_nobodys_fault, is_trouble, undoes_a_commit
 
 T = TypeVar("T")
 
@@ -231,7 +231,7 @@ class ThreadedDatabase:
             for queued in batch:
                 queued.fail(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-            if len(batch) > 1 and not is_away(error):
+            if len(batch) > 1 and not is_nobodys_fault(error):
                 for queued in batch:  # nothing was committed; whose fault it is shows one by one
                     self._commit([queued])
                 return
