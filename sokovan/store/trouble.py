@@ -80,13 +80,14 @@ def is_trouble(error: BaseException) -> TypeGuard[DBAPIError]:
 
 def as_unavailable(error: DBAPIError) -> StoreUnavailableError:
     """Say what is wrong with the store in words a user can act on."""
-    text = str(error.orig).strip()
-    words = next((words for sign, words in _SQLITE.items() if sign in text), text)
+    text = " ".join(str(error.orig).split())
     if is_postgresql(error):
         state = _state_of(error)
         words = _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2]) or text
         if sqlstate_of(error) is None:
-            words += f" ({' '.join(text.split())[:TEXT_LENGTH_MAX]})"
+            words += f" ({text[:TEXT_LENGTH_MAX]})"
+        return StoreUnavailableError(f"the store cannot be used: {words}")
+    words = next((words for sign, words in _SQLITE.items() if sign in text), text)
     return StoreUnavailableError(f"the store cannot be written: {words}")
 
 
