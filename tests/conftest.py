@@ -33,7 +33,14 @@ def postgresql() -> Iterator["Server"]:
 ON_BOTH = {
     *("test_api", "test_api_agents", "test_api_arrays", "test_api_edits", "test_api_events"),
     *("test_api_groups", "test_api_outlook", "test_api_sorting", "test_api_where"),
-    *("test_arrays", "test_client_changes", "test_events", "test_tokens", "test_webhooks"),
+    *(
+        "test_api_values",
+        "test_arrays",
+        "test_client_changes",
+        "test_events",
+        "test_tokens",
+        "test_webhooks",
+    ),
 }
 """The modules whose tests are run with both databases: whatever a user asks means the same."""
 

@@ -53,7 +53,8 @@ def test_a_clock_behind_what_was_written_last_is_a_problem(durable, tmp_path):
     url = durable.prepared()
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
-            "INSERT INTO history (line, session_id, status_seq, at, to_status, reason, detail, stage)"
+            "INSERT INTO history"
+            " (line, session_id, status_seq, at, to_status, reason, detail, stage)"
             " VALUES (1, 's', 1, 5000, 'PENDING', 'SUBMITTED', '', '')"
         )
 
