@@ -195,8 +195,13 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._server))
-                self._connections += [client, server]
+                self._connections.append(client)
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._server))
+                except OSError:  # the database is away: whoever asks is to see that
+                    hang_up(client)
+                    continue
+                self._connections.append(server)
                 link = _Link(self, client, server)
                 threading.Thread(target=link.up, daemon=True).start()
                 threading.Thread(target=link.down, daemon=True).start()
