@@ -28,6 +28,7 @@ NOT_LESS: Mapping[str, float] = {
     **dict.fromkeys(("webhook_timeout_s", "webhook_retry_s_max"), 0.01),
     "lease_s": 0.5,
     **dict.fromkeys(("phase_s_max", "walltime_default_s"), 0.01),
+    "answer_s_max": 0.1,
 }
 """With less than this, nothing would get done, or nothing else."""
 FILE_NAME = "config.toml"
@@ -35,6 +36,7 @@ DATABASE_FILE = "database"
 """In the home: the `store.url` that `up --db` or `db move` has left; the settings win."""
 SYNCHRONOUS = ("FULL", "NORMAL")
 ALLOW_ROOT = ("auto", "yes", "no")
+_PASSWORDS = re.compile(r"(://[^:/@]*:).*(?=@)|([?&](?:ssl)?password=)[^&]*")
 _HOST = re.compile(r"[A-Za-z0-9_:%-]{1,63}(\.[A-Za-z0-9_%-]{1,63}){0,9}", re.ASCII)
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}", re.ASCII)
 """How the names of agents and of groups look."""
@@ -60,7 +62,7 @@ class SchedulerConfig:
 class StoreConfig:
     """Where and how safely things are remembered."""
 
-    url: str = ""
+    url: str = field(default="", repr=False)  # it may have a password
     """A PostgreSQL database, such as `postgresql://user@host:5432/name`; empty is the file
     `sokovan.db` in the home."""
     synchronous: str = "FULL"
@@ -71,6 +73,11 @@ class StoreConfig:
     """On PostgreSQL: how long a manager must have been silent before another one takes over."""
     keep_days: float = 0.0
     """How long sessions and their history are kept after their end; 0 keeps them for ever."""
+    answer_s_max: float = 30.0
+    """How long PostgreSQL may take for one answer; then it is asked again, over a connection that
+    is made anew."""
+    wait_s: float = 60.0
+    """How long `sokovan up` waits for a PostgreSQL that is away; 0 does not wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +277,11 @@ def _remembered(home: Path) -> str:
         return ""
     except (OSError, ValueError) as error:
         raise ConfigError(f"{home / DATABASE_FILE}: cannot be read: {error}") from error
+
+
+def without_password(url: str) -> str:
+    """Return the address of a database with *** for its password, to be shown."""
+    return _PASSWORDS.sub(r"\1\2***", url)
 
 
 def _check_texts(config: Config) -> None:

@@ -37,9 +37,8 @@ from sokovan.scheduler.wiring import events_for, join
 from sokovan.store.engine import ThreadedDatabase
 from sokovan.store.listening import publisher
 from sokovan.store.managers import KnownManager
-from sokovan.store.opening import open_store
+from sokovan.store.opening import open_prepared
 from sokovan.store.repository import SqlRepository
-from sokovan.store.schema import prepare
 
 log = structlog.get_logger(__name__)
 
@@ -67,15 +66,17 @@ def serve(config: Config, *, on_ready: Callable[[str], None] | None = None) -> N
         StoreUnavailableError: The store cannot be opened.
     """
     sys.setswitchinterval(GIL_SWITCH_S)
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(
+        processors=[*structlog.get_config()["processors"][:-1], _log_line()],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     os.umask(0o077)  # the home itself may have been made for others to read
     for group in config.scaling_groups():
         check_stages(group)
     tls = Tls.of(config)
     prepare_home(config.home)
     with held(config.home), contextlib.closing(listen(config)) as listener:
-        engine = open_store(config.home, config.store)
-        prepare(engine)
+        engine = open_prepared(config.home, config.store)
         token = _token(config.home)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             loop = runner.get_loop()
@@ -84,6 +85,13 @@ def serve(config: Config, *, on_ready: Callable[[str], None] | None = None) -> N
                 runner.run(_serve(config, database, listener, token, tls, on_ready))
             finally:
                 runner.run(asyncio.to_thread(database.close))
+
+
+def _log_line() -> structlog.dev.ConsoleRenderer:
+    """Return what writes a line; a traceback has no values in it, as there are passwords."""
+    return structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
 
 
 async def _serve(

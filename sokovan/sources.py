@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from sokovan.config import FILE_NAME, Config, load_config
+from sokovan.config import DATABASE_FILE, FILE_NAME, Config, load_config, without_password
 from sokovan.settings import dotted, sections, variable
 from sokovan.toml_lines import lines_of
 
@@ -46,6 +46,9 @@ def settings_of(home: Path, environ: Mapping[str, str] = os.environ) -> list[Set
     for name, value, meaning in _leaves(config):
         line = written.get(name)
         source = variables.get(name) or (f"{FILE_NAME}:{line}" if line else DEFAULT)
+        if name == "store.url":
+            source = DATABASE_FILE if value and source == DEFAULT else source
+            value = without_password(value)  # noqa: PLW2901 - it is only ever shown
         found.append(Setting(name, value, source, meaning))
     return found
 

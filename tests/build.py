@@ -3,11 +3,12 @@
 Also here: a real repository in memory, and agents that a test can talk to.
 """
 
+import contextlib
 import math
 import random
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sokovan.clock import Clock, ManualClock
 from sokovan.config import SchedulerConfig, StoreConfig
@@ -39,9 +40,13 @@ from sokovan.scheduler.stages import (
     TransitionStatus,
 )
 from sokovan.store.engine import Database, InlineDatabase
+from sokovan.store.postgresql import open_postgresql
 from sokovan.store.repository import SqlRepository
 from sokovan.store.schema import prepare
 from sokovan.store.sqlite import open_sqlite
+
+if TYPE_CHECKING:
+    from tests.postgresql import Server
 
 T = TypeVar("T")
 
@@ -181,11 +186,43 @@ def an_agent_hello(agent_id: str = A1, **changes: Any) -> AgentHello:
 # --- a real repository ----------------------------------------------------------------------------
 
 
-def in_memory() -> InlineDatabase:
-    """Open an empty database in memory, with its schema."""
+def _open_sqlite() -> InlineDatabase:
     engine = open_sqlite(None, StoreConfig())
     prepare(engine)
     return InlineDatabase(engine)
+
+
+class Stores:
+    """Where tests have their databases.
+
+    Attributes:
+        opened: Opens an empty one, with its schema.
+    """
+
+    opened: Callable[[], InlineDatabase] = staticmethod(_open_sqlite)
+
+
+@contextlib.contextmanager
+def stores_on(server: "Server") -> Iterator[None]:
+    """Have `in_memory` open its databases on a PostgreSQL server."""
+    engines = []
+
+    def opened() -> InlineDatabase:
+        engines.append(open_postgresql(server.prepared(), StoreConfig()))
+        return InlineDatabase(engines[-1])
+
+    before, Stores.opened = Stores.opened, staticmethod(opened)
+    try:
+        yield
+    finally:
+        Stores.opened = before
+        for engine in engines:
+            engine.dispose()
+
+
+def in_memory() -> InlineDatabase:
+    """Open an empty database with its schema: in memory, unless it is for `stores_on` to say."""
+    return Stores.opened()
 
 
 def groups_of(*groups: ScalingGroup | str) -> dict[str, ScalingGroup]:

@@ -30,6 +30,40 @@ def postgresql() -> Iterator["Server"]:
     server.close()
 
 
+ON_BOTH = {
+    *("test_api", "test_api_agents", "test_api_arrays", "test_api_edits", "test_api_events"),
+    *("test_api_groups", "test_api_outlook", "test_api_sorting", "test_api_where"),
+    *(
+        "test_api_values",
+        "test_arrays",
+        "test_client_changes",
+        "test_events",
+        "test_tokens",
+        "test_webhooks",
+    ),
+}
+"""The modules whose tests are run with both databases: whatever a user asks means the same."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of some modules with both databases."""
+    if metafunc.definition.path.stem in ON_BOTH:
+        kinds = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
+        metafunc.parametrize("_kind_of_store", kinds, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def _kind_of_store(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have `tests.build` open its databases where the parameter says: SQLite, or PostgreSQL."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield
+        return
+    from tests.build import stores_on
+
+    with stores_on(request.getfixturevalue("postgresql")):
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _only_this_machine() -> Iterator[None]:
     """Refuse connections that leave this machine: a test that needs one is broken elsewhere."""

@@ -4,6 +4,7 @@ It runs as the user `postgres` where the tests run as root, which `initdb` refus
 the process that started it, however that ends.
 """
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -14,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -28,9 +30,21 @@ REQUIRED = "SOKOVAN_REQUIRE_POSTGRESQL"
 
 
 class Server:
-    """One server; `FAST` unless it is to survive a crash of the machine."""
+    """One server; `FAST` unless it is to survive a crash of the machine.
 
-    def __init__(self, *, durable: bool = False, settings: dict[str, str] | None = None) -> None:
+    Args:
+        durable: Whether what it has committed survives.
+        settings: What else is to be set.
+        copies: Another server, of which this one is to be a standby.
+    """
+
+    def __init__(
+        self,
+        *,
+        durable: bool = False,
+        settings: dict[str, str] | None = None,
+        copies: "Server | None" = None,
+    ) -> None:
         self._bin = _binaries()
         self.directory = Path(tempfile.mkdtemp(prefix="sokovan-pg-", dir="/tmp"))
         self.directory.chmod(0o755)
@@ -44,8 +58,13 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
-        how = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
-        self._run("initdb", "-D", f"{self.directory}/data", *how, "--no-sync", "--no-instructions")
+        data = f"{self.directory}/data"
+        if copies is None:
+            how = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
+            self._run("initdb", "-D", data, *how, "--no-sync", "--no-instructions")
+        else:
+            whom = ("-d", copies.url("postgres"), "-c", "fast", "--no-sync")
+            self._run("pg_basebackup", "-D", data, "--write-recovery-conf", *whom)
         self.start()
 
     def start(self) -> None:
@@ -85,6 +104,14 @@ class Server:
             self._process.send_signal(how)
             self._process.wait(60)
             self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to every process of the server."""
+        assert self._process is not None
+        postmaster = psutil.Process(self._process.pid)
+        for process in (postmaster, *postmaster.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def close(self) -> None:
         """End, and leave nothing behind."""

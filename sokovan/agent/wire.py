@@ -30,6 +30,8 @@ _REPORT_DEFAULTS: tuple[Any, ...] = (None, None, "", 0, False, [])
 _DEVICE = ("index", "model", "mem_bytes", "uuid")
 INT_MAX = 2**63 - 1
 """What a database can keep."""
+COUNT_MAX = 2**31 - 1
+"""What it can keep of exit codes, and of what is counted."""
 _REQUEST = ("cpu_milli", "mem_bytes", "gpu_shares", "gpu_mem_bytes_min")
 
 
@@ -70,9 +72,17 @@ def _checked(name: str, value: object, kind: type[T]) -> T:
     return value
 
 
+def _count(name: str, value: object) -> int:
+    """Return a number that is small in all that an agent has to say."""
+    count = _checked(name, value, int)
+    if abs(count) > COUNT_MAX:
+        raise WireError(f"{name}: {count} is out of range")
+    return count
+
+
 def _text(value: object) -> str:
-    """Return a text for people; what no encoding has a place for is replaced."""
-    return str(value).encode("utf-8", "replace").decode()
+    """Return a text for people; what some encoding or database has no place for is replaced."""
+    return str(value).encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def encode_report(report: KernelReport) -> list[Any]:
@@ -108,10 +118,10 @@ def decode_report(row: object) -> KernelReport:
         return KernelReport(
             token=token_of(row[0]),
             state=ReportState(row[1]),
-            exit_code=None if exit_code is None else _checked("exit_code", exit_code, int),
+            exit_code=None if exit_code is None else _count("exit_code", exit_code),
             reason=None if reason is None else _text(reason),
             message=_text(message),
-            failures=_checked("failures", failures, int),
+            failures=_count("failures", failures),
             permanent=bool(permanent),
             pids=tuple(_checked("pids", pid, int) for pid in pids),
         )

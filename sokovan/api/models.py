@@ -63,6 +63,11 @@ def _label(text: str) -> str:
     return text
 
 
+def printable(text: str | None) -> str | None:
+    """Refuse what nothing can be called: no database need be asked for it."""
+    return text if text is None else _label(text)
+
+
 def _directory(text: str) -> str:
     if "\0" in text or len(text.encode()) > PATH_BYTES_MAX:
         raise ValueError(f"must be a path of at most {PATH_BYTES_MAX} bytes, without NUL bytes")

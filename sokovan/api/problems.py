@@ -7,9 +7,16 @@ from typing import Any
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from sokovan.domain.errors import InvalidRequestError, ServerUnreachableError, SokovanError
+from sokovan.domain.errors import (
+    InvalidRequestError,
+    ServerUnreachableError,
+    SokovanError,
+    StoreUnavailableError,
+)
 
 MEDIA_TYPE = "application/problem+json"
+STORE_AGAIN_S = 1.0
+"""When to ask again after the store could not be had: nobody knows when it can."""
 FIELD_LENGTH_MAX = 200
 """What is longer is the sender's own invention, and is cut."""
 
@@ -52,8 +59,11 @@ def problem_response(
 ) -> Response:
     """Answer with the problem object of an error, and when to come again where that is known."""
     problem = problem_of(error, http_status=http_status)
-    if error.retry_after_s is not None:
-        headers = {"retry-after": str(math.ceil(error.retry_after_s)), **(headers or {})}
+    after_s = error.retry_after_s
+    if after_s is None and isinstance(error, StoreUnavailableError):
+        after_s = STORE_AGAIN_S
+    if after_s is not None:
+        headers = {"retry-after": str(math.ceil(after_s)), **(headers or {})}
     return Response(
         to_json(problem),
         status_code=problem["status"],

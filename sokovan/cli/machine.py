@@ -102,7 +102,7 @@ def up(
         if background_child is not None:
             leave(call.home / "agents")
         prepare_home(call.home)
-        _serve(call, port, db, ready)
+        _serve(call, port, db, ready, waits=background_child is None)
     except Exception as error:
         if background_child is not None:
             log_unexpected(error)
@@ -112,14 +112,27 @@ def up(
     return 0
 
 
-def _serve(call: Call, port: int | None, db: str | None, ready: Callable[[str], None]) -> None:
+def _serve(
+    call: Call,
+    port: int | None,
+    db: str | None,
+    ready: Callable[[str], None],
+    *,
+    waits: bool,
+) -> None:
+    """Serve; unless it `waits`, whoever started it is told at once that the database is away."""
+    from dataclasses import replace
+
     from sokovan.config import load_config
     from sokovan.manager import serve, with_port
     from sokovan.store.opening import remember
 
     if db is not None:
         remember(call.home, load_config(call.home).store, db)
-    serve(with_port(load_config(call.home), port), on_ready=ready)
+    config = with_port(load_config(call.home), port)
+    if not waits:
+        config = replace(config, store=replace(config.store, wait_s=0.0))
+    serve(config, on_ready=ready)
 
 
 def down(ctx: typer.Context, json: Json = False, quiet: Quiet = False, home: Home = None) -> int:

@@ -21,8 +21,8 @@ class Tries:
     """Decides for one request, by the first of these rules that fits its failure.
 
     - The connection was cut: it is sent again at once, and once only.
-    - The server said when to come back (429 or 503 with Retry-After): it is sent again then.
     - The store was unavailable: it is sent again after 0.1 s, 0.2 s, 0.4 s … and at most 2 s.
+    - The server said when to come back (429 or 503 with Retry-After): it is sent again then.
     - Anything else, a server that was stopped on purpose or is not trusted: it is not sent again.
 
     The pauses of one request are no longer than `retry_s` together. A request that must not be done
@@ -48,7 +48,7 @@ class Tries:
             was_cut, self._was_cut = self._was_cut, True
             return None if was_cut else 0.0
         pause_s = error.retry_after_s
-        if pause_s is None and isinstance(error, StoreUnavailableError):
+        if isinstance(error, StoreUnavailableError):  # for how long, the server can only guess
             pause_s = min(PAUSE_S * 2**self._pauses, PAUSE_S_MAX)
         if pause_s is None or pause_s > self._left_s:
             return None

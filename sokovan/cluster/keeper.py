@@ -22,13 +22,16 @@ from sokovan.cluster.link import Link, open_link
 from sokovan.config import AgentConfig
 from sokovan.domain.errors import AgentError, SokovanError, StoreUnavailableError
 from sokovan.domain.sessions import AgentId
-from sokovan.scheduler.ports import AgentEventSink, Duty
+from sokovan.scheduler.duty import Duty
+from sokovan.scheduler.ports import AgentEventSink
 
 log = logging.getLogger(__name__)
 
 START_S_MAX = 20.0
 """How long an agent process may take until it listens."""
 POLL_S = 0.02
+SECRETS = frozenset({"SOKOVAN_STORE_URL", "PGPASSWORD"})
+"""The manager's alone: no agent needs the database."""
 BACKOFF_S_MAX = 2.0
 LOOK_AT_DUTY_S = 0.2
 STAND_BY_S = 2.0
@@ -243,12 +246,13 @@ def start_agent(directory: Path, config: AgentConfig) -> int:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     root = str(Path(sokovan.__file__).parent.parent)  # so that it runs the very same code
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    ours = {name: value for name, value in os.environ.items() if name not in SECRETS}
     log_file = os.fspath(directory / "agent.log")
     write = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     return os.posix_spawn(
         sys.executable,
         [sys.executable, "-P", "-m", "sokovan.agent", *arguments(directory, config)],
-        {**outside.environment(directory.parent, os.environ), "PYTHONPATH": path},
+        {**outside.environment(directory.parent, ours), "PYTHONPATH": path},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log_file, write, 0o600),

@@ -26,6 +26,7 @@ from sokovan.config import AgentConfig
 from sokovan.domain.cluster import Agent
 from sokovan.domain.errors import AgentError
 from sokovan.domain.sessions import AgentId
+from sokovan.scheduler.duty import Duty
 from sokovan.scheduler.messages import (
     KernelReport,
     KernelToPrepare,
@@ -33,7 +34,7 @@ from sokovan.scheduler.messages import (
     KernelToStop,
     OutputChunk,
 )
-from sokovan.scheduler.ports import AgentEventSink, Duty
+from sokovan.scheduler.ports import AgentEventSink
 
 LOOK_FOR_GUESTS_S = 0.5
 """How often a manager looks for agents of other homes that it is to drive."""

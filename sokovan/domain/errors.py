@@ -141,7 +141,7 @@ class TooManyRequestsError(SokovanError):
 
 
 class StoreUnavailableError(SokovanError):
-    """The store cannot be written at present: a full disk, a locked file."""
+    """The store cannot be used at present: a full disk, a locked file, a database that is away."""
 
     code = "store-unavailable"
     http_status = 503

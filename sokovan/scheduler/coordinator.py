@@ -281,6 +281,8 @@ class Coordinator:
             await work
         except LeaseLostError as error:
             log.warning("what an agent answered is for another manager to record", why=str(error))
+        except StoreUnavailableError as error:
+            log.warning("what an agent answered cannot be written down yet", why=error.message)
         except Exception:
             log.exception("what an agent answered was not recorded; it will say it again")
 
@@ -295,9 +297,12 @@ class Coordinator:
                 await self.run_stage(run.handler, run.scaling_group)
                 rests = run.handler.stage is SCHEDULE_SESSIONS
         except LeaseLostError as error:
-            log.warning("another manager has taken over", why=str(error))
-        except Exception:
-            log.exception("will be tried again", what=str(key))
+            log.warning("another manager has taken over", why=error.message)
+        except Exception as error:
+            if isinstance(error, StoreUnavailableError):  # a traceback would say no more
+                log.warning("will be tried again", what=str(key), why=error.message)
+            else:
+                log.exception("will be tried again", what=str(key))
             self._cadence.wake_at(key, self._clock.now() + self._config.hint_cycle_s)
         finally:
             now = self._clock.now()

@@ -1,6 +1,5 @@
 """What the scheduler asks of the world: protocols, and the shapes of questions and answers."""
 
-import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -304,19 +303,6 @@ class StageObserver:
 
 
 # --- between the coordinator and the store --------------------------------------------------------
-
-
-class Duty(enum.Enum):
-    """What a manager is to a scaling group."""
-
-    LEADS = "leads"
-    """It drives it."""
-    ALONE = "alone"
-    """It could not renew its lease, and nobody else was there when it last could."""
-    UNSURE = "unsure"
-    """It could not renew its lease, and somebody else may drive the group by now."""
-    NONE = "none"
-    """Somebody else drives it, or nobody does."""
 
 
 class SchedulerStore(SchedulerRepository, Protocol):

@@ -19,7 +19,7 @@ from sokovan.domain.errors import CommitUnknownError
 from sokovan.store.bulk import Bulk
 from sokovan.store.news import News
 from sokovan.store.postgresql import MARK, read_back
-from sokovan.store.trouble import as_unavailable, is_away, is_trouble, undoes_a_commit
+from sokovan.store.trouble import as_unavailable, is_nobodys_fault, is_trouble, undoes_a_commit
 
 T = TypeVar("T")
 
@@ -246,7 +246,7 @@ class ThreadedDatabase:
             for queued in batch:
                 queued.fail(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-            if len(batch) > 1 and not is_away(error):
+            if len(batch) > 1 and not is_nobodys_fault(error):
                 if not (apart or is_trouble(error)):
                     self._commit(batch, apart=True)
                     return

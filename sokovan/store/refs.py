@@ -135,7 +135,7 @@ def _submitted(tx: Transaction, ref: str, owner: str) -> SessionId | ArrayRef:
 def _named(tx: Transaction, prefix: str, *, arrays_only: bool) -> SessionId | ArrayRef:
     matches: list[tuple[str, bool]] = []
     for column, of_arrays in ((arrays.c.array_id, True), (sessions.c.session_id, False)):
-        if prefix and (of_arrays or not arrays_only):
+        if prefix and "\0" not in prefix and (of_arrays or not arrays_only):
             rows = tx.execute(_beginning(column, prefix)).scalars()
             matches += ((found, of_arrays) for found in rows)
     matches.sort()

@@ -6,6 +6,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from sokovan.domain.errors import SchemaTooNewError, SchemaTooOldError, StoreDamagedError
+from sokovan.store.postgresql import be_patient
 from sokovan.store.tables import metadata
 from sokovan.store.trouble import as_unavailable
 
@@ -24,6 +25,7 @@ def prepare(engine: Engine) -> None:
     """
     try:
         with engine.begin() as connection:
+            be_patient(connection)
             found = version_of(connection)
             if found is None:
                 metadata.create_all(connection)

@@ -24,8 +24,11 @@ metadata = MetaData()
 
 
 def _string(length: int) -> String:
-    """Return a type of text that sorts by code point on every database."""
-    return String(length).with_variant(String(length, collation="C"), "postgresql")
+    """Return a type of text that sorts by code point on every database.
+
+    SQLite takes longer texts, too; so does PostgreSQL here: what may be how long is for the API.
+    """
+    return String(length).with_variant(String(collation="C"), "postgresql")
 
 
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")

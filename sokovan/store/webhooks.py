@@ -47,7 +47,8 @@ def webhook_of(tx: Transaction, webhook_id: str) -> Webhook:
     Raises:
         WebhookNotFoundError: There is none with this id.
     """
-    row = tx.execute(select(webhooks).where(webhooks.c.webhook_id == webhook_id)).first()
+    query = select(webhooks).where(webhooks.c.webhook_id == webhook_id)
+    row = None if "\0" in webhook_id else tx.execute(query).first()  # PostgreSQL refuses to look
     if row is None:
         raise WebhookNotFoundError(
             f"there is no webhook {webhook_id[:60]!r}; `sokovan webhooks ls` lists them"

@@ -14,8 +14,8 @@ from sokovan.domain.reasons import EndReason
 from sokovan.domain.sessions import SessionId, SessionWithKernels
 from sokovan.identity import IdSource
 from sokovan.policies import Policy, with_policy
+from sokovan.scheduler.duty import Duty
 from sokovan.scheduler.moves import Applied, Moved
-from sokovan.scheduler.ports import Duty
 from sokovan.store.audit import note
 from sokovan.store.changes import BY_DEPENDENCY, ChangeSet
 from sokovan.store.engine import Database, Job, T, Transaction

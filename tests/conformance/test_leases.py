@@ -10,9 +10,9 @@ from sokovan.domain.sessions import SessionId
 from sokovan.domain.statuses import SessionStatus
 from sokovan.placement.engine import place
 from sokovan.scheduler import stages
+from sokovan.scheduler.duty import Duty
 from sokovan.scheduler.messages import ReportState
 from sokovan.scheduler.moves import Verdict
-from sokovan.scheduler.ports import Duty
 from sokovan.store.news import News
 from sokovan.store.repository import SqlRepository
 from sokovan.store.tables import managers

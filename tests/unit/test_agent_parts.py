@@ -750,3 +750,11 @@ def test_an_order_is_as_old_as_it_is_whatever_was_done_to_the_clock(tmp_path, st
 
     assert clock.now() - found.accepted_by(clock) == 10.0
     assert Order(ORDER, 1000.0, "boot").accepted_by(clock) == 1000.0, "of an earlier version"
+
+
+def test_what_some_database_could_not_keep_is_replaced_or_refused():
+    report = decode_report(["t1", "ENDED", 2**31 - 1, None, "a\0b"])
+
+    assert report.message == "a\ufffdb"
+    with pytest.raises(WireError, match="exit_code: 2147483648 is out of range"):
+        decode_report(["t1", "ENDED", 2**31])

@@ -1,6 +1,7 @@
 """Scaling groups over HTTP: shown with their sources, made, given a policy, removed."""
 
 import pytest
+from sqlalchemy import update
 
 from sokovan.clock import ManualClock
 from sokovan.config import load_config
@@ -14,6 +15,7 @@ from sokovan.policies import check_agents
 from sokovan.scheduler.handlers.base import LifecycleHandler
 from sokovan.scheduler.results import SessionExecutionResult
 from sokovan.scheduler.stages import CHECK_PRECONDITION, SCHEDULE_SESSIONS, SWEEP_SESSIONS
+from sokovan.store.tables import scaling_groups
 from tests.build import (
     A1,
     A2,
@@ -397,7 +399,7 @@ def test_an_agent_must_stop_what_will_be_started_elsewhere_before_it_is(tmp_path
 @pytest.mark.parametrize("policy", ["7", "[]", '{"order": "best"}', '{"colour": 1}', "{"])
 async def test_a_policy_that_nobody_could_have_set_is_damage(repository, opened, policy):
     await repository._database.write(
-        lambda tx: tx.connection.exec_driver_sql("UPDATE scaling_groups SET policy = ?", (policy,))
+        lambda tx: tx.execute(update(scaling_groups).values(policy=policy))
     )
 
     with pytest.raises(StoreDamagedError, match="scaling_groups: the row default"):

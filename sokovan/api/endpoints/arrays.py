@@ -3,13 +3,14 @@
 from typing import Annotated
 
 from fastapi import Query, Request
+from pydantic import AfterValidator
 from starlette.responses import Response
 
 from sokovan.api import array_models as models
 from sokovan.api.array_models import ArrayBody, read_array
 from sokovan.api.arrays import Arrays
 from sokovan.api.asked import WaitS, Who, body_of, json_of
-from sokovan.api.models import CancelBody, Cursor, read_cancel
+from sokovan.api.models import NAME_LENGTH_MAX, CancelBody, Cursor, printable, read_cancel
 from sokovan.api.operation import Operation
 from sokovan.config import ApiConfig
 from sokovan.domain.access import Role
@@ -21,7 +22,7 @@ from sokovan.store.array_queries import ArrayFilter
 PAGE = 1000
 """Arrays in a page when the request does not say; of tasks, as many as may be."""
 CHANGED = (models.ArrayChanged,)
-Name = Annotated[str | None, Query(max_length=255)]
+Name = Annotated[str | None, Query(max_length=NAME_LENGTH_MAX), AfterValidator(printable)]
 Limit = Annotated[int | None, Query(ge=1, le=2**31)]
 _STATUSES = tuple(status.value for status in SessionStatus)
 

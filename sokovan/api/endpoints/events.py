@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request
+from pydantic import AfterValidator
 from pydantic_core import to_json
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -14,7 +15,7 @@ from sokovan.api.asked import Stopping, WaitS, Who, json_of
 from sokovan.api.event_models import EVENT_STREAM, PAGE_EVENTS_MAX
 from sokovan.api.event_models import Events as EventsPage
 from sokovan.api.event_operations import EventOperations, Following
-from sokovan.api.models import NAME_LENGTH_MAX
+from sokovan.api.models import NAME_LENGTH_MAX, printable
 from sokovan.api.operation import Operation
 from sokovan.api.problems import ServerStoppingError
 from sokovan.config import ApiConfig
@@ -29,7 +30,7 @@ ID_MAX = 2**53
 PAGE_EVENTS = 1000
 
 After = Annotated[int | None, Query(ge=0, le=ID_MAX)]
-Text = Annotated[str | None, Query(max_length=NAME_LENGTH_MAX)]
+Text = Annotated[str | None, Query(max_length=NAME_LENGTH_MAX), AfterValidator(printable)]
 Kinds = Annotated[list[str] | None, Query(max_length=len(KINDS))]
 
 

@@ -5,15 +5,18 @@ from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import Query, Request
+from pydantic import AfterValidator
 from starlette.responses import Response, StreamingResponse
 
 from sokovan.api import answers
 from sokovan.api.asked import Stopping, WaitS, Who, body_of, json_of
 from sokovan.api.models import (
+    NAME_LENGTH_MAX,
     CancelBody,
     Cursor,
     SessionBody,
     SessionsBody,
+    printable,
     read_cancel,
     read_submission,
 )
@@ -31,7 +34,7 @@ PAGE_SESSIONS = 1000
 CHUNK_BYTES_MAX = 1 << 20
 
 Offset = Annotated[int, Query(ge=-(2**53), le=2**53)]
-Name = Annotated[str | None, Query(max_length=255)]
+Name = Annotated[str | None, Query(max_length=NAME_LENGTH_MAX), AfterValidator(printable)]
 Sort = Literal[
     "-number", "number", "-priority", "priority", "-status_since", "status_since", "-name", "name"
 ]

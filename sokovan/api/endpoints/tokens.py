@@ -3,12 +3,12 @@
 from typing import Annotated, Literal
 
 from fastapi import Query, Request
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 from starlette.responses import Response
 
 from sokovan.api.answers import Stamp
 from sokovan.api.asked import Who, body_of, json_of
-from sokovan.api.models import Body, Cursor, Label, Name, checked_body
+from sokovan.api.models import NAME_LENGTH_MAX, Body, Cursor, Label, Name, checked_body, printable
 from sokovan.api.operation import Operation
 from sokovan.api.tokens import Tokens
 from sokovan.domain.access import Role
@@ -137,7 +137,9 @@ class TokenEndpoints:
 
     async def audit(
         self,
-        user: Annotated[str | None, Query(max_length=255)] = None,
+        user: Annotated[
+            str | None, Query(max_length=NAME_LENGTH_MAX), AfterValidator(printable)
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=AUDIT_MAX)] = 100,
         cursor: Cursor | None = None,
     ) -> Response:

@@ -7,12 +7,16 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sokovan import __version__
 from sokovan.cli.checks import Finding, Ground, ok, problem, warning
 from sokovan.client import Client, server_file
 from sokovan.domain.errors import SchemaTooOldError, SokovanError, UnauthorizedError
 from sokovan.domain.quantities import format_size
+
+if TYPE_CHECKING:
+    from sokovan.store.engine import Transaction
 
 ANSWER_S_MAX = 5.0
 FREE_BYTES_MIN = 100 * 1024**2
@@ -179,24 +183,24 @@ def _kept(ground: Ground, where: Path) -> Finding:
 
 def store(ground: Ground) -> Iterator[Finding]:
     """Read the store, and look whether the clock stands behind what was written last."""
-    from sqlalchemy import select
-
+    from sokovan.cli.checks.database import database
+    from sokovan.config import load_config
     from sokovan.store.beside import read_beside
-    from sokovan.store.engine import Transaction
-    from sokovan.store.tables import history
 
-    def last(tx: Transaction) -> float | None:
-        at: float | None = tx.execute(
-            select(history.c.at).order_by(history.c.line.desc()).limit(1)
-        ).scalar()
-        return at
-
+    try:
+        config = load_config(ground.home).store
+    except SokovanError as error:
+        yield problem(f"nobody knows where the store is: {error.message}", "mend the settings")
+        return
+    if config.url:
+        yield from database(ground, config)
+        return
     path = ground.home / "sokovan.db"
     if not path.exists():
         yield ok("there is no store yet; the first server makes it")
         return
     try:
-        last_at = read_beside(path, last)
+        is_behind = read_beside(path, lambda tx: behind(ground, tx))
     except SchemaTooOldError as error:
         yield warning(error.message, "sokovan down; the next command starts a server that does it")
         return
@@ -206,16 +210,28 @@ def store(ground: Ground) -> Iterator[Finding]:
             "see the guide to the server and its home; `sokovan db check` looks at all of it",
         )
         return
+    size = sum(p.stat().st_size for p in path.parent.glob("sokovan.db*"))
+    yield is_behind or ok(
+        f"{path} ({format_size(size)}) can be read, and the clock is not behind it"
+    )
+
+
+def behind(ground: Ground, tx: "Transaction") -> Finding | None:
+    """Look whether the clock stands behind what was written last."""
+    from sqlalchemy import select
+
+    from sokovan.store.tables import history
+
+    last = select(history.c.at).order_by(history.c.line.desc()).limit(1)
+    last_at: float | None = tx.execute(last).scalar()
     behind_s = 0.0 if last_at is None else last_at - ground.clock.now()
-    if behind_s > 1.0:
-        yield problem(
-            f"the clock is {behind_s:.0f} s behind what was written last: it was set back, or was"
-            " ahead before; ages and times that are shown are wrong until it has caught up",
-            "set the clock (timedatectl), and restart the server: sokovan down",
-        )
-    else:
-        size = sum(p.stat().st_size for p in path.parent.glob("sokovan.db*"))
-        yield ok(f"{path} ({format_size(size)}) can be read, and the clock is not behind it")
+    if behind_s <= 1.0:
+        return None
+    return problem(
+        f"the clock is {behind_s:.0f} s behind what was written last: it was set back, or was"
+        " ahead before; ages and times that are shown are wrong until it has caught up",
+        "set the clock (timedatectl), and restart the server: sokovan down",
+    )
 
 
 def server(ground: Ground) -> Iterator[Finding]:
@@ -225,7 +241,7 @@ def server(ground: Ground) -> Iterator[Finding]:
         yield from _address(ground)
         return
     try:
-        with Client(ground.home, timeout_s=ANSWER_S_MAX) as client:
+        with Client(ground.home, timeout_s=ANSWER_S_MAX, retry_s=0) as client:
             status, agents = client.status(), client.agents()
     except UnauthorizedError as error:
         yield problem(
