@@ -9,14 +9,13 @@ from sqlalchemy import func, select, update
 from sokovan.domain.access import Caller
 from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.errors import GroupNotFoundError, IllegalStateError
-from sokovan.domain.statuses import FINAL
 from sokovan.policies import Policy, changed
 from sokovan.scheduler.moves import Applied
 from sokovan.store.engine import Transaction
 from sokovan.store.leading import Leading
 from sokovan.store.leases import read_policies, take_leases
 from sokovan.store.parts import dumps
-from sokovan.store.tables import agents, scaling_groups, sessions
+from sokovan.store.tables import IS_LIVE, agents, scaling_groups, sessions
 
 Check = Callable[[ScalingGroup], None]
 NAMED_MAX = 5
@@ -153,7 +152,7 @@ class GroupWrites(Leading):
                 " and `sokovan agents remove` those that are GONE"
             )
         live = select(func.count()).select_from(sessions)
-        live = live.where(sessions.c.scaling_group == name, sessions.c.status.not_in(sorted(FINAL)))
+        live = live.where(sessions.c.scaling_group == name, IS_LIVE)
         if count := tx.execute(live).scalar():
             raise IllegalStateError(
                 f"{count} sessions of the group {name} have not ended; wait for them, or cancel"

@@ -9,12 +9,11 @@ from sqlalchemy import func, insert, select, update
 from sokovan.clock import Origin
 from sokovan.domain.errors import LeaseLostError
 from sokovan.domain.sessions import AgentId, SessionId
-from sokovan.domain.statuses import FINAL
 from sokovan.store.engine import Transaction
 from sokovan.store.live import Live
 from sokovan.store.loading import load_sessions
 from sokovan.store.rows import agent_of, hold_of, policy_of_row
-from sokovan.store.tables import agents, holds, scaling_groups, sessions
+from sokovan.store.tables import AMONG_LIVE, IS_LIVE, agents, holds, scaling_groups, sessions
 
 STEP_S_MIN = 1.0
 """Clocks of one boot differ by less when nobody has set the wall clock."""
@@ -50,9 +49,7 @@ _POLICIES = select(scaling_groups).where(scaling_groups.c.policy.is_not(None))
 
 def every_group(tx: Transaction, configured: Iterable[str]) -> list[str]:
     """Return those of the settings, those an administrator made, and any with live sessions."""
-    used = tx.execute(
-        select(sessions.c.scaling_group).where(sessions.c.status.not_in(sorted(FINAL))).distinct()
-    ).scalars()
+    used = tx.execute(select(sessions.c.scaling_group).where(IS_LIVE).distinct()).scalars()
     return list(dict.fromkeys((*configured, *read_policies(tx), *sorted(used))))
 
 
@@ -144,11 +141,7 @@ def lease_lost(groups: Iterable[str]) -> LeaseLostError:
 
 def live_ids(tx: Transaction) -> list[SessionId]:
     """Read which sessions are alive, by ascending number."""
-    ids = tx.execute(
-        select(sessions.c.session_id)
-        .where(sessions.c.status.not_in(sorted(FINAL)))
-        .order_by(sessions.c.number)
-    )
+    ids = tx.execute(select(sessions.c.session_id).where(AMONG_LIVE).order_by(sessions.c.number))
     return [SessionId(session_id) for session_id in ids.scalars()]
 
 

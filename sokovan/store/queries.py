@@ -19,7 +19,7 @@ from sokovan.domain.where_fields import fields_of
 from sokovan.store.engine import Transaction
 from sokovan.store.loading import load_sessions, load_specs
 from sokovan.store.refs import ArrayRef
-from sokovan.store.tables import history, sessions
+from sokovan.store.tables import AMONG_LIVE, IS_LIVE, history, sessions
 
 View = dict[str, Any]
 
@@ -71,8 +71,8 @@ def page(tx: Transaction, asked: Filter) -> tuple[list[SessionId], str | None]:
     which that session has by then: one that moves while somebody turns pages may be seen twice.
     """
     query: Select[Any] = select(sessions.c.session_id, sessions.c.number, sessions.c.array_index)
-    if asked.live_only:
-        query = query.where(sessions.c.status.not_in(sorted(FINAL)))
+    if asked.live_only or (asked.statuses and FINAL.isdisjoint(asked.statuses)):
+        query = query.where(AMONG_LIVE)
     if asked.statuses:
         query = query.where(sessions.c.status.in_(list(asked.statuses)))
     for column, wanted in (
@@ -150,9 +150,7 @@ def history_of(tx: Transaction, session_id: SessionId) -> list[View]:
 def counts_by_status(tx: Transaction) -> dict[str, int]:
     """Return how many live sessions there are in each status, and how many in all."""
     rows = tx.execute(
-        select(sessions.c.status, func.count())
-        .where(sessions.c.status.not_in(sorted(FINAL)))
-        .group_by(sessions.c.status)
+        select(sessions.c.status, func.count()).where(IS_LIVE).group_by(sessions.c.status)
     )
     return {status: count for status, count in rows}  # noqa: C416 - a row is no pair to mypy
 

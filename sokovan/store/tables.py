@@ -85,6 +85,12 @@ Index(
     sqlite_where=_LIVE,
     postgresql_where=_LIVE,
 )
+IS_LIVE = text(f"sessions.{_LIVE.text}")
+"""The condition of the index, word by word: SQLite does not see it in one with parameters."""
+AMONG_LIVE = text(
+    f"sessions.number IN (SELECT live.number FROM sessions AS live WHERE live.{_LIVE.text})"
+)
+"""The same for what is sorted by number: SQLite would read all there ever were, to have them so."""
 _RETRIES = text("retry_of IS NOT NULL")
 Index(
     "ix_sessions_retry_of",

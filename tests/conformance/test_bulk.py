@@ -1,0 +1,79 @@
+"""Statements about many rows do on every database what they say."""
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from sokovan.store.bulk import Among, Insert, Update
+from sokovan.store.tables import holds, sessions, webhooks
+from tests.build import a_spec, submitted
+
+ALL = Among(select(holds).order_by(holds.c.token), holds.c.token)
+AWKWARD = "a 'quote', a \"double\" one, a \\ backslash, 100 %s, ünï, 🐟, {}, \t"
+
+
+def a_row(token, **changes):
+    return {
+        "token": token,
+        "session_id": "s",
+        "kernel_id": "s.0",
+        "agent_id": "a",
+        "cpu_milli": 2**53,
+        "mem_bytes": 0,
+        "devices": None,
+        "leftover_since": 1.1 + 2**-40,
+    } | changes
+
+
+async def test_what_is_inserted_is_read_as_it_was(store):
+    rows = [a_row("t1"), a_row("t2", devices=AWKWARD, leftover_since=None)]
+
+    await store.database.write(lambda tx: tx.execute(Insert(holds), rows))
+    found = await store.database.read(lambda tx: tx.execute(ALL, ["t2", "t1", "t3"]))
+
+    assert [row._asdict() for row in found] == rows
+
+
+async def test_among_no_values_is_nothing(store):
+    await store.database.write(lambda tx: tx.execute(Insert(holds), [a_row("t1")]))
+
+    assert await store.database.read(lambda tx: tx.execute(ALL, [])) == []
+
+
+async def test_an_update_changes_only_rows_that_are_still_what_they_were(store):
+    rows = [a_row("t1", cpu_milli=1), a_row("t2", cpu_milli=2)]
+    moved = Update(holds, "token", ["agent_id", "devices"], guard="cpu_milli")
+    new = {"agent_id": "b", "devices": AWKWARD, "at_seq": 1}
+
+    def job(tx):
+        tx.execute(Insert(holds), rows)
+        done = tx.execute(moved, [{"at_id": "t1"} | new, {"at_id": "t2"} | new])
+        return done, [(row.agent_id, row.devices) for row in tx.execute(ALL, ["t1", "t2"])]
+
+    assert await store.database.write(job) == (1, [("b", AWKWARD), ("a", None)])
+
+
+async def test_numbers_come_in_the_order_of_the_rows(repository, store):
+    ids = await submitted(repository, *(a_spec(name=f"n{n}") for n in range(30)))
+
+    query = select(sessions.c.session_id).order_by(sessions.c.number)
+    by_number = await store.database.read(lambda tx: list(tx.execute(query).scalars()))
+
+    assert by_number == ids
+    assert [repository.live.sessions[i].name for i in by_number] == [f"n{n}" for n in range(30)]
+
+
+async def test_what_the_database_refuses_is_raised_as_by_sqlalchemy(store):
+    with pytest.raises(IntegrityError):
+        await store.database.write(lambda tx: tx.execute(Insert(holds), [a_row("t1"), a_row("t1")]))
+
+    assert await store.database.read(lambda tx: tx.execute(ALL, ["t1"])) == []
+
+
+def test_a_query_with_parameters_of_its_own_is_no_use():
+    from sqlalchemy.dialects import sqlite
+
+    query = select(webhooks.c.url).where(webhooks.c.owner == "me")
+
+    with pytest.raises(AssertionError, match="parameters of its own"):
+        Among(query, webhooks.c.webhook_id)._for_sqlite(sqlite.dialect())
