@@ -33,6 +33,8 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         IllegalStateError: There is something of that name.
         HomeError: It cannot be written there.
     """
+    if path.is_dir():
+        raise HomeError(f"{path} is a directory; name a file in it")
     if not force and os.path.lexists(path):
         raise IllegalStateError(f"{path} exists already; name another file, or add --force")
     _clear_parts(path.parent)
@@ -128,7 +130,7 @@ def state_of(path: Path) -> tuple[int, ...]:
 
 def is_in_use(path: Path) -> bool:
     """Say whether somebody has a SQLite file open, or has not closed it."""
-    return path.with_name(f"{path.name}-wal").exists()
+    return Path(f"{path}-wal").exists()
 
 
 def synchronise(path: Path) -> None:
