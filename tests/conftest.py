@@ -31,23 +31,17 @@ def postgresql() -> Iterator["Server"]:
 
 
 ON_BOTH = {
-    *("test_api", "test_api_agents", "test_api_arrays", "test_api_edits", "test_api_events"),
-    *("test_api_groups", "test_api_outlook", "test_api_sorting", "test_api_where"),
-    *(
-        "test_api_values",
-        "test_arrays",
-        "test_client_changes",
-        "test_events",
-        "test_tokens",
-        "test_webhooks",
-    ),
+    *("test_api", "test_api_arrays", "test_api_events", "test_api_sorting", "test_api_values"),
+    *("test_api_where", "test_tokens", "test_webhooks"),
 }
-"""The modules whose tests are run with both databases: whatever a user asks means the same."""
+"""The modules of `unit` whose tests are run with both databases: what can differ between them is
+asked for there."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the tests of some modules with both databases."""
-    if metafunc.definition.path.stem in ON_BOTH:
+    path = metafunc.definition.path
+    if path.parent.name == "unit" and path.stem in ON_BOTH:
         kinds = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
         metafunc.parametrize("_kind_of_store", kinds, indirect=True)
 
