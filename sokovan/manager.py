@@ -198,7 +198,7 @@ async def _repository(
 
 async def _let_go(home: LocalHome, peers: Peers) -> None:
     """Have agents end that nobody needs."""
-    if peers.are_there():
+    if await peers.are_there():
         log.info("agents stay", why="other managers drive them")
         return
     for name, why in (await home.stop_idle_agents()).items():

@@ -90,8 +90,11 @@ class Peers:
         except SokovanError as error:
             log.warning("others take over only when the lease ends", why=str(error))
 
-    def are_there(self) -> bool:
-        """Say whether there are other managers, as last seen."""
+    async def are_there(self) -> bool:
+        """Look once more, and say whether there are other managers."""
+        if self._config.url:
+            with contextlib.suppress(SokovanError):
+                await self.keep_leases()
         return self._repository.others.were_there()
 
     async def _catch_up(self, news: News) -> None:
