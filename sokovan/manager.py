@@ -126,7 +126,7 @@ async def _serve(
     await served.load()
     repository.live.watcher = served.meters
     database.around_commit = served.meters.commit
-    served.deliveries.is_ours = lambda: repository.leads(min(repository.groups))
+    served.deliveries.is_ours = lambda: repository.leads(min(repository.groups, default=""))
     host = _reached_at(config.api.host)
     address = served.operations.address = _address(host, listener.getsockname()[1], tls)
     myself = KnownManager(

@@ -57,18 +57,19 @@ class Leading(Writer):
         """
         began_at = self._clock.now()
         had_lapsed = began_at >= self._leads_until
+        held, groups = dict(self._fencing), list(self._groups)  # both may change meanwhile
 
         def job(tx: Transaction) -> _Found:
             leases = read_leases(tx)
             kept = frozenset(
                 name
-                for name, token in self._fencing.items()
+                for name, token in held.items()
                 if name in leases and leases[name].fencing_token == token
             )
             renew(tx, kept)
             free = [
                 name
-                for name in self._groups
+                for name in groups
                 if name not in kept and self.others.is_free(leases.get(name), began_at)
             ]
             if myself is not None:
@@ -78,7 +79,7 @@ class Leading(Writer):
 
         found = await self._write(job)
         self.others.look(found.leases, found.managers, began_at)
-        self._lose(self._fencing.keys() - found.kept)
+        self._lose(held.keys() - found.kept)
         if found.kept:
             self._leads_until = began_at + self._lease_s
         if found.taken:
@@ -87,14 +88,15 @@ class Leading(Writer):
 
     async def give_up_leases(self) -> None:
         """Drive nothing any more, and have others take over at once."""
+        held = dict(self._fencing)
 
         def job(tx: Transaction) -> None:
-            give_up(tx, self._fencing)
+            give_up(tx, held)
             forget_managers(tx, [self._holder])
             tx.news.leases = True
 
         await self._write(job)
-        self._lose(list(self._fencing))
+        self._lose(held)
 
     @property
     def manager_id(self) -> str:

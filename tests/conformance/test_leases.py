@@ -1,5 +1,7 @@
 """Several managers on one store: who drives which group, and what the others may still do."""
 
+import asyncio
+
 import pytest
 from sqlalchemy import select
 
@@ -128,6 +130,14 @@ async def test_a_new_group_is_driven_by_who_made_it(first, second):
     assert second.led == {"third"}
     assert await kept(first) == set()
     assert first.led == {"default", "other"}
+
+
+async def test_a_group_that_is_made_while_leases_are_kept_is_not_lost(first):
+    await asyncio.gather(
+        kept(first), first.create_group("third", {}, check=lambda _: None, by=ROOT)
+    )
+
+    assert first.led == {"default", "other", "third"}
 
 
 async def test_managers_know_of_each_other_until_one_is_silent(store, first, second):
