@@ -16,9 +16,9 @@ from sokovan.home import write_private
 from sokovan.store.backups import Counts, prove
 from sokovan.store.copying import Mend, Tell, as_it_is, copy_rows, counts_of, digests
 from sokovan.store.files import aside, keep_aside, remove, synchronise, whole_file
-from sokovan.store.opening import FILE, open_existing
+from sokovan.store.opening import FILE, check_said, open_existing
 from sokovan.store.ownership import alone, closing, reading
-from sokovan.store.postgresql import open_postgresql, parse
+from sokovan.store.postgresql import open_postgresql
 from sokovan.store.schema import prepare, require_head
 from sokovan.store.sqlite import open_sqlite
 
@@ -39,11 +39,12 @@ def check_target(home: Path, config: StoreConfig, to: str) -> None:
     """Make sure that a home may be moved to where `to` says.
 
     Raises:
-        ConfigError: It is no address, or the settings would still name the database of today.
+        ConfigError: It is no address, has a password, or the settings would still name the
+            database of today.
         IllegalStateError: The store is there already.
     """
     if to != TO_FILE:
-        parse(to)
+        check_said(to, "--to")
     if (config.url or TO_FILE) == to:
         raise IllegalStateError("the store is there already; there is nothing to move")
     if config.url and not (home / DATABASE_FILE).exists():

@@ -30,12 +30,7 @@ def remember(home: Path, config: StoreConfig, url: str) -> None:
             name another one.
         HomeError: The home has sessions of its own in a file, which would be left behind.
     """
-    parse(url)
-    if without_password(url) != url:
-        raise ConfigError(
-            "--db: everybody on this machine can read a password that is on a command line; put it"
-            " into ~/.pgpass or PGPASSWORD, or write store.url into config.toml"
-        )
+    check_said(url, "--db")
     if config.url == url:
         return
     kept = home / DATABASE_FILE
@@ -47,6 +42,20 @@ def remember(home: Path, config: StoreConfig, url: str) -> None:
             f" along with `sokovan db move --to URL`, or choose another --home"
         )
     write_private(kept, url + "\n")
+
+
+def check_said(url: str, option: str) -> None:
+    """Make sure that an address may be given on a command line.
+
+    Raises:
+        ConfigError: It is no address, or has a password.
+    """
+    parse(url)
+    if without_password(url) != url:
+        raise ConfigError(
+            f"{option}: everybody on this machine can read a password that is on a command line;"
+            " put it into ~/.pgpass or PGPASSWORD, or write store.url into config.toml"
+        )
 
 
 def open_store(home: Path, config: StoreConfig) -> Engine:

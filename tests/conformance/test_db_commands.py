@@ -531,3 +531,13 @@ def test_a_repair_that_makes_it_worse_is_taken_back(home, monkeypatch):
 
     assert "to mend the store made it worse, so that nothing was changed" in said
     assert contents(home) == before
+
+
+def test_a_password_on_a_command_line_is_refused_and_not_repeated(home):
+    before = contents(home)
+
+    said = home("move", "--to", "postgresql://ann:secret@127.0.0.1:1/none", code=4)
+
+    assert "--to: everybody on this machine can read a password" in said
+    assert "secret" not in said
+    assert contents(home) == before
