@@ -34,11 +34,14 @@ def main() -> None:
     args = parser.parse_args()
 
     bare = spawn_rate([["/bin/true"]] * (2 * args.sessions), args.slots)
-    wrapper = wrapper_rate(args.sessions, args.slots)
-    with server(args.slots, db=args.db, prefill=args.finished, profile=args.profile) as (
-        client,
-        home,
+    with (
+        tempfile.TemporaryDirectory() as folder,  # as long: ext4 is slow after removals
+        server(args.slots, db=args.db, prefill=args.finished, profile=args.profile) as (
+            client,
+            home,
+        ),
     ):
+        wrapper = wrapper_rate(folder, args.sessions, args.slots)
         before = cpu_seconds(home)
         rates = [batch(client, args.sessions) for _ in range(args.rounds)]
         after = cpu_seconds(home)
@@ -81,14 +84,13 @@ def _ended(view: dict[str, Any], ids: set[str]) -> float:
     return datetime.fromisoformat(view["ended_at"]).timestamp()
 
 
-def wrapper_rate(count: int, at_once: int) -> float:
-    """Return how many wrapped processes a second run, without anything around them."""
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(count):
-            (Path(folder) / str(number)).mkdir()
-        words = ["/bin/sh", "-c", WRAPPER, "sokovan"]
-        rest = ["0022", "/", "0", "0", "/bin/true"]
-        return spawn_rate([[*words, f"{folder}/{n}", *rest] for n in range(count)], at_once)
+def wrapper_rate(folder: str, count: int, at_once: int) -> float:
+    """Return how many wrapped processes a second run in `folder`, with an idle server beside."""
+    for number in range(count):
+        (Path(folder) / str(number)).mkdir()
+    words = ["/bin/sh", "-c", WRAPPER, "sokovan"]
+    rest = ["0022", "/", "0", "0", "/bin/true"]
+    return spawn_rate([[*words, f"{folder}/{n}", *rest] for n in range(count)], at_once)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Dialect, Select, Table, text
+from sqlalchemy import Connection, Dialect, Select, Table, delete, text
+from sqlalchemy import Delete as SqlDelete
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError
 
@@ -77,25 +78,18 @@ def _as_raised(
     return raised
 
 
-class Among(Bulk):
-    """Reads the rows of a query in which a column has one of many values.
-
-    A row is a tuple with the columns as attributes.
+class _ByValues(Bulk):
+    """A statement about the rows in which a column has one of many values.
 
     Args:
-        query: Without parameters of its own.
+        statement: Without parameters of its own.
         column: `table.column`.
     """
 
-    def __init__(self, query: Select[Any], column: Any) -> None:
+    def __init__(self, statement: Select[Any] | SqlDelete, column: Any) -> None:
         super().__init__()
-        self._query = query
+        self._statement = statement
         self._column = f"{column.table.name}.{column.name}"
-        columns = [(column.name, Any) for column in query.selected_columns]
-        self._as_row = NamedTuple("_Row", columns)._make
-
-    def _result(self, cursor: DBAPICursor) -> Any:
-        return list(map(self._as_row, cursor.fetchall()))
 
     def _for_sqlite(self, dialect: Dialect) -> str:
         return self._where(dialect, "IN (SELECT value FROM json_each(:given))")
@@ -104,9 +98,9 @@ class Among(Bulk):
         return self._where(dialect, "= ANY(:given)")
 
     def _where(self, dialect: Dialect, condition: str) -> str:
-        query = self._query.where(text(f"{self._column} {condition}"))
-        compiled = query.compile(dialect=dialect)
-        assert set(compiled.params) == {"given"}, "the query has parameters of its own"
+        statement = self._statement.where(text(f"{self._column} {condition}"))
+        compiled = statement.compile(dialect=dialect)
+        assert set(compiled.params) == {"given"}, "the statement has parameters of its own"
         return str(compiled)
 
     def _to_sqlite(self, values: Sequence[Any]) -> Any:
@@ -114,6 +108,28 @@ class Among(Bulk):
 
     def _to_postgresql(self, values: Sequence[Any]) -> Any:
         return {"given": list(values)}
+
+
+class Among(_ByValues):
+    """Reads the rows of a query in which a column has one of many values.
+
+    A row is a tuple with the columns as attributes.
+    """
+
+    def __init__(self, query: Select[Any], column: Any) -> None:
+        super().__init__(query, column)
+        columns = [(column.name, Any) for column in query.selected_columns]
+        self._as_row = NamedTuple("_Row", columns)._make
+
+    def _result(self, cursor: DBAPICursor) -> Any:
+        return list(map(self._as_row, cursor.fetchall()))
+
+
+class Delete(_ByValues):
+    """Removes the rows in which a column has one of many values; returns how many there were."""
+
+    def __init__(self, table: Table, key: str) -> None:
+        super().__init__(delete(table), table.c[key])
 
 
 class Insert(Bulk):

@@ -7,7 +7,7 @@ written once, whatever the changes are.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import select, update
 
 from sokovan.domain.cluster import AgentStatus, ScalingGroup
 from sokovan.domain.reasons import EndReason
@@ -19,7 +19,7 @@ from sokovan.scheduler.change import SessionChange
 from sokovan.scheduler.moves import Applied, Move, Moved, Verdict
 from sokovan.scheduler.settle import caught_up
 from sokovan.store.array_places import count_and_open
-from sokovan.store.bulk import Among, Insert, Update
+from sokovan.store.bulk import Among, Delete, Insert, Update
 from sokovan.store.engine import Transaction, in_parts
 from sokovan.store.live import Live
 from sokovan.store.loading import load_sessions, load_specs
@@ -268,12 +268,11 @@ class ChangeSet:
         ended = [before[token] for token in released if token in before]
         if added:
             self._tx.execute(_INSERT_HOLDS, [hold_values(hold) for hold in added])
-        for tokens in in_parts([hold.token for hold in begun]):
-            self._tx.execute(
-                update(holds).where(holds.c.token.in_(tokens)).values(leftover_since=self._now)
-            )
-        for tokens in in_parts([hold.token for hold in ended]):
-            self._tx.execute(delete(holds).where(holds.c.token.in_(tokens)))
+        if begun:
+            rows = [{"at_id": h.token, "leftover_since": h.leftover_since} for h in begun]
+            self._tx.execute(_LEAVE_OVER, rows)
+        if ended:
+            self._tx.execute(_DELETE_HOLDS, [hold.token for hold in ended])
 
         def shadow() -> None:
             for hold in (*added, *begun):
@@ -291,20 +290,17 @@ class _Room:
     """
 
     def __init__(self, tx: Transaction, moves: Iterable[Move]) -> None:
-        wanted = {k.agent_id for move in moves for k in move.assignment or ()}
+        wanted = sorted({k.agent_id for move in moves for k in move.assignment or ()})
         if not wanted:
             return
+        found = [agent_of(row) for row in tx.execute(_AGENTS_BY_ID, wanted)]
         self._capacity = {
-            row.agent_id: agent_of(row).capacity
-            for row in tx.execute(
-                select(agents)
-                .where(agents.c.agent_id.in_(wanted))
-                .where(agents.c.status == AgentStatus.ALIVE.value)
-                .where(agents.c.drained_since.is_(None))
-            )
+            agent.agent_id: agent.capacity
+            for agent in found
+            if agent.status is AgentStatus.ALIVE and agent.drained_since is None
         }
         held: dict[str, list[Hold]] = {agent_id: [] for agent_id in wanted}
-        for row in tx.execute(select(holds).where(holds.c.agent_id.in_(wanted))):
+        for row in tx.execute(_HOLDS_BY_AGENT, wanted):
             held[row.agent_id].append(hold_of(row))
         self._used = {agent_id: used_by(on_agent) for agent_id, on_agent in held.items()}
 
@@ -316,7 +312,7 @@ class _Room:
                 hold.cpu_milli, hold.mem_bytes, hold.devices
             )
         for agent_id in {hold.agent_id for hold in added}:
-            capacity = self._capacity.get(agent_id)
+            capacity = self._capacity.get(AgentId(agent_id))
             if capacity is None or over_held(capacity, used[agent_id]) is not None:
                 return False
         self._used = used
@@ -332,7 +328,11 @@ _UPDATE_SESSION = Update(
 """Compare-and-set: only where `status_seq` is still what was read."""
 _UPDATE_KERNEL = Update(kernels, "kernel_id", kernel_values(Kernel()))
 _INSERT_HOLDS = Insert(holds)
+_LEAVE_OVER = Update(holds, "token", ["leftover_since"])
+_DELETE_HOLDS = Delete(holds, "token")
 _HOLDS_BY_TOKEN = Among(select(holds), holds.c.token)
+_HOLDS_BY_AGENT = Among(select(holds), holds.c.agent_id)
+_AGENTS_BY_ID = Among(select(agents), agents.c.agent_id)
 _DEPENDENTS = Among(
     select(dependencies.c.session_id, dependencies.c.depends_on), dependencies.c.depends_on
 )

@@ -9,6 +9,7 @@ from sqlalchemy import func, insert, select, update
 from sokovan.clock import Origin
 from sokovan.domain.errors import LeaseLostError
 from sokovan.domain.sessions import AgentId, SessionId
+from sokovan.store.bulk import Among
 from sokovan.store.engine import Transaction
 from sokovan.store.live import Live
 from sokovan.store.loading import load_sessions
@@ -36,7 +37,9 @@ class Lease:
 
 
 # Made once: building a statement takes longer than running it.
-_FENCING = select(scaling_groups.c.name, scaling_groups.c.fencing_token)
+_FENCING = Among(
+    select(scaling_groups.c.name, scaling_groups.c.fencing_token), scaling_groups.c.name
+)
 _LEASES = select(
     scaling_groups.c.name,
     scaling_groups.c.lease_holder,
@@ -125,8 +128,8 @@ def check_leases(tx: Transaction, fencing: Mapping[str, int]) -> None:
     """
     lost = [
         row.name
-        for row in tx.execute(_FENCING)
-        if fencing.get(row.name, row.fencing_token) != row.fencing_token
+        for row in tx.execute(_FENCING, sorted(fencing))
+        if row.fencing_token != fencing[row.name]
     ]
     if lost:
         raise lease_lost(lost)

@@ -6,8 +6,6 @@ Writing goes through `ChangeSet`; loading for stages through `Live`, the shadow 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sqlalchemy import update
-
 from sokovan.domain.access import Caller
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
@@ -15,6 +13,7 @@ from sokovan.domain.statuses import SessionStatus
 from sokovan.scheduler.messages import KernelReport
 from sokovan.scheduler.moves import Applied, Move
 from sokovan.store.array_writes import ArrayWrites
+from sokovan.store.bulk import Update
 from sokovan.store.changes import ChangeSet
 from sokovan.store.edits import Again, edit
 from sokovan.store.engine import Transaction
@@ -23,6 +22,8 @@ from sokovan.store.prune_writes import PruneWrites
 from sokovan.store.reports import record
 from sokovan.store.submissions import accept, digest_of
 from sokovan.store.tables import scaling_groups
+
+_KEEP_CURSOR = Update(scaling_groups, "name", ["last_agent_id"])
 
 
 class SqlRepository(ArrayWrites, GroupWrites, PruneWrites):
@@ -76,12 +77,9 @@ class SqlRepository(ArrayWrites, GroupWrites, PruneWrites):
             for change in changes
             if change.added
         }
-        for name, agent_id in last.items():
-            tx.execute(
-                update(scaling_groups)
-                .where(scaling_groups.c.name == name)
-                .values(last_agent_id=agent_id)
-            )
+        if last:
+            rows = [{"at_id": name, "last_agent_id": agent_id} for name, agent_id in last.items()]
+            tx.execute(_KEEP_CURSOR, rows)
 
         def shadow() -> None:
             for name, agent_id in last.items():

@@ -22,7 +22,7 @@ def strangers(home: Path, connection: Connection) -> list[KernelToStart]:
     for kernels in sorted(home.glob("agents/*/kernels")):
         journal = Journal(kernels.parent)
         for folder in sorted(kernels.iterdir()):
-            if folder.name in known or (folder / "ended.json").exists():
+            if folder.name in known or journal.is_over(folder.name):
                 continue
             order = journal.order(folder.name)
             if order is not None:

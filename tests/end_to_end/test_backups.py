@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from sokovan.agent.journal import Journal
 from tests.end_to_end.test_command import Place, until
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
@@ -95,7 +96,7 @@ def test_kernels_that_are_newer_than_the_backup_are_stopped_or_left(place, choic
     alive = [
         token
         for token in started.read_text().split()
-        if (kernels / token).exists() and not (kernels / token / "ended.json").exists()
+        if (kernels / token).exists() and not Journal(kernels.parent).is_over(token)
     ]
     assert len(alive) == (1 if choice == "stop" else 3)
     in_order(place)

@@ -1,7 +1,7 @@
 """The agent's small parts: what it writes and reads, its timers, its shell text."""
 
-import contextlib
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -412,57 +412,22 @@ def test_an_acknowledged_kernel_keeps_its_report_and_its_output(tmp_path):
     assert journal.recall("t1") == report
     assert journal.read("t1", "stdout", 0, 10).data == b"hello"
     assert journal.read("t1", "stderr", 0, 10).data == b""
-    assert {path.name for path in (tmp_path / "done" / "t1").iterdir()} == {"ended.json", "stdout"}
     assert list(journal.orders()) == []
 
 
-FILE_AWAY_STEPS = 5
-"""A rename, and up to four files that are removed."""
-
-
-class KilledError(BaseException):
-    """The agent was killed here."""
-
-
-def kill_before_step(monkeypatch, step):
-    """Have the agent be killed before it changes the disk for the so-manyth time; return counts."""
-    done = []
-
-    def counted(change):
-        def call(*args):
-            if len(done) == step:
-                raise KilledError
-            done.append(args)
-            return change(*args)
-
-        return call
-
-    monkeypatch.setattr(os, "rename", counted(os.rename))
-    monkeypatch.setattr(os, "unlink", counted(os.unlink))
-    return done
-
-
-@pytest.mark.parametrize("step", range(FILE_AWAY_STEPS + 1))
-def test_an_agent_that_is_killed_while_it_files_a_kernel_away_loses_nothing(
-    tmp_path, monkeypatch, step
-):
+@pytest.mark.parametrize("bytes_kept", [0, 1, 2, 20, 60])
+def test_a_last_report_that_was_cut_short_does_not_count_and_is_written_again(tmp_path, bytes_kept):
     journal = Journal(tmp_path)
-    folder = begin(journal)
-    for name, text in (("run", "x"), ("stdout", "precious"), ("stderr", ""), ("given-up", "")):
-        (folder / name).write_text(text)
-    report = KernelReport("t1", ReportState.ENDED, exit_code=4)
+    record = begin(journal) / "kernel.json"
+    order = record.read_bytes()
+    report = KernelReport("t1", ReportState.ENDED, exit_code=4, message="it is a longer one" * 5)
     journal.conclude(report)
-    with monkeypatch.context() as patch:
-        done = kill_before_step(patch, step)
-        with contextlib.suppress(KilledError):
-            journal.file_away("t1")
-    again = Journal(tmp_path)
-    known = [final for _, final in again.orders()] or [again.recall("t1")]
+    record.write_bytes(record.read_bytes()[: len(order) + bytes_kept])
+    (_, cut_short) = next(journal.orders())
+    journal.conclude(report)
 
-    assert len(done) == step
-    assert known == [report]
-    assert again.recall("t1") == report
-    assert again.read("t1", "stdout", 0, 100).data == b"precious"
+    assert cut_short is None
+    assert [final for _, final in Journal(tmp_path).orders()] == [report]
 
 
 def test_a_kernel_that_cannot_be_filed_away_stays_known(tmp_path):
@@ -479,13 +444,14 @@ def test_a_kernel_that_cannot_be_filed_away_stays_known(tmp_path):
     assert [final for _, final in Journal(tmp_path).orders()] == [report]
 
 
-def test_what_an_agent_before_was_killed_over_is_filed_away(tmp_path):
+def test_a_kernel_of_which_only_the_last_report_can_be_read_is_filed_away(tmp_path):
     journal = Journal(tmp_path)
     folder = begin(journal)
     report = KernelReport("t1", ReportState.ENDED, exit_code=4)
     journal.conclude(report)
     (folder / "stdout").write_text("precious")
-    (folder / "kernel.json").unlink()
+    damaged = (folder / "kernel.json").read_text()[1:]
+    (folder / "kernel.json").write_text(damaged)
 
     assert list(journal.orders()) == []
     assert not folder.exists()
@@ -515,12 +481,18 @@ def test_an_order_that_was_stopped_is_over_although_its_end_could_not_be_written
     ]
 
 
-def test_what_can_never_start_is_not_started_because_that_could_not_be_written(tmp_path):
+def test_what_can_never_start_is_not_started_because_that_could_not_be_written(
+    tmp_path, monkeypatch
+):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     journal = Journal(tmp_path)
-    folder = begin(journal)
-    (folder / "ended.json").mkdir()  # so that nothing can be written there
-    with pytest.raises(IsADirectoryError):
-        journal.conclude(KernelReport("t1", ReportState.START_FAILED, permanent=True))
+    begin(journal)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            journal.conclude(KernelReport("t1", ReportState.START_FAILED, permanent=True))
 
     assert list(Journal(tmp_path).orders()) == []
 
