@@ -16,11 +16,17 @@ from urllib.parse import urlsplit
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.ground import add_database, conditions, cpu_seconds, quantile, report, server
+from benchmarks.ground import (
+    add_database,
+    conditions,
+    cpu_seconds,
+    occupy,
+    quantile,
+    report,
+    server,
+)
 
-BODY = json.dumps(
-    {"command": ["/bin/true"], "cpu_milli": 2000, "cwd": "/", "allow_infeasible": True}
-).encode()
+BODY = json.dumps({"command": ["/bin/true"], "cpu_milli": 1000, "cwd": "/"}).encode()
 CREATED = b"HTTP/1.1 201"
 
 
@@ -115,7 +121,8 @@ def main() -> None:
         return
 
     rounds = []
-    with server(1, db=args.db, prefill=args.finished, profile=args.profile) as (_, home):
+    with server(1, db=args.db, prefill=args.finished, profile=args.profile) as (client, home):
+        occupy(client, 1000)
         url = json.loads((home / "server.json").read_text())["url"]
         token = (home / "token").read_text().strip()
         for _ in range(args.rounds):

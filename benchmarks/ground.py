@@ -99,6 +99,13 @@ def running(
                 found.kill()
 
 
+def occupy(client: Client, cpu_milli: int) -> None:
+    """Have a session take so much of the agent until the server is ended, so that others wait."""
+    client.submit(command=["/bin/sleep", "3600"], cpu_milli=cpu_milli, cwd="/")
+    while client.status()["sessions"] != {"RUNNING": 1}:
+        time.sleep(0.05)
+
+
 def wait_ready(
     home: Path, process: "subprocess.Popen[bytes]", ready_s_max: float = READY_S_MAX
 ) -> Client:

@@ -8,7 +8,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.ground import add_database, conditions, home_with, report, rss_mib, running
+from benchmarks.ground import add_database, conditions, home_with, occupy, report, rss_mib, running
 from sokovan.client import Client
 
 BATCH = 10_000
@@ -24,8 +24,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
 
-    with home_with(1, db=args.db) as home:
+    with home_with(2, db=args.db) as home:
         with running(home) as client:
+            occupy(client, 2000)
             empty = rss_mib(home)
             _submit(client, args.waiting)
             submitted = rss_mib(home)
@@ -35,7 +36,7 @@ def main() -> None:
             restarted = rss_mib(home)
             time.sleep(args.settle)
             restarted_settled = rss_mib(home)
-            assert client.status()["sessions"] == {"PENDING": args.waiting}
+            assert client.status()["sessions"] == {"PENDING": args.waiting, "RUNNING": 1}
     report(
         {
             "waiting": args.waiting,
@@ -55,12 +56,7 @@ def _submit(client: Client, count: int) -> None:
     for first in range(0, count, BATCH):
         client.submit_many(
             [
-                {
-                    "command": ["/bin/true"],
-                    "cpu_milli": 2000 + n % SHAPES,
-                    "cwd": "/",
-                    "allow_infeasible": True,
-                }
+                {"command": ["/bin/true"], "cpu_milli": 1000 + n % SHAPES, "cwd": "/"}
                 for n in range(min(BATCH, count - first))
             ]
         )

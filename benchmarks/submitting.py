@@ -9,7 +9,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.ground import add_database, conditions, cpu_seconds, report, server
+from benchmarks.ground import add_database, conditions, cpu_seconds, occupy, report, server
 
 
 def main() -> None:
@@ -24,9 +24,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
 
-    asked = {"command": ["/bin/true"], "cpu_milli": 2000, "cwd": "/", "allow_infeasible": True}
+    asked = {"command": ["/bin/true"], "cpu_milli": 1000, "cwd": "/"}
     took, used = [], []
     with server(1, db=args.db, prefill=args.finished, profile=args.profile) as (client, home):
+        occupy(client, 1000)
         for _ in range(args.rounds):
             before = cpu_seconds(home)["manager"]
             begun = time.perf_counter()

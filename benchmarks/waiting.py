@@ -9,7 +9,15 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.ground import add_database, conditions, cpu_seconds, quantile, report, server
+from benchmarks.ground import (
+    add_database,
+    conditions,
+    cpu_seconds,
+    occupy,
+    quantile,
+    report,
+    server,
+)
 from sokovan.client import Client
 
 BATCH = 10_000
@@ -28,7 +36,7 @@ def main() -> None:
     args = parser.parse_args()
 
     with server(4, db=args.db) as (client, home):
-        client.submit(command=["/bin/sleep", "100000"], cpu_milli=3000, cwd="/")
+        occupy(client, 3000)
         alone = _starts(client, home, args.n)
         begun = time.monotonic()
         for first in range(0, args.waiting, BATCH):

@@ -188,11 +188,12 @@ class Arrays(Lookup):
         for task in self._repository.live.tasks_of(found.array_id):
             if task.session_id in codes and found.has(task.array_index or 0):
                 waiting.setdefault(codes[task.session_id], []).append(task)
+        wait_view = self._wait_views()
         reasons = [
             {
                 "code": code,
                 "tasks": len(tasks),
-                "sentence": self._wait_view(tasks[0])["sentence"],
+                "sentence": wait_view(tasks[0])["sentence"],
                 "first": tasks[0].session_id,
             }
             for code, tasks in sorted(waiting.items(), key=lambda one: -len(one[1]))
@@ -266,7 +267,7 @@ class Arrays(Lookup):
             ref = view["part"]
             for task in self._repository.live.tasks_of(view["id"]):
                 if task.status is SessionStatus.PENDING and (ref is None or not task.array_waits):
-                    view["wait"] = self._wait_view(task)
+                    view["wait"] = self._wait_views()(task)
                     break
         return view
 

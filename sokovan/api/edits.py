@@ -58,7 +58,7 @@ class Edits(Lookup):
             session, before = await self._as_stored(session_id)
             after = change(before)
             if after == before:
-                return self._view(session, before, caller)
+                return self._views_of([(session, before)], caller)[0]
             _may_become(session, before, after, caller)
             self._check(after, is_other=_asks(after) != _asks(before))
             applied = await self._repository.edit(session, before, after, by=caller)

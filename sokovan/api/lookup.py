@@ -1,11 +1,12 @@
 """How sessions are found and shown; what others may not see of them is left out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sokovan.api.service import View
 from sokovan.clock import Clock
 from sokovan.domain.access import Caller, Role
 from sokovan.domain.errors import ForbiddenError
+from sokovan.domain.reasons import Wait
 from sokovan.domain.sessions import SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
 from sokovan.placement.sentences import sentence
@@ -62,25 +63,41 @@ class Lookup:
         return found[0][0]
 
     async def _views(self, ids: Sequence[SessionId], caller: Caller) -> list[View]:
-        found = await self._database.read(lambda tx: sessions_with_specs(tx, ids))
-        return [self._view(session, spec, caller) for session, spec in found]
+        return self._views_of(
+            await self._database.read(lambda tx: sessions_with_specs(tx, ids)), caller
+        )
 
-    def _view(self, session: SessionWithKernels, spec: SessionSpec, caller: Caller) -> View:
+    def _views_of(
+        self, found: Iterable[tuple[SessionWithKernels, SessionSpec]], caller: Caller
+    ) -> list[View]:
         names: dict[str, str] = {a: agent.name for a, agent in self._repository.live.agents.items()}
-        wait = self._wait_view(session) if session.status is SessionStatus.PENDING else None
-        view = session_view(session, spec, names, wait)
-        return view if caller.may_read(session.owner) else shape_of(view)
+        wait_view = self._wait_views()
+        views = []
+        for session, spec in found:
+            wait = wait_view(session) if session.status is SessionStatus.PENDING else None
+            view = session_view(session, spec, names, wait)
+            views.append(view if caller.may_read(session.owner) else shape_of(view))
+        return views
 
-    def _wait_view(self, session: SessionWithKernels) -> View:
-        live = self._repository.live
-        noted = live.waits.get(session.session_id)
-        wait = self._repository.wait_of(session)
-        return {
-            "code": wait.code.value,
-            "sentence": sentence(wait, now=self._clock.now()),
-            "facts": wait.facts,
-            "since": stamp(noted.since if noted else session.status_since),
-        }
+    def _wait_views(self) -> Callable[[SessionWithKernels], View]:
+        """Return what shows of any number of PENDING sessions why they wait, for use at once."""
+        live, now = self._repository.live, self._clock.now()
+        wait_of = self._repository.waits_now()
+        said: dict[int, tuple[Wait, str]] = {}  # many wait for the very same; kept, so do their ids
+
+        def wait_view(session: SessionWithKernels) -> View:
+            wait = wait_of(session)
+            if id(wait) not in said:
+                said[id(wait)] = wait, sentence(wait, now=now)
+            noted = live.waits.get(session.session_id)
+            return {
+                "code": wait.code.value,
+                "sentence": said[id(wait)][1],
+                "facts": wait.facts,
+                "since": stamp(noted.since if noted else session.status_since),
+            }
+
+        return wait_view
 
 
 def may_change(caller: Caller, owner: str, what: str) -> None:

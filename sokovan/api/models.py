@@ -49,10 +49,15 @@ CURSOR = "[0-9]{1,18}"
 """A session's number; a longer one would be more than a database can count."""
 
 
+def _bytes(text: str) -> int:
+    """Return how long a text is in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
 def _word(text: str) -> str:
     if "\0" in text:
         raise ValueError("contains a NUL byte, which no program can be given; remove it")
-    if len(text.encode()) > STRING_BYTES_MAX:
+    if _bytes(text) > STRING_BYTES_MAX:
         raise ValueError(f"is longer than {STRING_BYTES_MAX} bytes; put it into a file instead")
     return text
 
@@ -82,7 +87,7 @@ def _environment(env: dict[str, str]) -> dict[str, str]:
             raise ValueError(f"{name!r} cannot name a variable: empty, or with = or a NUL byte")
         if "\0" in value:
             raise ValueError(f"the value of {name!r} contains a NUL byte; remove it")
-        if len(name.encode()) + len(value.encode()) + 1 > STRING_BYTES_MAX:
+        if _bytes(name) + _bytes(value) + 1 > STRING_BYTES_MAX:
             raise ValueError(
                 f"{name!r} and its value are longer than {STRING_BYTES_MAX} bytes;"
                 " put the value into a file instead"
@@ -206,9 +211,8 @@ class SessionBody(Body):
             InvalidRequestError: A program larger than Linux starts, or an amount, a time or a
                 constraint that is none.
         """
-        program = sum(len(word.encode()) + 9 for word in self.command) + sum(
-            len(name.encode()) + len(value.encode()) + 10 for name, value in self.env.items()
-        )
+        program = sum(map(_bytes, (*self.command, *self.env, *self.env.values())))
+        program += 9 * len(self.command) + 10 * len(self.env)
         if program > PROGRAM_BYTES_MAX:
             raise InvalidRequestError(
                 f"{place}command: with its environment it takes {program} bytes, and Linux starts"

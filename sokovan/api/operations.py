@@ -90,7 +90,7 @@ class Operations(AgentOperations):
         made = {i: s for i in ids if (s := self._repository.live.sessions.get(i)) is not None}
         if len(made) < len(by_id):  # known before, or cancelled at once
             return await self._views(ids, caller)
-        return [self._view(made[session_id], by_id[session_id], caller) for session_id in ids]
+        return self._views_of([(made[i], by_id[i]) for i in ids], caller)
 
     async def dry_run(
         self, specs: Sequence[SessionSpec], *, caller: Caller, suggest: bool = False

@@ -9,17 +9,27 @@ T = TypeVar("T")
 if TYPE_CHECKING:
     from dataclasses import replace as replace  # noqa: PLC0414 - as checked as the original
 else:
-    _READERS: dict[type, tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]] = {}
+    _Reader = Callable[[Any], tuple[Any, ...]]
+    _Setter = Callable[[Any, Any], None]
+    _KNOWN: dict[type, tuple[_Reader, dict[str, _Setter]]] = {}
 
     def replace(value: T, /, **changes: Any) -> T:
-        """Return a frozen value of at least two fields, all of them given, with some changed.
+        """Return a frozen value of at least two fields, in slots, with some of them changed.
 
-        The one of `dataclasses` reads the fields one by one, and takes thrice as long.
+        It is copied slot by slot, and its `__init__` is not called. That of `dataclasses` takes
+        five times as long.
         """
         kind = value.__class__
-        known = _READERS.get(kind)
+        known = _KNOWN.get(kind)
         if known is None:
             names = tuple(kind.__dataclass_fields__)
-            known = _READERS[kind] = names, attrgetter(*names)
-        names, read = known
-        return kind(**dict(zip(names, read(value), strict=True)) | changes)
+            assert not hasattr(kind, "__post_init__"), "it would not be called"
+            setters = {name: getattr(kind, name).__set__ for name in names}
+            known = _KNOWN[kind] = attrgetter(*names), setters
+        read, setters = known
+        made = object.__new__(kind)
+        for put, part in zip(setters.values(), read(value), strict=True):
+            put(made, part)
+        for name, part in changes.items():
+            setters[name](made, part)
+        return made

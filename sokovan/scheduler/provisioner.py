@@ -26,11 +26,13 @@ class PlacementProvisioner:
         """Place what can be placed; give a reason for everything that waits."""
         snapshot = snapshot_of(scheduling_data)
         plan = place(snapshot)
-        never = [
-            session
-            for session in map(snapshot.queue.__getitem__, sorted(plan.never_fits))
-            if session.priority > SESSION_PRIORITY_MIN
-        ]
+        never = {
+            session_id: plan.waits[session_id]
+            for session_id in sorted(plan.never_fits)
+            if snapshot.queue[session_id].priority > SESSION_PRIORITY_MIN
+        }
+        reasons = {id(wait): wait for wait in never.values()}  # who asks for the same has the same
+        sentences = {key: sentence(wait) for key, wait in reasons.items()}
         return ScheduleResult(
             scheduled_sessions=[
                 ScheduledSessionData(session_id, assignment)
@@ -38,14 +40,14 @@ class PlacementProvisioner:
             ],
             failures=[
                 SessionTransitionInfo(
-                    session.session_id,
+                    session_id,
                     SessionStatus.PENDING,
                     WaitReason.NEVER_FITS.value,
-                    detail=sentence(plan.waits[session.session_id]),
-                    wait=plan.waits[session.session_id],
+                    detail=sentences[id(wait)],
+                    wait=wait,
                     counted_every_s=self._full_cycle_s,
                 )
-                for session in never
+                for session_id, wait in never.items()
             ],
             waits=plan.waits,
         )

@@ -1,14 +1,15 @@
 """What handlers and the coordinator ask of the store: answered from the shadow, without a query."""
 
+import functools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sokovan.clock import Clock
 from sokovan.domain.cluster import ScalingGroup
 from sokovan.domain.reasons import Wait, WaitReason
 from sokovan.domain.sessions import SessionId, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
-from sokovan.placement.engine import place
+from sokovan.placement.engine import Plan, place
 from sokovan.placement.machines import Machines
 from sokovan.placement.snapshot import Snapshot
 from sokovan.scheduler.ports import (
@@ -159,14 +160,27 @@ class Loads:
 
     def wait_of(self, session: SessionWithKernels) -> Wait:
         """Return why a PENDING session waits, as a pass would find it now."""
-        snapshot = self.snapshot(session.scaling_group)
-        wait = place(snapshot).waits.get(session.session_id) if snapshot else None
-        if wait is None:
-            return Wait(WaitReason.NOT_EXAMINED_YET)
-        noted = self.live.facts.get(session.session_id)
-        if noted is not None and noted.code is wait.code is WaitReason.WAITING_FOR_RETRY:
-            return Wait(wait.code, {**noted.facts, **wait.facts})
-        return wait
+        return self.waits_now()(session)
+
+    def waits_now(self) -> Callable[[SessionWithKernels], Wait]:
+        """Return what says of any number of sessions why they wait, for use at once."""
+        plan_of = functools.cache(self._plan_now)
+
+        def wait_of(session: SessionWithKernels) -> Wait:
+            plan = plan_of(session.scaling_group)
+            wait = plan.waits.get(session.session_id) if plan else None
+            if wait is None:
+                return Wait(WaitReason.NOT_EXAMINED_YET)
+            noted = self.live.facts.get(session.session_id)
+            if noted is not None and noted.code is wait.code is WaitReason.WAITING_FOR_RETRY:
+                return Wait(wait.code, {**noted.facts, **wait.facts})
+            return wait
+
+        return wait_of
+
+    def _plan_now(self, scaling_group: str) -> Plan | None:
+        snapshot = self.snapshot(scaling_group)
+        return place(snapshot) if snapshot else None
 
     def note_waits(self, waits: Mapping[SessionId, Wait]) -> None:
         """Keep the present waiting reason of each session that was left alone, and since when."""

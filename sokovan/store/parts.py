@@ -9,10 +9,8 @@ from sokovan.domain.sessions import Attempts, Limit
 from sokovan.domain.where import ANYWHERE, Where
 from sokovan.domain.where_fields import fields_of, where_of
 
-
-def dumps(value: Any) -> str:
-    """Write JSON without spaces."""
-    return json.dumps(value, separators=(",", ":"))
+dumps = json.JSONEncoder(separators=(",", ":")).encode
+"""Writes JSON without spaces."""
 
 
 def known_of(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
+from pydantic_core import to_json
 from sqlalchemy import Row
 
 from sokovan.domain.cluster import Agent, AgentStatus, ScalingGroup
@@ -362,7 +363,7 @@ def spec_text(spec: SessionSpec) -> str:
     said["depends_on"] = [asdict(dependency) for dependency in spec.depends_on]
     said["limits"] = {name: asdict(limit) for name, limit in spec.limits.items()}
     where = {} if spec.where.is_anywhere else {"where": fields_of(spec.where)}
-    return dumps(said | where)
+    return to_json(said | where).decode()  # with its environment it is long, and this is fast
 
 
 def spec_of(text: str) -> SessionSpec:

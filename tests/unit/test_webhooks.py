@@ -36,8 +36,8 @@ async def pieces(text):
     yield text.encode()
 
 
-async def at_once(status):
-    return said(status)
+async def at_once(status, text="", **more):
+    return said(status, text, **more)
 
 
 SECRET = "a secret of sixteen or more"
@@ -168,10 +168,10 @@ async def test_the_guide_says_how_a_signature_is_checked(ground):
 
 
 FAILURES = [
-    (said(500, "out of\norder"), "it answered 500: out of order"),
-    (said(404), "it answered 404"),
+    (lambda: at_once(500, "out of\norder"), "it answered 500: out of order"),
+    (lambda: at_once(404), "it answered 404"),
     (
-        said(302, headers={"location": "http://elsewhere.example/"}),
+        lambda: at_once(302, headers={"location": "http://elsewhere.example/"}),
         "it answered 302; redirects are not followed",
     ),
     (httpx.ConnectError("refused"), "ConnectError: refused"),
