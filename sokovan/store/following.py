@@ -1,6 +1,6 @@
 """Keeping up with what other managers write: hints say what, the rows say how it is."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from sqlalchemy import select
 
@@ -28,10 +28,11 @@ class Following(Leading):
         In turn with what this manager writes, so that the shadow only moves forward.
         """
         if news.groups:
-            before = set(self._groups)
+            groups, before = set(self._groups), dict(self.live.sessions)
             await self.refresh()
             return Applied(
-                policies=frozenset(before | set(self._groups)),
+                moved=_moves(before, await self._read_since(before)),
+                policies=frozenset(groups | set(self._groups)),
                 freed=frozenset(self._groups),
                 left_over=True,
                 wrote=True,
@@ -40,6 +41,12 @@ class Following(Leading):
         if await self._write(lambda tx: self.read_news(tx, news, applied.append)):
             return applied[0]
         return await self.catch_up(News(groups=True))
+
+    async def _read_since(self, before: Collection[SessionId]) -> list[SessionWithKernels]:
+        """Return what is alive, and what has ended of `before`, which the shadow has forgotten."""
+        live = self.live.sessions
+        ended = [session_id for session_id in before if session_id not in live]
+        return [*live.values(), *await self._database.read(lambda tx: load_sessions(tx, ended))]
 
     def read_news(self, tx: Transaction, news: News, done: Callable[[Applied], None]) -> bool:
         """Read what has changed, to be shown once the transaction is over.
@@ -77,13 +84,20 @@ class Following(Leading):
         groups = {session.scaling_group for session in found}
         groups |= {agent.scaling_group for agent in there or ()}
         return Applied(
-            moved=tuple(
-                Moved(s.session_id, s.scaling_group, None if was is None else was.status, s.status)
-                for s in found
-                if (was := before[s.session_id]) is None
-                or (was.status_seq, was.force) != (s.status_seq, s.force)
-            ),
+            moved=_moves(before, found),
             freed=frozenset(groups),
             left_over=any(hold.is_leftover for hold in held),
             wrote=bool(ids),
         )
+
+
+def _moves(
+    before: Mapping[SessionId, SessionWithKernels | None], now: Iterable[SessionWithKernels]
+) -> tuple[Moved, ...]:
+    """Return what has become of sessions, as another manager would have told."""
+    return tuple(
+        Moved(s.session_id, s.scaling_group, None if was is None else was.status, s.status)
+        for s in now
+        if (was := before.get(s.session_id)) is None
+        or (was.status_seq, was.force) != (s.status_seq, s.force)
+    )

@@ -215,11 +215,13 @@ def same_picture(one, other):
         assert one.live.agents[agent_id].is_drained is other.live.agents[agent_id].is_drained
 
 
-async def test_a_session_s_life_is_followed_by_who_only_hears_of_it(first, second):
+@pytest.mark.parametrize("groups", [False, True])
+async def test_a_session_s_life_is_followed_by_who_only_hears_of_it(first, second, groups):
+    """Also where all is read again: who waits for a session must hear of its end."""
     await first.register_agent(an_agent_hello(A1))
     await second.catch_up(News(agents=True))
     (session_id,) = await submitted(first, a_spec(kernel_count=2))
-    news = News({session_id})
+    news = News({session_id}, groups=groups)
     seen = []
     for step in ("submitted", "placed", "started", "ended"):
         if step == "placed":
@@ -233,6 +235,7 @@ async def test_a_session_s_life_is_followed_by_who_only_hears_of_it(first, secon
         same_picture(first, second)
 
     assert seen[:3] == [S.PENDING, S.SCHEDULED, S.PREPARING]
+    assert seen[-1].is_final
     assert session_id not in second.live.sessions
 
 
