@@ -14,9 +14,8 @@ A restarted agent reads `kernels` only, so that a million finished kernels cost 
 counts once it is complete. Only `stopped` is synchronised to the disk: a machine that loses its
 power loses its kernels with it.
 
-A kernel costs as few files as can be, and none is removed when it ends: after a removal ext4 looks
-for a minute, each time it makes a file, whether the removed one may be made use of. With 100
-kernels a second that was half of an agent's CPU time.
+A kernel costs as few files as can be, and none is removed when it ends: for a while after that,
+ext4 takes twenty times as long to make another one (decision 25).
 """
 
 # These calls are made for every kernel, and pathlib takes longer than they do.
