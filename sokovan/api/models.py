@@ -18,7 +18,7 @@ from pydantic_core import from_json
 from sokovan.api.problems import invalid
 from sokovan.domain.errors import InvalidRequestError
 from sokovan.domain.labels import LABELS_MAX, check_label_name, check_labels
-from sokovan.domain.quantities import DEVICE_SHARES
+from sokovan.domain.quantities import DEVICE_SHARES, bytes_of
 from sokovan.domain.resources import Request
 from sokovan.domain.sessions import (
     SESSION_PRIORITY_DEFAULT,
@@ -49,15 +49,10 @@ CURSOR = "[0-9]{1,18}"
 """A session's number; a longer one would be more than a database can count."""
 
 
-def _bytes(text: str) -> int:
-    """Return how long a text is in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode())
-
-
 def _word(text: str) -> str:
     if "\0" in text:
         raise ValueError("contains a NUL byte, which no program can be given; remove it")
-    if _bytes(text) > STRING_BYTES_MAX:
+    if bytes_of(text) > STRING_BYTES_MAX:
         raise ValueError(f"is longer than {STRING_BYTES_MAX} bytes; put it into a file instead")
     return text
 
@@ -87,7 +82,7 @@ def _environment(env: dict[str, str]) -> dict[str, str]:
             raise ValueError(f"{name!r} cannot name a variable: empty, or with = or a NUL byte")
         if "\0" in value:
             raise ValueError(f"the value of {name!r} contains a NUL byte; remove it")
-        if _bytes(name) + _bytes(value) + 1 > STRING_BYTES_MAX:
+        if bytes_of(name) + bytes_of(value) + 1 > STRING_BYTES_MAX:
             raise ValueError(
                 f"{name!r} and its value are longer than {STRING_BYTES_MAX} bytes;"
                 " put the value into a file instead"
@@ -211,7 +206,7 @@ class SessionBody(Body):
             InvalidRequestError: A program larger than Linux starts, or an amount, a time or a
                 constraint that is none.
         """
-        program = sum(map(_bytes, (*self.command, *self.env, *self.env.values())))
+        program = sum(map(bytes_of, (*self.command, *self.env, *self.env.values())))
         program += 9 * len(self.command) + 10 * len(self.env)
         if program > PROGRAM_BYTES_MAX:
             raise InvalidRequestError(

@@ -131,3 +131,8 @@ def exact_duration(seconds: int) -> str:
     days, rest = divmod(seconds, 86400)
     parts = ((days, "d"), (rest // 3600, "h"), (rest % 3600 // 60, "m"), (rest % 60, "s"))
     return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
+
+
+def bytes_of(text: str) -> int:
+    """Return how long a text is in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())

@@ -1,16 +1,40 @@
 """Asking several agents at once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import TypeVar
 
 from sokovan.domain.errors import AgentError
 from sokovan.domain.sessions import AgentId, SessionId
-from sokovan.scheduler.messages import KernelReport
+from sokovan.scheduler.messages import Answer, KernelReport
 
 T = TypeVar("T")
 Answers = Callable[[AgentId, Sequence[KernelReport]], Awaitable[None]]
 """Takes what an agent answered; an answer is a report like any other."""
+_KEPT: ContextVar[list[Answer] | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def kept_answers(answers: list[Answer] | None) -> Iterator[None]:
+    """Have answers that come meanwhile put into a list, for who asks to save with what it decides.
+
+    `None` has each of them recorded by itself.
+    """
+    before = _KEPT.set(answers)
+    try:
+        yield
+    finally:
+        _KEPT.reset(before)
+
+
+def keep(answer: Answer) -> bool:
+    """Put an answer to the others, if they are kept; say whether they are."""
+    kept = _KEPT.get()
+    if kept is not None:
+        kept.append(answer)
+    return kept is not None
 
 
 async def ask_agents(
@@ -19,6 +43,8 @@ async def ask_agents(
     answers: Answers,
 ) -> dict[AgentId, AgentError]:
     """Make one call to each agent, all at the same time, and hand on what they answer.
+
+    Where several are asked, what one answers is not kept until the slowest has.
 
     Returns:
         What went wrong, by agent.
@@ -32,7 +58,8 @@ async def ask_agents(
         await answers(agent_id, reports)
         return None
 
-    errors = await asyncio.gather(*(one(agent_id) for agent_id in asked))
+    with kept_answers(None) if len(asked) > 1 else nullcontext():
+        errors = await asyncio.gather(*(one(agent_id) for agent_id in asked))
     return {a: error for a, error in zip(asked, errors, strict=True) if error is not None}
 
 

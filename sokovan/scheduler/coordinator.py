@@ -20,7 +20,9 @@ from sokovan.domain.errors import AgentError, LeaseLostError, StoreUnavailableEr
 from sokovan.domain.reasons import MoveReason, Wait, WaitReason
 from sokovan.domain.sessions import SessionWithKernels
 from sokovan.scheduler.cadence import Cadence
+from sokovan.scheduler.calls import kept_answers
 from sokovan.scheduler.handlers.base import LifecycleHandler
+from sokovan.scheduler.messages import Answer
 from sokovan.scheduler.moves import Applied, Verdict
 from sokovan.scheduler.ports import SchedulerStore, StageObserver
 from sokovan.scheduler.results import (
@@ -158,15 +160,17 @@ class Coordinator:
             self._cadence.wake_at((scaling_group, stage.name), load.again_at)
         if not load:
             return Applied()
+        answers: list[Answer] = []
         try:
-            report = await handler.execute(scaling_group, load.taken)
+            with kept_answers(answers):
+                report = await handler.execute(scaling_group, load.taken)
         except (LeaseLostError, StoreUnavailableError):
             raise  # no fault of the sessions'
         except Exception as error:  # the one place where a handler's failure is caught
             if not isinstance(error, AgentError):
                 log.exception("stage failed", stage=stage.name, scaling_group=scaling_group)
             report = report_of_failure(load.taken, error)
-        applied = await self._save(stage, load, report)
+        applied = await self._save(stage, load, report, answers)
         refused = [
             SessionTransitionInfo(move.session_id, move.from_status, MoveReason.HOLD_REFUSED)
             for move, verdict in applied.verdicts
@@ -179,11 +183,17 @@ class Coordinator:
         self._observer.ran(scaling_group, stage, self._clock.now() - began_at, verdicts)
         return applied
 
-    async def _save(self, stage: Stage, load: StageLoad, report: SessionExecutionResult) -> Applied:
+    async def _save(
+        self,
+        stage: Stage,
+        load: StageLoad,
+        report: SessionExecutionResult,
+        answers: Sequence[Answer] = (),
+    ) -> Applied:
         if stage is SCHEDULE_SESSIONS:
             self._note_waits(report)
         moves = settle(stage, load, report)
-        applied = await self._store.apply(moves) if moves else Applied()
+        applied = await self._store.apply(moves, answers) if moves or answers else Applied()
         self.tell(applied)
         self._keep_time(stage, load)
         return applied

@@ -8,7 +8,8 @@ import structlog
 from sokovan.domain.cluster import AgentStatus
 from sokovan.domain.errors import AgentError
 from sokovan.domain.sessions import AgentId
-from sokovan.scheduler.messages import AgentHello, KernelReport
+from sokovan.scheduler.calls import keep
+from sokovan.scheduler.messages import AgentHello, Answer, KernelReport
 from sokovan.scheduler.moves import Applied
 from sokovan.scheduler.ports import SchedulerStore
 from sokovan.scheduler.stages import SCHEDULE_SESSIONS, STALE_SWEPT, SWEEP_STALE_KERNELS, Stage
@@ -85,11 +86,15 @@ class AgentEvents:
     async def answered(self, agent_id: AgentId, reports: Sequence[KernelReport]) -> None:
         """Record what an agent answered over its present connection.
 
-        Not waited for, so that it is committed together with what the asking stage has to save. An
-        answer that is lost is repeated as a report.
+        With what the asking stage has to save, or beside it. An answer that is lost is repeated as
+        a report.
         """
         agent = self._store.live.agents.get(agent_id)
-        if agent is not None:
+        if agent is None:
+            return
+        if reports and keep(Answer(agent_id, agent.incarnation, reports)):
+            self._store.heard_of(agent_id)
+        else:
             await self._beside(self.reported(agent_id, agent.incarnation, reports))
 
     def _expected_on(self, agent_id: AgentId) -> set[str]:

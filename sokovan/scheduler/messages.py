@@ -1,8 +1,9 @@
 """What the scheduler and the agents tell each other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from sokovan.domain.resources import Capacity, DeviceShares, Request
 from sokovan.domain.sessions import AgentId, KernelId, SessionId
@@ -86,6 +87,14 @@ class KernelReport:
     """With a failure: trying again cannot help; nothing of the kernel is left on the agent."""
     pids: tuple[int, ...] = ()
     """Processes that could not be killed."""
+
+
+class Answer(NamedTuple):
+    """What an agent answered, and which of its incarnations did."""
+
+    agent_id: AgentId
+    incarnation: int
+    reports: Sequence[KernelReport]
 
 
 @dataclass(frozen=True, slots=True)

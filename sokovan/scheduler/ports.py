@@ -12,6 +12,7 @@ from sokovan.domain.statuses import SessionStatus
 from sokovan.placement.snapshot import Snapshot
 from sokovan.scheduler.messages import (
     AgentHello,
+    Answer,
     KernelReport,
     KernelToPrepare,
     KernelToStart,
@@ -338,8 +339,8 @@ class SchedulerStore(SchedulerRepository, Protocol):
         """Return how long a session may stay PENDING."""
         ...
 
-    async def apply(self, moves: Sequence[Move]) -> Applied:
-        """Make moves, each only where it still holds."""
+    async def apply(self, moves: Sequence[Move], answers: Sequence[Answer] = ()) -> Applied:
+        """Record what agents answered, then make moves, each only where it still holds."""
         ...
 
     async def record_reports(

@@ -10,7 +10,7 @@ from sokovan.domain.access import Caller
 from sokovan.domain.reasons import EndReason
 from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
-from sokovan.scheduler.messages import KernelReport
+from sokovan.scheduler.messages import Answer, KernelReport
 from sokovan.scheduler.moves import Applied, Move
 from sokovan.store.array_writes import ArrayWrites
 from sokovan.store.bulk import Update
@@ -49,11 +49,12 @@ class SqlRepository(ArrayWrites, GroupWrites, PruneWrites):
 
         await self._write(job)
 
-    async def apply(self, moves: Sequence[Move]) -> Applied:
+    async def apply(self, moves: Sequence[Move], answers: Sequence[Answer] = ()) -> Applied:
         """Make moves: status, assignment, tokens, holds and history in one transaction.
 
-        A move whose session has changed since is SUPERSEDED; one whose agents have no room any more
-        is REJECTED. Both change nothing.
+        What agents answered while these were decided is recorded before. A move whose session has
+        changed since is SUPERSEDED; one whose agents have no room any more is REJECTED. Both change
+        nothing.
 
         Raises:
             LeaseLostError: Another manager has taken over.
@@ -62,8 +63,10 @@ class SqlRepository(ArrayWrites, GroupWrites, PruneWrites):
 
         def job(tx: Transaction) -> Applied:
             changes = self._changes(tx)
+            groups = {self._record(changes, answer) for answer in answers}
             changes.load(move.session_id for move in moves)
-            self._check_leases(tx, {change.session.scaling_group for change in changes})
+            groups.update(change.session.scaling_group for change in changes)
+            self._check_leases(tx, groups)
             verdicts = changes.apply(moves, self._groups.__getitem__)
             self._keep_cursor(tx, changes)
             return changes.save(verdicts)
@@ -93,17 +96,23 @@ class SqlRepository(ArrayWrites, GroupWrites, PruneWrites):
         """Record what an agent says of its kernels; what is out of date changes nothing."""
 
         def job(tx: Transaction) -> Applied:
-            agent = self.live.agents.get(agent_id)
-            self._check_leases(tx, [] if agent is None else [agent.scaling_group])
             changes = self._changes(tx)
-            if agent is not None and agent.incarnation == incarnation:
-                found = changes.load_holds([report.token for report in reports])
-                on_agent = {t: hold for t, hold in found.items() if hold.agent_id == agent_id}
-                changes.load(SessionId(hold.session_id) for hold in on_agent.values())
-                record(changes, reports, on_agent, self._groups)
+            self._check_leases(tx, [self._record(changes, Answer(agent_id, incarnation, reports))])
             return changes.save()
 
         return await self._write(job)
+
+    def _record(self, changes: ChangeSet, said: Answer) -> str:
+        """Change sessions as an agent says; return its group, whose lease is to be checked."""
+        agent = self.live.agents.get(said.agent_id)
+        if agent is None:
+            return ""
+        if agent.incarnation == said.incarnation:
+            found = changes.load_holds([report.token for report in said.reports])
+            on_agent = {t: hold for t, hold in found.items() if hold.agent_id == said.agent_id}
+            changes.load(SessionId(hold.session_id) for hold in on_agent.values())
+            record(changes, said.reports, on_agent, self._groups)
+        return agent.scaling_group
 
     async def request_termination(
         self,

@@ -240,7 +240,14 @@ MUTATIONS = (
     Mutation(
         "8",
         "a report of an older incarnation accepted",
-        (Edit(SqlRepository, "record_reports", " and agent.incarnation == incarnation", ""),),
+        (
+            Edit(
+                SqlRepository,
+                "_record",
+                "if agent.incarnation == said.incarnation:",
+                "if True:",
+            ),
+        ),
         ("said in its incarnation",),
         LATE_LETTERS,
     ),

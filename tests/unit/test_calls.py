@@ -8,12 +8,18 @@ from sokovan.domain.errors import AgentError
 from sokovan.domain.resources import Hold
 from sokovan.domain.sessions import KernelId
 from sokovan.domain.statuses import KernelStatus, SessionStatus
-from sokovan.scheduler.calls import ask_agents, by_agent, raise_for
+from sokovan.scheduler.calls import ask_agents, by_agent, keep, kept_answers, raise_for
 from sokovan.scheduler.handlers.kernel.sweep_stale_kernels import (
     SweepStaleKernelsLifecycleHandler,
 )
 from sokovan.scheduler.launcher import AgentLauncher
-from sokovan.scheduler.messages import KernelReport, KernelToPrepare, KernelToStart, ReportState
+from sokovan.scheduler.messages import (
+    Answer,
+    KernelReport,
+    KernelToPrepare,
+    KernelToStart,
+    ReportState,
+)
 from sokovan.scheduler.ports import (
     SessionDataForPull,
     SessionDataForStart,
@@ -108,6 +114,27 @@ async def test_what_agents_answer_is_handed_on(gateway, answers):
     await AgentLauncher(gateway, answers).start_sessions_for_handler([to_start(S1, A1)], {})
 
     assert answers.heard == {A1: (RUNNING,)}
+
+
+@pytest.mark.parametrize(("agents", "kept"), [((A1,), [RUNNING]), ((A1, A2), [])])
+async def test_answers_are_kept_for_who_asks_unless_another_agent_may_be_slower(
+    gateway, agents, kept
+):
+    by_itself = []
+
+    async def answers(agent_id, reports):
+        if not keep(Answer(agent_id, 1, reports)):
+            by_itself.extend(reports)
+
+    gateway.answers = {("start", agent): [RUNNING] for agent in agents}
+    launcher = AgentLauncher(gateway, answers)
+    found = []
+    with kept_answers(found):
+        await launcher.start_sessions_for_handler([to_start(S1, *agents)], {})
+
+    assert [report for answer in found for report in answer.reports] == kept
+    assert by_itself == ([] if kept else [RUNNING, RUNNING])
+    assert not keep(Answer(A1, 1, [RUNNING])), "they are kept although nobody saves them"
 
 
 async def test_an_error_names_the_sessions_on_the_agents_that_failed_and_no_others(

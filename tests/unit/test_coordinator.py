@@ -13,9 +13,10 @@ from sokovan.domain.resources import Request
 from sokovan.domain.sessions import Dependency, Limit
 from sokovan.domain.statuses import KernelStatus, SessionStatus
 from sokovan.scheduler import stages
+from sokovan.scheduler.calls import keep
 from sokovan.scheduler.coordinator import Chore, Coordinator, report_of_failure
 from sokovan.scheduler.handlers.base import ClockOnlyHandler
-from sokovan.scheduler.messages import KernelReport, ReportState
+from sokovan.scheduler.messages import Answer, KernelReport, ReportState
 from sokovan.scheduler.moves import Applied, Moved
 from sokovan.scheduler.results import (
     NOTHING,
@@ -124,6 +125,51 @@ async def test_a_stage_loads_acts_settles_and_saves(repository, clock):
     assert handler.given == [("default", [session_id])]
     assert applied.moved == (Moved(session_id, "default", S.SCHEDULED, S.PREPARING),)
     assert status_of(repository, session_id) is S.PREPARING
+
+
+async def test_what_an_agent_answers_is_saved_with_what_the_stage_decides(repository, clock):
+    (session_id,) = await brought_to(repository, S.PREPARED)
+    gateway = FakeGateway()
+    token = repository.live.sessions[session_id].main.token
+    gateway.answers[("start", A1)] = [KernelReport(token, ReportState.RUNNING)]
+    commits, told = [], []
+    write = repository._database.write
+
+    async def counted(job):
+        commits.append(job)
+        return await write(job)
+
+    repository._database.write = counted
+    coordinator = Coordinator(repository, clock, SchedulerConfig())
+    events = events_for(coordinator, repository)
+    join(coordinator, repository, gateway, events, Config(), post_processors=(told.append,))
+    (handler,) = (h for h in coordinator._handlers.values() if h.stage is stages.START_SESSIONS)
+    await coordinator.run_stage(handler, "default")
+
+    assert status_of(repository, session_id) is S.RUNNING
+    assert len(commits) == len(told) == 1
+    lines = await history(repository, session_id)
+    assert [line["to_status"] for line in lines if line["kernel_id"] is None][-2:] == [
+        S.CREATING,
+        S.RUNNING,
+    ]
+
+
+async def test_answers_are_recorded_although_the_stage_failed(repository, clock):
+    """The error of one thing says nothing of what an agent has said of another."""
+    (session_id,) = await brought_to(repository, S.PREPARED)
+    token = repository.live.sessions[session_id].main.token
+
+    def answered_and_failed(sessions):
+        assert keep(Answer(A1, 1, [KernelReport(token, ReportState.RUNNING)]))
+        return AgentError("too much")
+
+    handler = Handler(stages.START_SESSIONS, answered_and_failed)
+    coordinator = a_coordinator(repository, handler, clock=clock)
+    await coordinator.run_stage(handler, "default")
+
+    kernel = repository.live.sessions[session_id].main
+    assert kernel.status is K.RUNNING
 
 
 async def test_a_stage_without_sessions_asks_nobody(repository, clock):
