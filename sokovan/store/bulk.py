@@ -3,7 +3,7 @@
 SQLAlchemy takes longer to get a statement and each of its rows ready than the database takes to run
 it. What every session passes through several times is therefore written here once for both
 databases: SQLite is given row after row, in one call; PostgreSQL all rows as one JSON text, in one
-round trip.
+round trip, and very many new ones by COPY.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +18,9 @@ from sqlalchemy.exc import DBAPIError
 from sokovan.store.parts import dumps
 
 Row = Mapping[str, Any]
+COPIED_FROM = 100
+"""PostgreSQL is given so many rows or more by COPY: it takes half as long over each."""
+_TAKE_NUMBERS = "SELECT nextval(pg_get_serial_sequence(%s, %s)) FROM generate_series(1, %s)"
 
 
 class Bulk:
@@ -37,15 +40,17 @@ class Bulk:
         if written is None:
             make: Callable[[Dialect], str] = getattr(self, f"_for_{dialect.name}")
             written = self._texts[dialect.name] = make(dialect)
-        passed = getattr(self, f"_to_{dialect.name}")(given)
         cursor = connection.connection.cursor()
         try:
-            send(cursor, written, passed)
-            return self._result(cursor)
+            return self._execute(cursor, dialect.name, written, given)
         except dialect.loaded_dbapi.Error as error:
             raise _as_raised(connection, cursor, written, error) from error
         finally:
             cursor.close()
+
+    def _execute(self, cursor: DBAPICursor, database: str, written: str, given: Any) -> Any:
+        send(cursor, written, getattr(self, f"_to_{database}")(given))
+        return self._result(cursor)
 
     def _result(self, cursor: DBAPICursor) -> Any:
         return cursor.rowcount
@@ -157,6 +162,25 @@ class Insert(Bulk):
         cursor.execute("SELECT last_insert_rowid()")
         ((last,),) = cursor.fetchall()
         return range(last - count + 1, last + 1)  # nobody else writes meanwhile
+
+    def _execute(self, cursor: DBAPICursor, database: str, written: str, given: Any) -> Any:
+        if database == "postgresql" and len(given) >= COPIED_FROM:
+            return self._copy(cursor, given)
+        return super()._execute(cursor, database, written, given)
+
+    def _copy(self, cursor: Any, rows: Sequence[Row]) -> Any:
+        """Stream rows in; their numbers, where they are to be returned, are taken beforehand."""
+        names, numbers = self._columns, None
+        values: Iterable[tuple[Any, ...]] = map(self._values, rows)
+        if self._numbered:
+            cursor.execute(_TAKE_NUMBERS, (self._table.name, self._numbered, len(rows)))
+            numbers = [number for (number,) in cursor.fetchall()]
+            names = [self._numbered, *names]
+            values = ((number, *row) for number, row in zip(numbers, values, strict=True))
+        with cursor.copy(f"COPY {self._table.name} ({_listed(names)}) FROM STDIN") as copy:
+            for row in values:
+                copy.write_row(row)
+        return numbers
 
     def _for_sqlite(self, dialect: Dialect) -> str:
         places = ", ".join("?" * len(self._columns))

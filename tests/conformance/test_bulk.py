@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from sokovan.store.bulk import Among, Insert, Update
+from sokovan.store.bulk import COPIED_FROM, Among, Delete, Insert, Update
 from sokovan.store.tables import holds, sessions, webhooks
 from tests.build import a_spec, submitted
 
@@ -25,13 +25,29 @@ def a_row(token, **changes):
     } | changes
 
 
-async def test_what_is_inserted_is_read_as_it_was(store):
-    rows = [a_row("t1"), a_row("t2", devices=AWKWARD, leftover_since=None)]
+MANY = pytest.mark.parametrize("count", [2, COPIED_FROM])
+
+
+@MANY
+async def test_what_is_inserted_is_read_as_it_was(store, count):
+    rows = [a_row(f"t{n:03}") for n in range(count - 1)]
+    rows.append(a_row("u", devices=f"{AWKWARD}\n\\N", leftover_since=None))
 
     await store.database.write(lambda tx: tx.execute(Insert(holds), rows))
-    found = await store.database.read(lambda tx: tx.execute(ALL, ["t2", "t1", "t3"]))
+    found = await store.database.read(
+        lambda tx: tx.execute(ALL, ["v", *(row["token"] for row in reversed(rows))])
+    )
 
     assert [row._asdict() for row in found] == rows
+
+
+async def test_what_is_deleted_is_gone_and_nothing_else(store):
+    def job(tx):
+        tx.execute(Insert(holds), [a_row("t1"), a_row("t2"), a_row("t3")])
+        gone = tx.execute(Delete(holds, "token"), ["t1", "t3", "t4"])
+        return gone, [row.token for row in tx.execute(ALL, ["t1", "t2", "t3"])]
+
+    assert await store.database.write(job) == (2, ["t2"])
 
 
 async def test_among_no_values_is_nothing(store):
@@ -53,19 +69,24 @@ async def test_an_update_changes_only_rows_that_are_still_what_they_were(store):
     assert await store.database.write(job) == (1, [("b", AWKWARD), ("a", None)])
 
 
-async def test_numbers_come_in_the_order_of_the_rows(repository, store):
-    ids = await submitted(repository, *(a_spec(name=f"n{n}") for n in range(30)))
+@MANY
+async def test_numbers_come_in_the_order_of_the_rows(repository, store, count):
+    before = await submitted(repository, a_spec())
+    ids = await submitted(repository, *(a_spec(name=f"n{n}") for n in range(count)))
 
     query = select(sessions.c.session_id).order_by(sessions.c.number)
     by_number = await store.database.read(lambda tx: list(tx.execute(query).scalars()))
 
-    assert by_number == ids
-    assert [repository.live.sessions[i].name for i in by_number] == [f"n{n}" for n in range(30)]
+    live = repository.live.sessions
+    assert by_number == [*before, *ids]
+    assert [live[i].number for i in ids] == sorted(live[i].number for i in ids)
+    assert [live[i].name for i in ids] == [f"n{n}" for n in range(count)]
 
 
-async def test_what_the_database_refuses_is_raised_as_by_sqlalchemy(store):
+@MANY
+async def test_what_the_database_refuses_is_raised_as_by_sqlalchemy(store, count):
     with pytest.raises(IntegrityError):
-        await store.database.write(lambda tx: tx.execute(Insert(holds), [a_row("t1"), a_row("t1")]))
+        await store.database.write(lambda tx: tx.execute(Insert(holds), [a_row("t1")] * count))
 
     assert await store.database.read(lambda tx: tx.execute(ALL, ["t1"])) == []
 
