@@ -84,47 +84,58 @@ def _as_raised(
 
 
 class _ByValues(Bulk):
-    """A statement about the rows in which a column has one of many values.
+    """A statement about the rows in which a column has one of many values, or several of text do.
 
     Args:
         statement: Without parameters of its own.
-        column: `table.column`.
+        columns: `table.column`; where there are several, each value is a tuple.
     """
 
-    def __init__(self, statement: Select[Any] | SqlDelete, column: Any) -> None:
+    def __init__(self, statement: Select[Any] | SqlDelete, *columns: Any) -> None:
         super().__init__()
         self._statement = statement
-        self._column = f"{column.table.name}.{column.name}"
+        self._columns = [f"{column.table.name}.{column.name}" for column in columns]
+        self._given = [f"given{n}" for n in range(len(columns))]
 
     def _for_sqlite(self, dialect: Dialect) -> str:
-        return self._where(dialect, "IN (SELECT value FROM json_each(:given))")
+        if len(self._columns) == 1:
+            wanted = "value"
+        else:
+            parts = range(len(self._columns))
+            wanted = ", ".join(f"json_extract(value, '$[{n}]')" for n in parts)
+        return self._where(dialect, f"IN (SELECT {wanted} FROM json_each(:given0))")
 
     def _for_postgresql(self, dialect: Dialect) -> str:
-        return self._where(dialect, "= ANY(:given)")
+        if len(self._columns) == 1:
+            return self._where(dialect, "= ANY(:given0)")
+        wanted = ", ".join(f"CAST(:{name} AS text[])" for name in self._given)
+        return self._where(dialect, f"IN (SELECT * FROM unnest({wanted}))")
 
     def _where(self, dialect: Dialect, condition: str) -> str:
-        statement = self._statement.where(text(f"{self._column} {condition}"))
-        compiled = statement.compile(dialect=dialect)
-        assert set(compiled.params) == {"given"}, "the statement has parameters of its own"
+        names = ", ".join(self._columns)
+        named = names if len(self._columns) == 1 else f"({names})"
+        compiled = self._statement.where(text(f"{named} {condition}")).compile(dialect=dialect)
+        assert set(compiled.params) <= set(self._given), "the statement has parameters of its own"
         return str(compiled)
 
     def _to_sqlite(self, values: Sequence[Any]) -> Any:
         return (dumps(list(values)),)
 
     def _to_postgresql(self, values: Sequence[Any]) -> Any:
-        return {"given": list(values)}
+        columns = [values] if len(self._columns) == 1 else zip(*values, strict=True)
+        return {name: list(column) for name, column in zip(self._given, columns, strict=True)}
 
 
 class Among(_ByValues):
-    """Reads the rows of a query in which a column has one of many values.
+    """Reads the rows of a query in which a column has one of many values, or several of text do.
 
     A row is a tuple with the columns as attributes.
     """
 
-    def __init__(self, query: Select[Any], column: Any) -> None:
-        super().__init__(query, column)
-        columns = [(column.name, Any) for column in query.selected_columns]
-        self._as_row = NamedTuple("_Row", columns)._make
+    def __init__(self, query: Select[Any], *columns: Any) -> None:
+        super().__init__(query, *columns)
+        selected = [(column.name, Any) for column in query.selected_columns]
+        self._as_row = NamedTuple("_Row", selected)._make
 
     def _result(self, cursor: DBAPICursor) -> Any:
         return list(map(self._as_row, cursor.fetchall()))

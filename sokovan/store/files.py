@@ -33,7 +33,7 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         IllegalStateError: There is something of that name.
         HomeError: It cannot be written there.
     """
-    if path.is_dir():
+    if is_directory(path):
         raise HomeError(f"{path} is a directory; name a file in it")
     if not force and os.path.lexists(path):
         raise IllegalStateError(f"{path} exists already; name another file, or add --force")
@@ -50,7 +50,16 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         raise HomeError(f"{path} cannot be written: {error.strerror}") from error
     finally:
         for name in ("", *LOGS):
-            part.with_name(part.name + name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # its name may be longer than any can be
+                part.with_name(part.name + name).unlink(missing_ok=True)
+
+
+def is_directory(path: Path) -> bool:
+    """Say whether there is a directory; under what cannot be a name, there is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def copy_sqlite(source: Path, target: Path) -> None:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import select
 
 from sokovan.domain.errors import CreationConflictError, InvalidRequestError
 from sokovan.domain.sessions import (
@@ -20,7 +20,7 @@ from sokovan.domain.statuses import SessionResult, SessionStatus
 from sokovan.domain.values import replace
 from sokovan.identity import IdSource
 from sokovan.scheduler.ledger import submission_lines
-from sokovan.store.bulk import Insert
+from sokovan.store.bulk import Among, Insert
 from sokovan.store.engine import Transaction, in_parts
 from sokovan.store.rows import (
     line_values,
@@ -212,6 +212,11 @@ _INSERT_SPECS = Insert(specs)
 _INSERT_SESSIONS = Insert(sessions, numbered="number", returns_numbers=True)
 _INSERT_KERNELS = Insert(kernels)
 _INSERT_DEPENDENCIES = Insert(dependencies)
+_KNOWN = Among(
+    select(sessions.c.owner, sessions.c.creation_id, sessions.c.session_id, sessions.c.body_digest),
+    sessions.c.owner,
+    sessions.c.creation_id,
+)
 
 
 def known_creations(
@@ -221,14 +226,10 @@ def known_creations(
     keys = [(spec.owner, spec.creation_id) for spec in submitted if spec.creation_id is not None]
     if not keys:
         return {}
-    columns = select(
-        sessions.c.owner, sessions.c.creation_id, sessions.c.session_id, sessions.c.body_digest
-    )
-    named = tuple_(sessions.c.owner, sessions.c.creation_id)
     return {
         (row.owner, row.creation_id): (SessionId(row.session_id), row.body_digest)
         for part in in_parts(keys)
-        for row in tx.execute(columns.where(named.in_(part)))
+        for row in tx.execute(_KNOWN, part)
     }
 
 

@@ -41,6 +41,22 @@ async def test_what_is_inserted_is_read_as_it_was(store, count):
     assert [row._asdict() for row in found] == rows
 
 
+async def test_values_of_two_columns_are_found_by_both(store):
+    pairs = Among(select(holds).order_by(holds.c.token), holds.c.agent_id, holds.c.devices)
+    rows = [
+        a_row("t1", agent_id="a", devices="1"),
+        a_row("t2", agent_id="a", devices="2"),
+        a_row("t3", agent_id="b", devices=AWKWARD),
+    ]
+
+    await store.database.write(lambda tx: tx.execute(Insert(holds), rows))
+    found = await store.database.read(
+        lambda tx: tx.execute(pairs, [("b", AWKWARD), ("a", "2"), ("b", "1"), ("a", "c")])
+    )
+
+    assert [row.token for row in found] == ["t2", "t3"]
+
+
 async def test_what_is_deleted_is_gone_and_nothing_else(store):
     def job(tx):
         tx.execute(Insert(holds), [a_row("t1"), a_row("t2"), a_row("t3")])

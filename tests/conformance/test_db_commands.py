@@ -8,8 +8,10 @@ import pytest
 
 from sokovan.cli.main import run
 from sokovan.config import StoreConfig, load_config
+from sokovan.domain.errors import HomeError
 from sokovan.home import held
 from sokovan.store.backups import back_up
+from sokovan.store.files import whole_file
 from sokovan.store.opening import FILE, open_store
 from sokovan.store.schema import prepare
 from sokovan.store.tables import metadata
@@ -541,3 +543,12 @@ def test_a_password_on_a_command_line_is_refused_and_not_repeated(home):
     assert "--to: everybody on this machine can read a password" in said
     assert "secret" not in said
     assert contents(home) == before
+
+
+@pytest.mark.parametrize("letters", [240, 300])
+def test_a_backup_under_a_name_that_is_too_long_is_refused(tmp_path, letters):
+    with pytest.raises(HomeError, match="cannot be written: File name too long"):
+        with whole_file(tmp_path / ("x" * letters)):
+            pass
+
+    assert list(tmp_path.iterdir()) == []
