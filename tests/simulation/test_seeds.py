@@ -9,7 +9,7 @@ from sokovan.simulator.faults import MANAGERS, NO_FAULTS, ROUGH, STORM
 from sokovan.simulator.shape import Shape
 from sokovan.simulator.trial import Trial
 
-STORMS = Shape(hours=0.4, sessions=30, faults="storm")
+STORMS = Shape(hours=0.3, sessions=20, faults="storm")
 FIFTY = [Shape(0), *(replace(STORMS, seed=seed) for seed in range(49))]
 
 
@@ -50,6 +50,6 @@ def test_fifty_seeds():
 
     failed = [f"{result.shape.command()}\n{result.story}" for result in results if result.story]
     assert not failed, "\n\n".join(failed)
-    assert sorted(result.shape.sessions for result in results) == [30] * 49 + [500]
+    assert sorted(result.shape.sessions for result in results) == [20] * 49 + [500]
     assert all(r.sessions >= r.shape.sessions for r in results)  # an array has several
-    assert all(r.faults >= 200 for r in results)
+    assert all(r.faults >= 100 for r in results)
