@@ -218,6 +218,7 @@ def _server(app: FastAPI, tls: Tls | None) -> "_Server":
             access_log=False,
             lifespan="off",
             ws="none",
+            http="h11",  # what uvicorn takes instead, where it is there, has no limit on headers
             ssl_context_factory=None if tls is None else lambda *_: tls.context,
         )
     )

@@ -477,6 +477,18 @@ def test_what_a_session_did_is_in_the_metrics(shared):
     assert float(counts["sokovan_store_commit_jobs_count"]) >= 1
 
 
+def test_a_header_without_an_end_is_not_waited_for(shared):
+    shared("status")
+    server = json.loads((shared.path / "server.json").read_text())["url"]
+    host, _, port = server.removeprefix("http://").rpartition(":")
+
+    with socket.create_connection((host, int(port)), timeout=30) as talk:
+        talk.sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\nX-Long: " + b"a" * 200_000)
+        answer = talk.recv(1000)
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
 def test_a_session_has_its_stable_fields(shared):
     session_id = shared.submit("--name", "fields", "--cpu", "0.5", "--mem", "64M", "--", "true")
 
