@@ -64,6 +64,13 @@ def send(cursor: DBAPICursor, written: str, passed: Any) -> None:
         cursor.execute(written, passed)
 
 
+def stream(cursor: Any, written: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Have psycopg execute a COPY, and give it rows."""
+    with cursor.copy(written) as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
 def _as_raised(
     connection: Connection, cursor: DBAPICursor, written: str, error: Any
 ) -> BaseException:
@@ -184,13 +191,11 @@ class Insert(Bulk):
         names, numbers = self._columns, None
         values: Iterable[tuple[Any, ...]] = map(self._values, rows)
         if self._numbered:
-            cursor.execute(_TAKE_NUMBERS, (self._table.name, self._numbered, len(rows)))
+            send(cursor, _TAKE_NUMBERS, (self._table.name, self._numbered, len(rows)))
             numbers = [number for (number,) in cursor.fetchall()]
             names = [self._numbered, *names]
             values = ((number, *row) for number, row in zip(numbers, values, strict=True))
-        with cursor.copy(f"COPY {self._table.name} ({_listed(names)}) FROM STDIN") as copy:
-            for row in values:
-                copy.write_row(row)
+        stream(cursor, f"COPY {self._table.name} ({_listed(names)}) FROM STDIN", values)
         return numbers
 
     def _for_sqlite(self, dialect: Dialect) -> str:

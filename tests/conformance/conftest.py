@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Self
 
 import pytest
@@ -94,24 +95,27 @@ class Statements:
 
     def __init__(self, engine) -> None:
         self._engine = engine
-        self._sent = bulk.send  # past SQLAlchemy, and its events
+        self._past = {name: getattr(bulk, name) for name in ("send", "stream")}
+        """What goes past SQLAlchemy, and its events."""
         self.texts: list[str] = []
 
     def __enter__(self) -> Self:
         event.listen(self._engine, "before_cursor_execute", self._note)
-        bulk.send = self._send
+        for name, passes in self._past.items():
+            setattr(bulk, name, partial(self._pass, passes))
         return self
 
     def __exit__(self, *_: object) -> None:
-        bulk.send = self._sent
+        for name, passes in self._past.items():
+            setattr(bulk, name, passes)
         event.remove(self._engine, "before_cursor_execute", self._note)
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def _send(self, cursor, written, passed) -> None:
+    def _pass(self, passes, cursor, written, passed) -> None:
         self.texts.append(written)
-        self._sent(cursor, written, passed)
+        passes(cursor, written, passed)
 
     def _note(self, _connection, _cursor, statement, *_: object) -> None:
         if statement.split()[0] not in {"BEGIN", "SAVEPOINT", "RELEASE"} | {"SET"}:
