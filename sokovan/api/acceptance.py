@@ -107,11 +107,9 @@ def infeasible(spec: SessionSpec, machines: Machines) -> InfeasibleRequestError 
 def _check_command(spec: SessionSpec) -> None:
     _require(bool(spec.command and spec.command[0]), "command", "is empty; name a program to run")
     for name in filterfalse(_names_a_variable, spec.env):
-        _require(
-            holds=False,
+        raise InvalidRequestError(
+            f"env: {name!r} cannot be the name of a variable; it must not be empty nor contain =",
             field="env",
-            message=f"{name!r} cannot be the name of a variable; it must not be empty nor contain"
-            " =",
         )
     _require(spec.cwd.startswith("/"), "cwd", f"{spec.cwd!r} is not an absolute path")
 

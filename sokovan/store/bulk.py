@@ -19,7 +19,7 @@ from sokovan.store.parts import dumps
 
 Row = Mapping[str, Any]
 COPIED_FROM = 100
-"""PostgreSQL is given so many rows or more by COPY: it takes half as long over each."""
+"""PostgreSQL is given so many rows or more by COPY, and need not take a large JSON text apart."""
 _TAKE_NUMBERS = "SELECT nextval(pg_get_serial_sequence(%s, %s)) FROM generate_series(1, %s)"
 
 

@@ -430,6 +430,41 @@ def test_a_last_report_that_was_cut_short_does_not_count_and_is_written_again(tm
     assert [final for _, final in Journal(tmp_path).orders()] == [report]
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_agent_that_is_killed_while_it_files_a_kernel_away_loses_nothing(
+    tmp_path, monkeypatch, when
+):
+    class KilledError(BaseException):
+        """The agent was killed here."""
+
+    rename, changed = os.rename, []
+
+    def killed(*args):
+        if when == "after":
+            rename(*args)
+        changed.append(args)
+        raise KilledError
+
+    journal = Journal(tmp_path)
+    folder = begin(journal)
+    for name, text in (("run", "x"), ("stdout", "precious"), ("stderr", ""), ("given-up", "")):
+        (folder / name).write_text(text)
+    report = KernelReport("t1", ReportState.ENDED, exit_code=4)
+    journal.conclude(report)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", killed)
+        patch.setattr(os, "unlink", killed)
+        with pytest.raises(KilledError):
+            journal.file_away("t1")
+    again = Journal(tmp_path)
+    known = [final for _, final in again.orders()] or [again.recall("t1")]
+
+    assert len(changed) == 1
+    assert known == [report]
+    assert again.recall("t1") == report
+    assert again.read("t1", "stdout", 0, 100).data == b"precious"
+
+
 def test_a_kernel_that_cannot_be_filed_away_stays_known(tmp_path):
     journal = Journal(tmp_path)
     folder = begin(journal)
