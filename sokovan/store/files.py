@@ -33,7 +33,7 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         IllegalStateError: There is something of that name.
         HomeError: It cannot be written there.
     """
-    if is_directory(path):
+    if os.path.isdir(path):  # noqa: PTH112 - that of pathlib fails under a name that is too long
         raise HomeError(f"{path} is a directory; name a file in it")
     if not force and os.path.lexists(path):
         raise IllegalStateError(f"{path} exists already; name another file, or add --force")
@@ -52,14 +52,6 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         for name in ("", *LOGS):
             with contextlib.suppress(OSError):  # its name may be longer than any can be
                 part.with_name(part.name + name).unlink(missing_ok=True)
-
-
-def is_directory(path: Path) -> bool:
-    """Say whether there is a directory; under what cannot be a name, there is none."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
 
 
 def copy_sqlite(source: Path, target: Path) -> None:
