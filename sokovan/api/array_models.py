@@ -5,16 +5,8 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from sokovan.api.answers import DryRun, Stamp, Waiting
-from sokovan.api.models import (
-    AMOUNT_MAX,
-    COUNT_MAX,
-    NAME_LENGTH_MAX,
-    STRING_BYTES_MAX,
-    Body,
-    SessionBody,
-    Word,
-    checked_body,
-)
+from sokovan.api.models import AMOUNT_MAX, COUNT_MAX, Body, SessionBody, checked_body
+from sokovan.api.texts import NAME_LENGTH_MAX, STRING_BYTES_MAX, Word
 from sokovan.domain.arrays import PARAMS_MAX, ArraySpec, check_array, parse_indexes
 from sokovan.domain.errors import InvalidRequestError
 from sokovan.domain.statuses import SessionResult, SessionStatus

@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
 
 from sokovan.api.answers import HistoryLine, Stamp
-from sokovan.api.models import NAME_LENGTH_MAX, Body
+from sokovan.api.models import Body
+from sokovan.api.texts import NAME_LENGTH_MAX
 from sokovan.domain.events import KINDS
 from sokovan.domain.statuses import SessionResult
 

@@ -1,24 +1,26 @@
-"""The shape of what the API takes: types, sizes, characters. The service checks what it means."""
+"""The shape of what the API takes: types and sizes. The service checks what it means."""
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WithJsonSchema,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from sokovan.api.problems import invalid
+from sokovan.api.texts import (
+    NAME_LENGTH_MAX,
+    PROGRAM_BYTES_MAX,
+    Directory,
+    Environment,
+    Label,
+    Name,
+    Word,
+    program_bytes,
+)
 from sokovan.domain.errors import InvalidRequestError
 from sokovan.domain.labels import LABELS_MAX, check_label_name, check_labels
-from sokovan.domain.quantities import DEVICE_SHARES, bytes_of
+from sokovan.domain.quantities import DEVICE_SHARES
 from sokovan.domain.resources import Request
 from sokovan.domain.sessions import (
     SESSION_PRIORITY_DEFAULT,
@@ -31,12 +33,6 @@ from sokovan.domain.sessions import (
 from sokovan.domain.where import ANYWHERE, Where, parse_constraint
 from sokovan.domain.where_fields import where_of
 
-STRING_BYTES_MAX = 128 * 1024 - 1
-"""Longest word of a command, or `NAME=value`: Linux starts no program with a longer one."""
-PROGRAM_BYTES_MAX = 2 * 1024 * 1024 - 64 * 1024
-"""Most that a command and its environment may take together; Linux allows 2 MiB in all."""
-NAME_LENGTH_MAX = 255
-PATH_BYTES_MAX = 4095
 AMOUNT_MAX = 2**53
 SECONDS_MAX = 1e9
 COUNT_MAX = 100_000
@@ -45,65 +41,9 @@ EPOCH_MAX = 253_402_300_799.0
 CONSTRAINT_LENGTH_MAX = 1000
 WISHES_MAX = 100
 """Most constraints, agents or sessions in one list of where a session may go."""
-CURSOR = "[0-9]{1,18}"
-"""A session's number; a longer one would be more than a database can count."""
 
-
-def _word(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("contains a NUL byte, which no program can be given; remove it")
-    if bytes_of(text) > STRING_BYTES_MAX:
-        raise ValueError(f"is longer than {STRING_BYTES_MAX} bytes; put it into a file instead")
-    return text
-
-
-def _label(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("contains a control character, such as a line break; remove it")
-    return text
-
-
-def printable(text: str | None) -> str | None:
-    """Refuse what nothing can be called: no database need be asked for it."""
-    return text if text is None else _label(text)
-
-
-def _directory(text: str) -> str:
-    if "\0" in text or len(text.encode()) > PATH_BYTES_MAX:
-        raise ValueError(f"must be a path of at most {PATH_BYTES_MAX} bytes, without NUL bytes")
-    if not text.startswith("/"):
-        raise ValueError("must be an absolute path, one that begins with /")
-    return text
-
-
-def _environment(env: dict[str, str]) -> dict[str, str]:
-    for name, value in env.items():
-        if not name or "=" in name or "\0" in name:
-            raise ValueError(f"{name!r} cannot name a variable: empty, or with = or a NUL byte")
-        if "\0" in value:
-            raise ValueError(f"the value of {name!r} contains a NUL byte; remove it")
-        if bytes_of(name) + bytes_of(value) + 1 > STRING_BYTES_MAX:
-            raise ValueError(
-                f"{name!r} and its value are longer than {STRING_BYTES_MAX} bytes;"
-                " put the value into a file instead"
-            )
-    return env
-
-
-def _cursor(text: str) -> str:
-    if not re.fullmatch(CURSOR, text, re.ASCII):
-        raise ValueError("pass on the one that the last page gave you")
-    return text
-
-
-Word = Annotated[str, AfterValidator(_word)]
-Label = Annotated[str, Field(max_length=NAME_LENGTH_MAX), AfterValidator(_label)]
-Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX), AfterValidator(_label)]
 Amount = Annotated[int, Field(ge=0, le=AMOUNT_MAX)]
 Seconds = Annotated[float, Field(le=SECONDS_MAX, ge=-SECONDS_MAX)]
-Cursor = Annotated[
-    str, AfterValidator(_cursor), WithJsonSchema({"type": "string", "pattern": f"^{CURSOR}$"})
-]
 
 
 class Body(BaseModel):
@@ -177,8 +117,8 @@ class SessionBody(Body):
     gpu_shares: Amount = 0
     gpu_mem_bytes_min: Amount = 0
     kernels: Annotated[int, Field(ge=1, le=COUNT_MAX)] = 1
-    env: Annotated[dict[str, str], AfterValidator(_environment)] = Field(default_factory=dict)
-    cwd: Annotated[str, AfterValidator(_directory)] = "/"
+    env: Environment = Field(default_factory=dict)
+    cwd: Directory = "/"
     umask: Annotated[int, Field(ge=0, le=0o777)] = 0o022
     walltime_s: Seconds | None = None
     pending_timeout_s: Seconds | None = None
@@ -206,8 +146,7 @@ class SessionBody(Body):
             InvalidRequestError: A program larger than Linux starts, or an amount, a time or a
                 constraint that is none.
         """
-        program = sum(map(bytes_of, (*self.command, *self.env, *self.env.values())))
-        program += 9 * len(self.command) + 10 * len(self.env)
+        program = program_bytes(self.command, self.env)
         if program > PROGRAM_BYTES_MAX:
             raise InvalidRequestError(
                 f"{place}command: with its environment it takes {program} bytes, and Linux starts"

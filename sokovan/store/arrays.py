@@ -15,6 +15,7 @@ from sokovan.store.engine import Transaction
 from sokovan.store.parts import dumps
 from sokovan.store.rows import spec_text
 from sokovan.store.submissions import (
+    Entry,
     insert_sessions,
     known_creations,
     new_session,
@@ -64,9 +65,10 @@ def accept_array(
         array_max=array.running_max,
     )
     first = replace(first, array_waits=not _places_of(array, first))
-    ((_, first, _),), failed = with_dependencies(
-        tx, [template], [first.session_id], [(template, first, "")]
+    (entry,), failed = with_dependencies(
+        tx, [template], [first.session_id], [Entry(template, first, digest)]
     )
+    first = entry.session
     if len(first.unmet) * array.size > DEPENDENCIES_MAX:
         raise InvalidRequestError(
             f"depends_on: {len(first.unmet)} sessions for each of {array.size} tasks are too many;"
@@ -74,7 +76,7 @@ def accept_array(
             field="depends_on",
         )
     tx.execute(insert(specs), [{"session_id": array_id, "spec": spec_text(template)}])
-    made = insert_sessions(tx, [(template, first, digest)], with_specs=False)
+    made = insert_sessions(tx, [entry], with_specs=False)
     made += _insert_others(tx, array, made[0], ids)
     tx.execute(insert(arrays), [_values(array, array_id, made[0])])
     why = failed.get(first.session_id)

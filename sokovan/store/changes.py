@@ -31,7 +31,7 @@ from sokovan.store.rows import (
     line_values,
     session_values,
 )
-from sokovan.store.submissions import INSERT_LINES, insert_sessions, new_session
+from sokovan.store.submissions import INSERT_LINES, Entry, insert_sessions, new_session
 from sokovan.store.tables import agents, dependencies, holds, kernels, sessions
 
 BY_DEPENDENCY = "dependencies"
@@ -233,7 +233,7 @@ class ChangeSet:
             )
             follower = new_session(spec, self._ids, self._now, again=session)
             made[session.session_id] = follower.session_id
-            entries.append((spec, follower, ""))
+            entries.append(Entry(spec, follower))
         self._followers += insert_sessions(self._tx, entries)
         return made
 

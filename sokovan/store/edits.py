@@ -75,10 +75,11 @@ class Again:
     asked: str
     """What else was asked for: the same under the same creation id is the same submission."""
 
-    def digest(self, spec: SessionSpec) -> str:
-        """Return what this is told by from another submission under the same creation id.
+    @property
+    def digest(self) -> str:
+        """What this is told by from another submission under the same creation id.
 
-        Not by `spec`: the first session may have been edited since.
+        Not by what is submitted: the first session may have been edited since.
         """
         return hashlib.sha256(f"again {self.session_id} {self.asked}".encode()).hexdigest()
 

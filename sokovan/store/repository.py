@@ -20,7 +20,7 @@ from sokovan.store.engine import Transaction
 from sokovan.store.group_writes import GroupWrites
 from sokovan.store.prune_writes import PruneWrites
 from sokovan.store.reports import record
-from sokovan.store.submissions import accept, digest_of
+from sokovan.store.submissions import accept
 from sokovan.store.tables import scaling_groups
 
 _KEEP_CURSOR = Update(scaling_groups, "name", ["last_agent_id"])
@@ -157,8 +157,8 @@ class SqlRepository(ArrayWrites, GroupWrites, PruneWrites):
 
         def job(tx: Transaction) -> tuple[list[SessionId], Applied]:
             now = self._clock.now()
-            digest = digest_of if again is None else again.digest
-            answer, made, failed = accept(tx, specs, self._ids, now, digest)
+            digest = "" if again is None else again.digest
+            answer, made, failed = accept(tx, specs, self._ids, now, digest=digest)
             if again is not None:
                 again.note(tx, made, by)
             applied = self._take_in(tx, made, failed)

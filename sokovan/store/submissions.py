@@ -1,8 +1,8 @@
 """Accepting sessions: all of a submission or none, once for each creation id."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 
@@ -30,8 +30,16 @@ from sokovan.store.rows import (
 )
 from sokovan.store.tables import dependencies, history, kernels, sessions, specs
 
-Entry = tuple[SessionSpec, SessionWithKernels, str]
-"""What was submitted, the session it becomes, and the digest of the submission."""
+
+class Entry(NamedTuple):
+    """What was submitted, and the session it becomes."""
+
+    spec: SessionSpec
+    session: SessionWithKernels
+    digest: str = ""
+    """What it is told by from another submission under the same creation id."""
+    text: str = ""
+    """The submission as it is kept, where it has been written out already."""
 
 
 def new_session(
@@ -81,19 +89,23 @@ def new_session(
     )
 
 
-def digest_of(spec: SessionSpec) -> str:
-    """Return what a submission is told by from another one under the same creation id."""
-    return hashlib.sha256(spec_text(spec).encode()).hexdigest()
-
-
 def accept(
     tx: Transaction,
     submitted: Sequence[SessionSpec],
     ids: IdSource,
     now: float,
-    digest_of: Callable[[SessionSpec], str] = digest_of,
+    *,
+    digest: str = "",
 ) -> tuple[list[SessionId], list[SessionWithKernels], dict[SessionId, str]]:
     """Write a submission.
+
+    Args:
+        tx: The transaction.
+        submitted: The sessions.
+        ids: Names them.
+        now: Seconds since the epoch.
+        digest: What they are told by from others under the same creation ids, where it is not by
+            what was submitted.
 
     Returns:
         The session id for each spec, known ones included; the new sessions; and those of them that
@@ -108,11 +120,14 @@ def accept(
     answer: list[SessionId] = []
     entries: list[Entry] = []
     for spec in submitted:
-        digest = "" if spec.creation_id is None else digest_of(spec)
+        text = told_by = ""
+        if spec.creation_id is not None:
+            text = spec_text(spec)
+            told_by = digest or hashlib.sha256(text.encode()).hexdigest()
         key = (spec.owner, spec.creation_id)
         if spec.creation_id is not None and key in known:
-            session_id, digest_before = known[key]
-            if digest_before != digest:
+            session_id, told_by_before = known[key]
+            if told_by_before != told_by:
                 raise CreationConflictError(
                     f"creation_id {spec.creation_id!r} was used for session {session_id}, which was"
                     " submitted differently; use another one for a new session",
@@ -123,10 +138,10 @@ def accept(
             continue
         session = new_session(spec, ids, now)
         if spec.creation_id is not None:
-            known[key] = (session.session_id, digest)
+            known[key] = (session.session_id, told_by)
         made.append(session)
         answer.append(session.session_id)
-        entries.append((spec, session, digest))
+        entries.append(Entry(spec, session, told_by, text))
     entries, failed = with_dependencies(tx, submitted, answer, entries)
     return answer, insert_sessions(tx, entries), failed
 
@@ -146,10 +161,10 @@ def rehearse(
         InvalidRequestError: A dependency does not exist, or leads back to its own session.
     """
     ids = _Positions()
-    entries = [(spec, new_session(spec, ids, now), "") for spec in submitted]
-    answer = [session.session_id for _, session, _ in entries]
+    entries = [Entry(spec, new_session(spec, ids, now)) for spec in submitted]
+    answer = [entry.session.session_id for entry in entries]
     entries, failed = with_dependencies(tx, submitted, answer, entries)
-    made = [replace(session, number=BEHIND_ALL + n) for n, (_, session, _) in enumerate(entries)]
+    made = [replace(entry.session, number=BEHIND_ALL + n) for n, entry in enumerate(entries)]
     return made, failed
 
 
@@ -178,19 +193,22 @@ def insert_sessions(
     numbers = tx.execute(
         _INSERT_SESSIONS,
         [
-            new_session_values(session)
-            | {"creation_id": spec.creation_id, "body_digest": digest or None}
-            for spec, session, digest in entries
+            new_session_values(entry.session)
+            | {"creation_id": entry.spec.creation_id, "body_digest": entry.digest or None}
+            for entry in entries
         ],
     )
     made = [
-        replace(session, number=number)
-        for (_, session, _), number in zip(entries, numbers, strict=True)
+        replace(entry.session, number=number)
+        for entry, number in zip(entries, numbers, strict=True)
     ]
     if with_specs:
         tx.execute(
             _INSERT_SPECS,
-            [{"session_id": s.session_id, "spec": spec_text(spec)} for spec, s, _ in entries],
+            [
+                {"session_id": e.session.session_id, "spec": e.text or spec_text(e.spec)}
+                for e in entries
+            ],
         )
     tx.execute(
         _INSERT_KERNELS,
@@ -240,8 +258,8 @@ def with_dependencies(
     entries: Sequence[Entry],
 ) -> tuple[list[Entry], dict[SessionId, str]]:
     """Resolve `#n`, check that the others exist, and leave only what is not met yet."""
-    own = {session.session_id for _, session, _ in entries}
-    named = {d.session_id for spec, _, _ in entries for d in spec.depends_on}
+    own = {entry.session.session_id for entry in entries}
+    named = {d.session_id for entry in entries for d in entry.spec.depends_on}
     again = set(answer) - own  # accepted before, under the same creation id
     tasks_of = _tasks_of(tx, named)
     named = (named - tasks_of.keys()).union(*tasks_of.values())
@@ -250,9 +268,9 @@ def with_dependencies(
     found = _states_of(tx, wanted | set(latest.values())) if wanted else {}
     resolved: list[Entry] = []
     failed: dict[SessionId, str] = {}
-    for spec, session, digest in entries:
+    for entry in entries:
         unmet: dict[SessionId, Dependency] = {}
-        for dependency in _each_task(spec.depends_on, tasks_of):
+        for dependency in _each_task(entry.spec.depends_on, tasks_of):
             other = _resolve(dependency.session_id, answer, found, own)
             other = latest.get(other, other)
             if unmet.get(other, dependency).kind is not dependency.kind:
@@ -265,10 +283,14 @@ def with_dependencies(
             if status is None or not SessionStatus(status).is_final:
                 unmet[other] = replace(dependency, session_id=other)
             elif not dependency.kind.is_met_by(SessionResult(result)):
-                failed[session.session_id] = f"{dependency.kind} {other}, which had ended already"
-        waiting = replace(session, unmet=tuple(unmet.values())) if unmet else session
-        resolved.append((spec, waiting, digest))
-    waits_for = {s.session_id: [d.session_id for d in s.unmet] for _, s, _ in resolved}
+                failed[entry.session.session_id] = (
+                    f"{dependency.kind} {other}, which had ended already"
+                )
+        waits = tuple(unmet.values())
+        resolved.append(
+            entry._replace(session=replace(entry.session, unmet=waits)) if waits else entry
+        )
+    waits_for = {e.session.session_id: [d.session_id for d in e.session.unmet] for e in resolved}
     if any(waits_for.values()):
         _refuse_cycles(waits_for)
     return resolved, failed

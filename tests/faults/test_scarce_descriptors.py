@@ -31,6 +31,8 @@ ORDER = Order(
     boot_id="boot",
 )
 ENDED = KernelReport(TOKEN, ReportState.ENDED, exit_code=3)
+NOBODYS_PID = 2**22
+"""Linux gives out none from here on: whoever looks such a process up finds nothing."""
 
 
 @contextlib.contextmanager
@@ -139,14 +141,14 @@ def test_what_is_older_than_every_wrapper_belongs_to_a_kernel_that_has_ended():
     old, wrapper, young, other, own = (
         procfs.Process(pid, "S", parent, group=pid, session=session, start=start)
         for pid, session, start, parent in (
-            (10, theirs, 100, parent),
-            (20, theirs, 200, parent),
-            (30, theirs, 300, parent),
-            (40, theirs, 50, 1 if parent != 1 else 2),
-            (50, mine, 50, parent),
+            (NOBODYS_PID + 10, theirs, 100, parent),
+            (NOBODYS_PID + 20, theirs, 200, parent),
+            (NOBODYS_PID + 30, theirs, 300, parent),
+            (NOBODYS_PID + 40, theirs, 50, 1 if parent != 1 else 2),
+            (NOBODYS_PID + 50, mine, 50, parent),
         )
     )
     table = {p.pid: p for p in (old, wrapper, young, other, own)}
 
-    assert procfs.ownerless({20}, table) == [old]
+    assert procfs.ownerless({NOBODYS_PID + 20}, table) == [old]
     assert procfs.ownerless({}, table) == [old, wrapper, young]

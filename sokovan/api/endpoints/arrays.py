@@ -10,8 +10,9 @@ from sokovan.api import array_models as models
 from sokovan.api.array_models import ArrayBody, read_array
 from sokovan.api.arrays import Arrays
 from sokovan.api.asked import WaitS, Who, body_of, json_of
-from sokovan.api.models import NAME_LENGTH_MAX, CancelBody, Cursor, printable, read_cancel
+from sokovan.api.models import CancelBody, read_cancel
 from sokovan.api.operation import Operation
+from sokovan.api.texts import NAME_LENGTH_MAX, Cursor, printable
 from sokovan.config import ApiConfig
 from sokovan.domain.access import Role
 from sokovan.domain.arrays import ArraySpec

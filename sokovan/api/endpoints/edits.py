@@ -15,8 +15,6 @@ from sokovan.api.models import (
     SECONDS_MAX,
     Amount,
     Body,
-    Label,
-    Name,
     Seconds,
     WhereBody,
     check_shares,
@@ -24,6 +22,7 @@ from sokovan.api.models import (
     epoch_of,
 )
 from sokovan.api.operation import Operation
+from sokovan.api.texts import Label, Name
 from sokovan.domain.access import Role
 from sokovan.domain.errors import InvalidRequestError
 from sokovan.domain.sessions import SessionSpec

@@ -15,9 +15,9 @@ from sokovan.api.asked import Stopping, WaitS, Who, json_of
 from sokovan.api.event_models import EVENT_STREAM, PAGE_EVENTS_MAX
 from sokovan.api.event_models import Events as EventsPage
 from sokovan.api.event_operations import EventOperations, Following
-from sokovan.api.models import NAME_LENGTH_MAX, printable
 from sokovan.api.operation import Operation
 from sokovan.api.problems import ServerStoppingError
+from sokovan.api.texts import NAME_LENGTH_MAX, printable
 from sokovan.config import ApiConfig
 from sokovan.domain.errors import InvalidRequestError, TooManyRequestsError
 from sokovan.domain.events import KINDS

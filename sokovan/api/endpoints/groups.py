@@ -8,8 +8,9 @@ from starlette.responses import Response
 
 from sokovan.api.asked import Who, body_of, json_of
 from sokovan.api.groups import Groups
-from sokovan.api.models import Body, Name, checked_body
+from sokovan.api.models import Body, checked_body
 from sokovan.api.operation import Operation
+from sokovan.api.texts import Name
 from sokovan.domain.access import Role
 
 SETTINGS_MAX = 100

@@ -10,18 +10,10 @@ from starlette.responses import Response, StreamingResponse
 
 from sokovan.api import answers
 from sokovan.api.asked import Stopping, WaitS, Who, body_of, json_of
-from sokovan.api.models import (
-    NAME_LENGTH_MAX,
-    CancelBody,
-    Cursor,
-    SessionBody,
-    SessionsBody,
-    printable,
-    read_cancel,
-    read_submission,
-)
+from sokovan.api.models import CancelBody, SessionBody, SessionsBody, read_cancel, read_submission
 from sokovan.api.operation import Operation
 from sokovan.api.service import Service
+from sokovan.api.texts import NAME_LENGTH_MAX, Cursor, printable
 from sokovan.config import ApiConfig
 from sokovan.domain.access import Role
 from sokovan.domain.errors import InvalidRequestError

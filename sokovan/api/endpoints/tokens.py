@@ -8,8 +8,9 @@ from starlette.responses import Response
 
 from sokovan.api.answers import Stamp
 from sokovan.api.asked import Who, body_of, json_of
-from sokovan.api.models import NAME_LENGTH_MAX, Body, Cursor, Label, Name, checked_body, printable
+from sokovan.api.models import Body, checked_body
 from sokovan.api.operation import Operation
+from sokovan.api.texts import NAME_LENGTH_MAX, Cursor, Label, Name, printable
 from sokovan.api.tokens import Tokens
 from sokovan.domain.access import Role
 
