@@ -56,14 +56,19 @@ class AgentEvents:
         """Note that an agent is alive; look after kernels that it does not list.
 
         Raises:
-            AgentError: It was removed while it was silent, and has to introduce itself again.
+            AgentError: It was removed while it was silent, or another manager had its group for a
+                while; it has to introduce itself again.
         """
         agent = self._store.live.agents.get(agent_id)
         if agent is None:
             raise AgentError(f"agent {agent_id} is not known any more; it is asked who it is")
-        if agent.incarnation != incarnation:
+        is_current = agent.incarnation == incarnation
+        if is_current:
+            self._store.heard_of(agent_id)
+        if agent_id not in self._store.live.heard:
+            raise AgentError(f"agent {agent.name} may have had another manager; it is asked again")
+        if not is_current:
             return
-        self._store.heard_of(agent_id)
         if agent.status is not AgentStatus.ALIVE:
             log.info("agent is back", agent=agent.name)
             self._tell(await self._store.set_agent_status(agent_id, AgentStatus.ALIVE))

@@ -1,6 +1,6 @@
 """What the scheduler asks of the world: protocols, and the shapes of questions and answers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -279,7 +279,8 @@ class AgentEventSink(Protocol):
         """Note that an agent is alive, and which tokens live on it.
 
         Raises:
-            AgentError: It is not known: it is to be hung up on, so that it introduces itself again.
+            AgentError: It is not known, or not any more: it is to be hung up on, so that it
+                introduces itself again.
         """
         ...
 
@@ -378,6 +379,9 @@ class LiveView(Protocol):
 
     @property
     def agents(self) -> Mapping[AgentId, Agent]: ...
+
+    @property
+    def heard(self) -> Collection[AgentId]: ...
 
     def in_statuses(
         self, scaling_group: str, statuses: Iterable[SessionStatus]

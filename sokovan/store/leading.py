@@ -78,7 +78,7 @@ class Leading(Writer):
             return _Found(kept, self._take_leases(tx, free), leases, tuple(read_managers(tx)))
 
         found = await self._write(job)
-        self.others.look(found.leases, found.managers, began_at)
+        self.others.look(found.leases, found.managers, self._clock.now())  # it may have taken long
         self._lose(held.keys() - found.kept)
         if found.kept:
             self._leads_until = began_at + self._lease_s

@@ -34,7 +34,7 @@ class Others:
     def look(
         self, leases: Mapping[str, Lease], managers: Sequence[KnownManager], now: float
     ) -> None:
-        """Take in how it is now."""
+        """Take in how it was just now; what is new is as it is from `now` on, and never longer."""
         self._leases, self._managers = leases, managers
         values: dict[str, object] = {f"group {n}": lease.value for n, lease in leases.items()}
         values |= {f"manager {m.manager_id}": m.renewals for m in managers}

@@ -5,16 +5,19 @@ import asyncio
 import pytest
 from sqlalchemy import select
 
+from sokovan.config import SchedulerConfig
 from sokovan.domain.access import Caller, Role
 from sokovan.domain.cluster import AgentStatus
-from sokovan.domain.errors import LeaseLostError
+from sokovan.domain.errors import AgentError, LeaseLostError
 from sokovan.domain.sessions import SessionId
 from sokovan.domain.statuses import SessionStatus
 from sokovan.placement.engine import place
 from sokovan.scheduler import stages
+from sokovan.scheduler.coordinator import Coordinator
 from sokovan.scheduler.duty import Duty
 from sokovan.scheduler.messages import ReportState
 from sokovan.scheduler.moves import Verdict
+from sokovan.scheduler.wiring import events_for
 from sokovan.store.news import News
 from sokovan.store.repository import SqlRepository
 from sokovan.store.tables import managers
@@ -106,6 +109,29 @@ async def test_who_comes_late_drives_nothing_any_more(store, first, second):
     assert await kept(first) == set()
 
     assert first.duty("default") is Duty.NONE
+    assert second.led == {"default", "other"}
+
+
+async def test_who_stood_still_while_it_looked_takes_nothing_for_older_than_it_is(
+    store, first, second, monkeypatch
+):
+    await kept(second)
+    store.clock.advance(10.0)
+    await kept(second)
+    write = first._write
+
+    async def written_late(job):
+        store.clock.advance(30.0)
+        await kept(second)
+        return await write(job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(first, "_write", written_late)
+        await kept(first)
+    store.clock.advance(1.0)
+
+    assert await kept(first) == set()
+
     assert second.led == {"default", "other"}
 
 
@@ -311,6 +337,26 @@ async def test_who_takes_over_waits_for_the_agents_to_introduce_themselves(store
 
     assert A1 not in second.live.heard
     assert A1 in first.live.heard, "the other manager's word counts now"
+
+
+async def test_who_drives_again_has_an_agent_that_stayed_connected_introduce_itself(
+    store, first, second
+):
+    coordinator = Coordinator(first, store.clock, SchedulerConfig())
+    events = events_for(coordinator, first)
+    await events.connected(an_agent_hello(A1))
+    await first.give_up_leases()
+    await kept(second)
+    await second.give_up_leases()
+    await kept(first)
+
+    with pytest.raises(AgentError, match="another manager"):
+        await events.heartbeat(A1, 1, [])  # whoever brings this hangs up, and connects anew
+
+    incarnation = await events.connected(an_agent_hello(A1))
+    await events.heartbeat(A1, incarnation, [])
+    (agent,) = first.machines_of("default").agents
+    assert agent.status is AgentStatus.ALIVE
 
 
 async def test_a_session_that_is_not_in_the_store_is_forgotten(first):
