@@ -19,6 +19,7 @@ from sokovan.domain.sessions import SessionId, SessionSpec, SessionWithKernels
 from sokovan.domain.statuses import SessionStatus
 from sokovan.placement.engine import place
 from sokovan.scheduler.moves import Applied
+from sokovan.store.accepting import rehearse
 from sokovan.store.array_queries import (
     ArrayFilter,
     Counts,
@@ -35,7 +36,6 @@ from sokovan.store.engine import Database, Transaction
 from sokovan.store.loading import load_arrays
 from sokovan.store.refs import ArrayRef, resolve_array
 from sokovan.store.repository import SqlRepository
-from sokovan.store.submissions import rehearse
 
 
 class Arrays(Lookup):

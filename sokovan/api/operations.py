@@ -29,6 +29,7 @@ from sokovan.domain.statuses import PRE_RUNNING, SessionStatus
 from sokovan.scheduler.messages import OutputChunk
 from sokovan.scheduler.moves import Applied
 from sokovan.scheduler.ports import AgentGateway
+from sokovan.store.accepting import rehearse
 from sokovan.store.engine import Database, Transaction
 from sokovan.store.queries import (
     Filter,
@@ -39,7 +40,6 @@ from sokovan.store.queries import (
 )
 from sokovan.store.refs import resolve_array
 from sokovan.store.repository import SqlRepository
-from sokovan.store.submissions import rehearse
 
 STREAMS = ("stdout", "stderr")
 

@@ -3,6 +3,7 @@
 import os
 import pwd
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from sokovan.config import AgentConfig
 from sokovan.domain.errors import ForbiddenError
@@ -59,8 +60,13 @@ ANYBODY = RootRule((), set)
 """Refuses nobody: there are no agents that it would speak for."""
 
 
+@lru_cache(1024)
 def is_root(user: str) -> bool:
-    """Say whether a name is root's: its number decides, and it may have several names."""
+    """Say whether a name is root's: its number decides, and it may have several names.
+
+    Asked once for each name: looking through all users takes as long as much of a submission, and
+    only root makes names for root.
+    """
     try:
         return pwd.getpwnam(user).pw_uid == 0
     except (KeyError, ValueError):  # no such user; a name with a NUL

@@ -13,13 +13,13 @@ from sokovan.domain.sessions import Kernel, SessionId, SessionWithKernels
 from sokovan.identity import IdSource
 from sokovan.store.engine import Transaction
 from sokovan.store.parts import dumps
+from sokovan.store.resolving import with_dependencies
 from sokovan.store.rows import spec_text
 from sokovan.store.submissions import (
     Entry,
     insert_sessions,
     known_creations,
     new_session,
-    with_dependencies,
 )
 from sokovan.store.tables import arrays, dependencies, history, kernels, sessions, specs
 

@@ -1,6 +1,7 @@
 """Who changed what, and from where: a line in the transaction of each change."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 
@@ -11,6 +12,15 @@ from sokovan.store.tables import audit
 
 TARGET_LENGTH_MAX = 1000
 _INSERT = Insert(audit, numbered="line")
+
+
+class Note(NamedTuple):
+    """What a caller has changed, as `note` takes it."""
+
+    by: Caller | None
+    action: str
+    target: str = ""
+    detail: str = ""
 
 
 def note(
@@ -26,18 +36,26 @@ def note(
         target: The ids of what was changed, with spaces between them.
         detail: What else is worth knowing; never a secret, a command line or an environment.
     """
-    if by is None:
-        return
-    values = {
-        "at": at,
-        "user": by.user,
-        "token_id": by.token_id,
-        "address": by.address,
-        "action": action,
-        "target": target[:TARGET_LENGTH_MAX],
-        "detail": detail[:TARGET_LENGTH_MAX],
-    }
-    tx.execute(_INSERT, [values])
+    note_all(tx, at, [Note(by, action, target, detail)])
+
+
+def note_all(tx: Transaction, at: float, notes: Iterable[Note]) -> None:
+    """Write down several of them."""
+    rows = [
+        {
+            "at": at,
+            "user": note.by.user,
+            "token_id": note.by.token_id,
+            "address": note.by.address,
+            "action": note.action,
+            "target": note.target[:TARGET_LENGTH_MAX],
+            "detail": note.detail[:TARGET_LENGTH_MAX],
+        }
+        for note in notes
+        if note.by is not None
+    ]
+    if rows:
+        tx.execute(_INSERT, rows)
 
 
 def audit_lines(

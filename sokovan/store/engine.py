@@ -10,7 +10,8 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import Any, Protocol, TypeVar
+from itertools import groupby
+from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -21,6 +22,7 @@ from sokovan.store.news import News
 from sokovan.store.postgresql import MARK, read_back
 from sokovan.store.trouble import as_unavailable, is_nobodys_fault, is_trouble, undoes_a_commit
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 JOBS_PER_COMMIT_MAX = 256
@@ -48,6 +50,29 @@ class Transaction:
 
 
 Job = Callable[[Transaction], T]
+
+
+class JointJob(Generic[A, T]):
+    """A job that is done in one go with others of its kind that meet it in a commit.
+
+    Args:
+        do: Given what each of them asks for; returns for each its result, or the error that it has
+            come to before anything of it was written.
+        asked: What this one asks for.
+    """
+
+    def __init__(
+        self, do: Callable[[Transaction, Sequence[A]], Sequence[T | Exception]], asked: A
+    ) -> None:
+        self.do = do
+        self.asked = asked
+
+    def __call__(self, tx: Transaction) -> T:
+        """Do it alone."""
+        (outcome,) = self.do(tx, [self.asked])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
 
 class Database(Protocol):
@@ -238,8 +263,8 @@ class ThreadedDatabase:
         try:
             with self.around_commit(len(batch)), committing(self.engine) as connection:
                 news = News()
-                for queued in batch:
-                    news.add(queued.run(connection, apart=apart))
+                for changed in _run_all(batch, connection, apart=apart):
+                    news.add(changed)
                 if news:
                     self.publish(connection, news)
         except CommitUnknownError as error:  # to do it again might do it twice
@@ -278,11 +303,16 @@ class _Queued:
     """A job on its way through a thread."""
 
     def __init__(self, job: Job[Any], future: "asyncio.Future[Any]") -> None:
-        self._job = job
+        self.job = job
         self.future = future
         self._result: Any = None
         self._error: BaseException | None = None
         self._hooks: list[Callable[[], None]] = []
+
+    @property
+    def kind(self) -> object:
+        """What is the same for jobs that can be done in one go."""
+        return self.job.do if isinstance(self.job, JointJob) else self
 
     def run(self, connection: Connection, *, apart: bool = False) -> News:
         """Run the job; when it is kept `apart`, an error undoes only its own part.
@@ -293,11 +323,11 @@ class _Queued:
         transaction = Transaction(connection)
         self._error = None
         if not apart:
-            self._result = self._job(transaction)
+            self._result = self.job(transaction)
         else:
             try:
                 with connection.begin_nested():
-                    self._result = self._job(transaction)
+                    self._result = self.job(transaction)
             except Exception as error:
                 if is_trouble(error):
                     raise  # the database itself is in trouble, not this job
@@ -305,6 +335,12 @@ class _Queued:
                 return News()
         self._hooks = transaction.hooks
         return transaction.news
+
+    def come_to(self, outcome: Any, hooks: list[Callable[[], None]]) -> None:
+        """Take what a job that was done with others has come to: its result, or its error."""
+        self._error = outcome if isinstance(outcome, Exception) else None
+        self._result = outcome
+        self._hooks = hooks
 
     def fail(self, error: BaseException) -> None:
         """Nothing of the job was committed, as far as is known."""
@@ -322,6 +358,28 @@ class _Queued:
             self.future.set_exception(self._error)
         else:
             self.future.set_result(self._result)
+
+
+def _run_all(batch: Sequence[_Queued], connection: Connection, *, apart: bool) -> Iterator[News]:
+    """Run jobs in their order; neighbours that can be done in one go are, unless kept `apart`."""
+    for _, group in groupby(batch, lambda queued: queued if apart else queued.kind):
+        queued = [*group]
+        if len(queued) == 1:
+            yield queued[0].run(connection, apart=apart)
+        else:
+            yield _run_together(queued, connection)
+
+
+def _run_together(batch: Sequence[_Queued], connection: Connection) -> News:
+    transaction = Transaction(connection)
+    jobs = [queued.job for queued in batch if isinstance(queued.job, JointJob)]
+    outcomes = jobs[0].do(transaction, [job.asked for job in jobs])
+    hooks = transaction.hooks
+    for queued, outcome in zip(batch, outcomes, strict=True):
+        queued.come_to(outcome, hooks)
+        if not isinstance(outcome, Exception):
+            hooks = []  # the first one's are everybody's
+    return transaction.news
 
 
 def _unwatched(jobs: int) -> AbstractContextManager[None]:

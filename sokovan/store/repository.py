@@ -12,15 +12,16 @@ from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWith
 from sokovan.domain.statuses import SessionStatus
 from sokovan.scheduler.messages import Answer, KernelReport
 from sokovan.scheduler.moves import Applied, Move
+from sokovan.store.accepting import Submission, accept
 from sokovan.store.array_writes import ArrayWrites
+from sokovan.store.audit import note_all
 from sokovan.store.bulk import Update
 from sokovan.store.changes import ChangeSet
 from sokovan.store.edits import Again, edit
-from sokovan.store.engine import Transaction
+from sokovan.store.engine import JointJob, Transaction
 from sokovan.store.group_writes import GroupWrites
 from sokovan.store.prune_writes import PruneWrites
 from sokovan.store.reports import record
-from sokovan.store.submissions import accept
 from sokovan.store.tables import scaling_groups
 
 _KEEP_CURSOR = Update(scaling_groups, "name", ["last_agent_id"])
@@ -154,21 +155,26 @@ class SqlRepository(ArrayWrites, GroupWrites, PruneWrites):
             CreationConflictError: A creation id was used before for something else.
             InvalidRequestError: A dependency is unknown or cyclic.
         """
+        return await self._write(JointJob(self._submit, Submission(specs, by, again)))
 
-        def job(tx: Transaction) -> tuple[list[SessionId], Applied]:
-            now = self._clock.now()
-            digest = "" if again is None else again.digest
-            answer, made, failed = accept(tx, specs, self._ids, now, digest=digest)
-            if again is not None:
-                again.note(tx, made, by)
-            applied = self._take_in(tx, made, failed)
-            if made:
-                detail = "" if again is None else f"again, of {again.session_id}"
-                ids = " ".join(session.session_id for session in made)
-                self._note(tx, by, "redo" if again else "submit", ids, detail)
-            return answer, applied
-
-        return await self._write(job)
+    def _submit(
+        self, tx: Transaction, submissions: Sequence[Submission]
+    ) -> list[tuple[list[SessionId], Applied] | Exception]:
+        now = self._clock.now()
+        outcomes: list[tuple[list[SessionId], Applied] | Exception] = []
+        notes = []
+        accepted = accept(tx, submissions, self._ids, now)
+        for asked, found in zip(submissions, accepted, strict=True):
+            if isinstance(found, Exception):
+                outcomes.append(found)
+                continue
+            if asked.again is not None:
+                asked.again.note(tx, found.made, asked.by)
+            outcomes.append((found.answer, self._take_in(tx, found.made, found.failed)))
+            if found.made:
+                notes.append(asked.note(found.made))
+        note_all(tx, now, notes)
+        return outcomes
 
     async def set_held(
         self, session_id: SessionId, *, held: bool, by: Caller | None = None

@@ -179,6 +179,9 @@ class Writer(Loads):
         """Remember sessions that were accepted, and end those whose dependencies have failed."""
         tx.after_commit(lambda: self.live.put_sessions(made))
         tx.news.sessions.update(session.session_id for session in made)
+        new = tuple(Moved(s.session_id, s.scaling_group, None, s.status) for s in made)
+        if not failed:
+            return Applied(new, wrote=bool(made))
         changes = self._changes(tx)
         changes.load(failed)
         for change in changes:
@@ -189,9 +192,7 @@ class Writer(Loads):
                 stage=BY_DEPENDENCY,
             )
         applied = changes.save()
-        new = tuple(Moved(s.session_id, s.scaling_group, None, s.status) for s in made)
-        wrote = applied.wrote or bool(made)
-        return replace(applied, moved=new + applied.moved, wrote=wrote)
+        return replace(applied, moved=new + applied.moved)
 
     def _changes(self, tx: Transaction) -> ChangeSet:
         return ChangeSet(tx, self.live, self._ids, self._clock.now())

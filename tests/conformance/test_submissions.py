@@ -1,5 +1,7 @@
 """What every store must do with submissions: all or none, once, in order; and what follows."""
 
+import random
+
 import pytest
 
 from sokovan.domain.cluster import AgentStatus
@@ -8,8 +10,10 @@ from sokovan.domain.resources import Request
 from sokovan.domain.sessions import Dependency, DependencyKind, SessionId
 from sokovan.domain.statuses import SessionStatus
 from sokovan.domain.where import ClusterMode, Where, parse_constraint
+from sokovan.identity import IdSource
 from sokovan.scheduler.messages import ReportState
 from sokovan.scheduler.stages import CHECK_PRECONDITION, START_SESSIONS
+from sokovan.store.accepting import Submission, accept
 from sokovan.store.loading import load_sessions, load_specs
 from sokovan.store.queries import sessions_with_specs
 from tests.build import (
@@ -494,3 +498,46 @@ async def test_a_retry_is_not_bound_to_the_creation_id_of_its_original(repositor
     await ended(repository, session_id, exit_code=1)
 
     assert await submitted(repository, spec) == [session_id]
+
+
+# --- in one commit with others --------------------------------------------------------------------
+
+
+async def accepted(store, *submissions):
+    ids = IdSource(random.Random(1))
+    many = [Submission(specs) for specs in submissions]
+    return await store.database.write(lambda tx: accept(tx, many, ids, NOW))
+
+
+async def test_submissions_that_are_written_together_are_as_if_one_after_the_other(store):
+    one, refused, same, two, other = await accepted(
+        store,
+        [a_spec(creation_id="a"), a_spec()],
+        [a_spec(creation_id="b"), a_spec(depends_on=after("nobody"))],
+        [a_spec(creation_id="a"), a_spec(creation_id="c")],
+        [a_spec(creation_id="b"), a_spec()],
+        [a_spec(creation_id="a", name="another")],
+    )
+
+    assert isinstance(refused, InvalidRequestError)
+    assert isinstance(other, CreationConflictError)
+    assert same.answer[0] == one.answer[0]
+    assert [len(found.made) for found in (one, same, two)] == [2, 1, 2]
+    assert [s.session_id for found in (one, same, two) for s in found.made] == list(
+        dict.fromkeys([*one.answer, *same.answer, *two.answer])
+    )
+    made = [*one.made, *same.made, *two.made]
+    assert [session.number for session in made] == sorted(session.number for session in made)
+    assert await read(store, *(session.session_id for session in made)) == made
+
+
+async def test_a_submission_may_depend_on_one_that_is_written_with_it(store):
+    first, second = await accepted(
+        store,
+        [a_spec(creation_id="a")],
+        [a_spec(creation_id="a"), a_spec(depends_on=after("#0"))],
+    )
+
+    assert second.answer[0] == first.answer[0]
+    assert second.made[0].unmet == after(first.answer[0])
+    assert await read(store, second.answer[1]) == second.made

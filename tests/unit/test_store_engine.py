@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from sokovan.config import StoreConfig
 from sokovan.domain.errors import StoreUnavailableError
-from sokovan.store.engine import InlineDatabase, ThreadedDatabase
+from sokovan.store.engine import InlineDatabase, JointJob, ThreadedDatabase
 from sokovan.store.sqlite import open_sqlite
 
 
@@ -162,3 +162,65 @@ async def test_an_inline_database_says_what_is_wrong_in_words_to_act_on(tmp_path
 
     with pytest.raises(StoreUnavailableError, match="check that the home directory still exists"):
         await database.write(numbers)
+
+
+class Joint:
+    """Inserts numbers, all that meet with one statement; refuses odd ones, and knows how often."""
+
+    def __init__(self, hooks=None):
+        self.done, self._hooks = [], [] if hooks is None else hooks
+
+    def __call__(self, tx, asked):
+        self.done.append(asked)
+        kept = [number for number in asked if number % 2 == 0]
+        if kept:
+            tx.execute(text("INSERT INTO t VALUES (:n)"), [{"n": number} for number in kept])
+        tx.after_commit(lambda: self._hooks.extend(kept))
+        return [number if number % 2 == 0 else ValueError(number) for number in asked]
+
+
+async def test_joint_jobs_that_meet_are_done_in_one_go_and_refused_one_by_one(database):
+    hooks, blocking = [], Blocking()
+    joint = Joint(hooks)
+    first = await blocking.holds_up(database)
+    together = asyncio.gather(
+        *(database.write(JointJob(joint, number)) for number in (1, 2, 4)),
+        database.write(inserting(5, hooks)),
+        database.write(JointJob(joint, 6)),
+        return_exceptions=True,
+    )
+    await blocking.lets_go()
+    await first
+
+    refused, *done = await together
+
+    assert isinstance(refused, ValueError)
+    assert done == [2, 4, 5, 6]
+    assert joint.done == [[1, 2, 4], [6]], "what another job stands between is not moved"
+    assert hooks == [2, 4, 5, 6]
+    assert await database.read(numbers) == [2, 4, 5, 6]
+
+
+async def test_joint_jobs_are_done_one_by_one_when_the_database_refuses_them_together(database):
+    await database.write(inserting(4))
+    blocking, joint = Blocking(), Joint()
+    first = await blocking.holds_up(database)
+    together = asyncio.gather(
+        *(database.write(JointJob(joint, number)) for number in (2, 4, 6)), return_exceptions=True
+    )
+    await blocking.lets_go()
+    await first
+
+    two, known, six = await together
+
+    assert (two, six) == (2, 6)
+    assert isinstance(known, IntegrityError)
+    assert await database.read(numbers) == [2, 4, 6]
+
+
+async def test_a_joint_job_may_be_alone(database):
+    joint = Joint()
+
+    assert await database.write(JointJob(joint, 2)) == 2
+    with pytest.raises(ValueError, match="3"):
+        await database.write(JointJob(joint, 3))
