@@ -2,12 +2,14 @@
 
 SQLAlchemy takes longer to get a statement and each of its rows ready than the database takes to run
 it. What every session passes through several times is therefore written here once for both
-databases: SQLite is given row after row, in one call; PostgreSQL all rows as one JSON text, in one
-round trip, and very many new ones by COPY.
+databases: SQLite is given what changes row after row, in one call, and what is new many rows at a
+time; PostgreSQL all rows as one JSON text, in one round trip, and very many new ones by COPY.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from operator import itemgetter
+from sqlite3 import SQLITE_LIMIT_VARIABLE_NUMBER
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Dialect, Select, Table, delete, text
@@ -18,6 +20,8 @@ from sqlalchemy.exc import DBAPIError
 from sokovan.store.parts import dumps
 
 Row = Mapping[str, Any]
+ROWS_AT_ONCE = 64
+"""So many rows SQLite is given with one statement, a power of two; more take longer again."""
 COPIED_FROM = 100
 """PostgreSQL is given so many rows or more by COPY, and need not take a large JSON text apart."""
 _TAKE_NUMBERS = "SELECT nextval(pg_get_serial_sequence(%s, %s)) FROM generate_series(1, %s)"
@@ -172,19 +176,35 @@ class Insert(Bulk):
         self._numbered = numbered if returns_numbers else ""
 
     def _result(self, cursor: DBAPICursor) -> Any:
-        if not self._numbered:
-            return None
-        if cursor.description:
-            return [number for (number,) in cursor.fetchall()]
-        count = cursor.rowcount
-        cursor.execute("SELECT last_insert_rowid()")
-        ((last,),) = cursor.fetchall()
-        return range(last - count + 1, last + 1)  # nobody else writes meanwhile
+        return [number for (number,) in cursor.fetchall()] if self._numbered else None
 
     def _execute(self, cursor: DBAPICursor, database: str, written: str, given: Any) -> Any:
-        if database == "postgresql" and len(given) >= COPIED_FROM:
+        if database == "sqlite":
+            return self._add(cursor, written, given)
+        if len(given) >= COPIED_FROM:
             return self._copy(cursor, given)
         return super()._execute(cursor, database, written, given)
+
+    def _add(self, cursor: Any, written: str, rows: Sequence[Row]) -> Any:
+        """Add many rows with each of a few statements, which are always the same ones.
+
+        Row after row takes a third longer, and between two of them this thread gives way to the
+        others, and waits until it has its turn again.
+        """
+        most = cursor.connection.getlimit(SQLITE_LIMIT_VARIABLE_NUMBER) // len(self._columns)
+        size, at = ROWS_AT_ONCE, 0
+        place = "(" + ", ".join("?" * len(self._columns)) + ")"
+        while at < len(rows):
+            while size > min(len(rows) - at, most):
+                size //= 2
+            values = chain.from_iterable(map(self._values, rows[at : at + size]))
+            send(cursor, f"{written} {', '.join([place] * size)}", tuple(values))
+            at += size
+        if not self._numbered:
+            return None
+        cursor.execute("SELECT last_insert_rowid()")
+        ((last,),) = cursor.fetchall()
+        return range(last - len(rows) + 1, last + 1)  # nobody else writes meanwhile
 
     def _copy(self, cursor: Any, rows: Sequence[Row]) -> Any:
         """Stream rows in; their numbers, where they are to be returned, are taken beforehand."""
@@ -199,17 +219,13 @@ class Insert(Bulk):
         return numbers
 
     def _for_sqlite(self, dialect: Dialect) -> str:
-        places = ", ".join("?" * len(self._columns))
-        return f"INSERT INTO {self._table.name} ({_listed(self._columns)}) VALUES ({places})"
+        return f"INSERT INTO {self._table.name} ({_listed(self._columns)}) VALUES"
 
     def _for_postgresql(self, dialect: Dialect) -> str:
         names = _listed(self._columns)
         source = _recordset(dialect, {name: self._table.c[name] for name in self._columns})
         returning = f" RETURNING {self._numbered}" if self._numbered else ""
         return f"INSERT INTO {self._table.name} ({names}) SELECT {names} FROM {source}{returning}"
-
-    def _to_sqlite(self, rows: Sequence[Row]) -> Any:
-        return list(map(self._values, rows))
 
     def _to_postgresql(self, rows: Sequence[Row]) -> Any:
         return {"given": dumps(rows)}

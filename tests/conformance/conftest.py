@@ -114,7 +114,9 @@ class Statements:
         return len(self.texts)
 
     def _pass(self, passes, cursor, written, passed) -> None:
-        self.texts.append(written)
+        text = written.partition(" VALUES ")[0]
+        if [text] != self.texts[-1:]:  # SQLite is given new rows in parts
+            self.texts.append(text)
         passes(cursor, written, passed)
 
     def _note(self, _connection, _cursor, statement, *_: object) -> None:
