@@ -111,27 +111,33 @@ def _check_command(spec: SessionSpec) -> None:
             f"env: {name!r} cannot be the name of a variable; it must not be empty nor contain =",
             field="env",
         )
-    _require(spec.cwd.startswith("/"), "cwd", f"{spec.cwd!r} is not an absolute path")
+    _require(spec.cwd.startswith("/"), "cwd", "{!r} is not an absolute path", spec.cwd)
 
 
 def _check_numbers(spec: SessionSpec, group: ScalingGroup) -> None:
     _require(
         SESSION_PRIORITY_MIN <= spec.priority <= SESSION_PRIORITY_MAX,
         "priority",
-        f"{spec.priority} is outside {SESSION_PRIORITY_MIN} to {SESSION_PRIORITY_MAX}",
+        "{} is outside {} to {}",
+        spec.priority,
+        SESSION_PRIORITY_MIN,
+        SESSION_PRIORITY_MAX,
     )
     _require(
         1 <= spec.kernel_count <= group.kernels_max,
         "kernels",
-        f"{spec.kernel_count} is outside 1 to {group.kernels_max},"
-        f" the most that the group {group.name} allows",
+        "{} is outside 1 to {}, the most that the group {} allows",
+        spec.kernel_count,
+        group.kernels_max,
+        group.name,
     )
     for field in ("walltime_s", "pending_timeout_s"):
         seconds = getattr(spec, field)
         _require(
             seconds is None or (math.isfinite(seconds) and seconds > 0),
             field,
-            f"{seconds} is not a time; it must be above 0 seconds",
+            "{} is not a time; it must be above 0 seconds",
+            seconds,
         )
     _require(
         math.isfinite(spec.grace_s) and spec.grace_s >= 0, "grace_s", "must be 0 seconds or more"
@@ -144,7 +150,8 @@ def _check_numbers(spec: SessionSpec, group: ScalingGroup) -> None:
     _require(
         not (request.devices_whole and request.device_fraction),
         "gpu_shares",
-        f"{request.gpu_shares / DEVICE_SHARES} devices: ask for whole ones, or for less than one",
+        "{} devices: ask for whole ones, or for less than one",
+        request.gpu_shares / DEVICE_SHARES,
     )
     _require(
         not request.gpu_mem_bytes_min or request.gpu_shares > 0,
@@ -157,24 +164,31 @@ def _check_limits(spec: SessionSpec) -> None:
     _require(
         len(spec.depends_on) <= DEPENDENCIES_MAX,
         "depends_on",
-        f"{len(spec.depends_on)} dependencies are more than {DEPENDENCIES_MAX}",
+        "{} dependencies are more than {}",
+        len(spec.depends_on),
+        DEPENDENCIES_MAX,
     )
     for name, limit in spec.limits.items():
         _require(
             name in LIMITED,
             "limits",
-            f"no stage {name!r} has a limit; choose one of {', '.join(LIMITED)}",
+            "no stage {!r} has a limit; choose one of {}",
+            name,
+            ", ".join(LIMITED),
         )
         _require(
             (limit.attempts_max is None or limit.attempts_max >= 1)
             and (limit.phase_s_max is None or limit.phase_s_max > 0),
             "limits",
-            f"{name}: attempts_max must be at least 1 and phase_s_max above 0",
+            "{}: attempts_max must be at least 1 and phase_s_max above 0",
+            name,
         )
 
 
 def _check_where(spec: SessionSpec, agents: Sequence[Agent]) -> None:
     where = spec.where
+    if where.is_anywhere:
+        return
     name, _, problem = (contradiction(where) or "").partition(": ")
     _require(not problem, f"where.{'constraints' if name == 'constraint' else name}", problem)
     most = where.kernels_per_agent_max
@@ -185,7 +199,8 @@ def _check_where(spec: SessionSpec, agents: Sequence[Agent]) -> None:
         _require(
             not constraint.is_of_devices or spec.request.gpu_shares > 0,
             "where.constraints",
-            f"{str(constraint)[:80]} is a condition on the GPU asked for; ask for one (--gpu 1)",
+            "{} is a condition on the GPU asked for; ask for one (--gpu 1)",
+            str(constraint)[:80],
         )
     if not spec.allow_infeasible and agents:
         _check_agents(where, spec.scaling_group, agents)
@@ -207,6 +222,8 @@ def _check_agents(where: Where, scaling_group: str, agents: Sequence[Agent]) -> 
             )
 
 
-def _require(holds: bool, field: str, message: str) -> None:
+def _require(holds: bool, field: str, message: str, *facts: object) -> None:
+    """Refuse what does not hold; `message` is filled in with `facts`, if there are any, then."""
     if not holds:
-        raise InvalidRequestError(f"{field}: {message}", field=field)
+        words = message.format(*facts) if facts else message
+        raise InvalidRequestError(f"{field}: {words}", field=field)

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from sokovan.domain.quantities import DEVICE_SHARES
+from sokovan.domain.values import quickly_made
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Request:
     """What one kernel asks for; 0 means not requested."""
@@ -55,6 +57,7 @@ DeviceShares = tuple[tuple[int, int], ...]
 """Pairs of (device index, shares held there), by ascending index."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What is held on an agent, or what is free there."""
@@ -72,6 +75,7 @@ class Usage:
         return type(self)(self.cpu_milli + cpu_milli, self.mem_bytes + mem_bytes, shares)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Hold:
     """What one kernel occupies on one agent until that agent confirms it gone.

@@ -7,6 +7,7 @@ from typing import NamedTuple, NewType
 
 from sokovan.domain.resources import DeviceShares, Request
 from sokovan.domain.statuses import KernelStatus, SessionResult, SessionStatus
+from sokovan.domain.values import quickly_made
 from sokovan.domain.where import ANYWHERE, Where
 
 SessionId = NewType("SessionId", str)
@@ -45,6 +46,7 @@ class DependencyKind(StrEnum):
         return (result is SessionResult.SUCCESS) == (self is DependencyKind.AFTER_OK)
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Dependency:
     """Wait until another session has ended."""
@@ -53,6 +55,7 @@ class Dependency:
     kind: DependencyKind = DependencyKind.AFTER_OK
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Limit:
     """How often a stage tries and how long one of its phases may last; `None` means no limit."""
@@ -61,6 +64,7 @@ class Limit:
     phase_s_max: float | None = None
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Attempts:
     """The failed attempts of one stage at one session, in its present phase."""
@@ -71,6 +75,7 @@ class Attempts:
     """The stage leaves the session alone until then."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """One process group or container of a session, as the scheduler sees it."""
@@ -96,6 +101,7 @@ class Kernel:
     ended_at: float | None = None
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class SessionWithKernels:
     """A session as the scheduler sees it: everything that decides its next move, and its kernels.
@@ -187,6 +193,7 @@ Assignment = tuple[KernelAssignment, ...]
 """Where each kernel of a session goes; all or nothing."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class SessionSpec:
     """What a user submits; only an edit of its user changes it afterwards."""

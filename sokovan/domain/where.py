@@ -145,7 +145,7 @@ class Where:
     @property
     def is_anywhere(self) -> bool:
         """Whether nothing is said at all."""
-        return self == ANYWHERE
+        return self is ANYWHERE or self == ANYWHERE
 
 
 ANYWHERE = Where()

@@ -63,18 +63,19 @@ def _sound(snapshot: Snapshot) -> Iterator[Lane]:
 
 def _learned(snapshot: Snapshot, made_from: int) -> Usual:
     counts: Counter[Shape] = Counter()
-    waiting = (entry[3] for lane in _sound(snapshot) for entry in lane.entries)
+    waiting = (
+        (lane.demand.where, lane.demand.requests, len(lane.entries)) for lane in _sound(snapshot)
+    )
     running = (
-        session
+        (session.where, [kernel.request for kernel in session.kernels], 1)
         for session in snapshot.running.values()
         if session.scaling_group == snapshot.group.name and session.status not in WITHOUT_AGENTS
     )
-    for session in chain(waiting, running):
-        conditions = tuple(c for c in session.where.constraints if c.is_of_devices)
-        for kernel in session.kernels:
-            request = kernel.request
+    for where, requests, count in chain(waiting, running):
+        conditions = tuple(c for c in where.constraints if c.is_of_devices)
+        for request in requests:
             ask = Ask(request.cpu_milli, request.mem_bytes, request.gpu_shares)
-            counts[ask, Filter(conditions, gpu_mem_bytes_min=request.gpu_mem_bytes_min)] += 1
+            counts[ask, Filter(conditions, gpu_mem_bytes_min=request.gpu_mem_bytes_min)] += count
     ordered = sorted(counts.items(), key=lambda item: (-item[1], repr(item[0])))
     return Usual(made_from, tuple(ordered))
 

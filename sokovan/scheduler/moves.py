@@ -6,6 +6,7 @@ from enum import StrEnum
 from sokovan.domain.reasons import MoveReason
 from sokovan.domain.sessions import Assignment, Attempts, KernelId, SessionId
 from sokovan.domain.statuses import SessionStatus
+from sokovan.domain.values import quickly_made
 from sokovan.scheduler.stages import TransitionStatus
 
 
@@ -19,6 +20,7 @@ class Outcome(StrEnum):
     SKIPPED = "skipped"
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Move:
     """What is to change for one session, and the state that this was decided on.
@@ -45,6 +47,7 @@ class Move:
         return None if self.to is None else self.to.session
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class HistoryLine:
     """One line of a session's history: a change of the session or of a kernel, or a note.
@@ -78,6 +81,7 @@ class Verdict(StrEnum):
     """The agents chosen have no room for it any more: counted as a failed attempt."""
 
 
+@quickly_made
 @dataclass(frozen=True, slots=True)
 class Moved:
     """A session whose status changed, or that freed something on an agent."""
