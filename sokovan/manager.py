@@ -34,11 +34,11 @@ from sokovan.peers import Peers
 from sokovan.policies import check_agents, check_stages
 from sokovan.scheduler.coordinator import Coordinator
 from sokovan.scheduler.wiring import events_for, join
-from sokovan.store.engine import ThreadedDatabase
 from sokovan.store.listening import publisher
 from sokovan.store.managers import KnownManager
 from sokovan.store.opening import open_prepared
 from sokovan.store.repository import SqlRepository
+from sokovan.store.threads import ThreadedDatabase
 
 log = structlog.get_logger(__name__)
 

@@ -94,10 +94,13 @@ class FrameStream(asyncio.Protocol):
             self._transport.close()
 
 
+_WRITER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+"""Made once: `json.dumps` makes one for each value."""
+
+
 def encode(value: object) -> bytes:
     """Write a value as JSON in UTF-8, on one line."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    return text.encode(errors="surrogatepass")  # as `json.loads` reads it
+    return _WRITER.encode(value).encode(errors="surrogatepass")  # as `json.loads` reads it
 
 
 def parts(items: Sequence[T], count_max: int | None = None) -> Iterator[Sequence[T]]:

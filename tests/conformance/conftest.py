@@ -12,13 +12,14 @@ from sokovan.clock import ManualClock
 from sokovan.config import StoreConfig
 from sokovan.domain.cluster import ScalingGroup
 from sokovan.store import bulk
-from sokovan.store.engine import Database, InlineDatabase, ThreadedDatabase
+from sokovan.store.engine import Database, InlineDatabase
 from sokovan.store.managers import KnownManager
 from sokovan.store.postgresql import open_postgresql
 from sokovan.store.queries import history_of
 from sokovan.store.repository import SqlRepository
 from sokovan.store.schema import prepare
 from sokovan.store.sqlite import open_sqlite
+from sokovan.store.threads import ThreadedDatabase
 from tests.build import NOW, a_repository
 from tests.checked import CheckedRepository
 

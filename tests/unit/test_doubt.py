@@ -8,8 +8,9 @@ from sqlalchemy import event, text
 from sokovan.config import StoreConfig
 from sokovan.domain.errors import CommitUnknownError
 from sokovan.domain.sessions import AgentId
-from sokovan.store.engine import InlineDatabase, ThreadedDatabase
+from sokovan.store.engine import InlineDatabase
 from sokovan.store.sqlite import open_sqlite
+from sokovan.store.threads import ThreadedDatabase
 from tests.build import A1, a_repository, a_spec, an_agent_hello, in_memory, placed
 
 SPEC = a_spec(creation_id="mine")

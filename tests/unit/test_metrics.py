@@ -24,8 +24,8 @@ from sokovan.domain.statuses import SessionStatus
 from sokovan.scheduler import stages
 from sokovan.scheduler.messages import ReportState
 from sokovan.scheduler.results import NOTHING
-from sokovan.store.engine import ThreadedDatabase
 from sokovan.store.sqlite import open_sqlite
+from sokovan.store.threads import ThreadedDatabase
 from tests.build import (
     A1,
     A2,

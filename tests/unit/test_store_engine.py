@@ -9,8 +9,9 @@ from sqlalchemy.exc import IntegrityError
 
 from sokovan.config import StoreConfig
 from sokovan.domain.errors import StoreUnavailableError
-from sokovan.store.engine import InlineDatabase, JointJob, ThreadedDatabase
+from sokovan.store.engine import InlineDatabase, JointJob
 from sokovan.store.sqlite import open_sqlite
+from sokovan.store.threads import ThreadedDatabase
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -27,6 +28,18 @@ from sokovan.store.live import Watcher
 _END_REASONS = frozenset((*EndReason, *MoveReason))
 
 
+class _Series(dict[tuple[str, ...], Any]):
+    """The series of a metric by the values of its labels; looking them up there takes longer."""
+
+    def __init__(self, metric: Counter | Histogram) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, values: tuple[str, ...]) -> Any:
+        series = self[values] = self._metric.labels(*values)
+        return series
+
+
 class Meters(Watcher, StageObserver):
     """The counters and histograms of one server, in a registry of its own.
 
@@ -43,21 +56,21 @@ class Meters(Watcher, StageObserver):
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
-        self._submitted = self._counter(table.SUBMITTED)
-        self._retried = self._counter(table.RETRIED)
-        self._requeued = self._counter(table.REQUEUED)
-        self._ended = self._counter(table.ENDED)
-        self._session_wait = self._histogram(table.SESSION_WAIT)
-        self._session_start = self._histogram(table.SESSION_START)
-        self._session_run = self._histogram(table.SESSION_RUN)
-        self._reason_wait = self._histogram(table.REASON_WAIT)
-        self._stage_run = self._histogram(table.STAGE_RUN)
-        self._stage_outcomes = self._counter(table.STAGE_OUTCOMES)
-        self._moves_dropped = self._counter(table.MOVES_DROPPED)
+        self._submitted = _Series(self._counter(table.SUBMITTED))
+        self._retried = _Series(self._counter(table.RETRIED))
+        self._requeued = _Series(self._counter(table.REQUEUED))
+        self._ended = _Series(self._counter(table.ENDED))
+        self._session_wait = _Series(self._histogram(table.SESSION_WAIT))
+        self._session_start = _Series(self._histogram(table.SESSION_START))
+        self._session_run = _Series(self._histogram(table.SESSION_RUN))
+        self._reason_wait = _Series(self._histogram(table.REASON_WAIT))
+        self._stage_run = _Series(self._histogram(table.STAGE_RUN))
+        self._stage_outcomes = _Series(self._counter(table.STAGE_OUTCOMES))
+        self._moves_dropped = _Series(self._counter(table.MOVES_DROPPED))
         self._commit = self._histogram(table.COMMIT)
         self._commit_jobs = self._histogram(table.COMMIT_JOBS)
-        self._requests = self._counter(table.REQUESTS)
-        self._request = self._histogram(table.REQUEST)
+        self._requests = _Series(self._counter(table.REQUESTS))
+        self._request = _Series(self._histogram(table.REQUEST))
 
     def _counter(self, metric: Metric) -> Counter:
         return Counter(metric.name, metric.meaning, metric.labels, registry=self.registry)
@@ -79,24 +92,24 @@ class Meters(Watcher, StageObserver):
         if before is None:
             if after.status_seq == 0:  # else the shadow had gone astray
                 made = self._submitted if after.retry_of is None else self._retried
-                made.labels(group).inc()
+                made[group,].inc()
             return
         if after.requeues > before.requeues:
-            self._requeued.labels(group).inc()
+            self._requeued[group,].inc()
         if after.status is SessionStatus.SCHEDULED:
-            self._session_wait.labels(group).observe(after.status_since - after.pending_since)
+            self._session_wait[group,].observe(after.status_since - after.pending_since)
         elif after.status is SessionStatus.RUNNING:
-            self._session_start.labels(group).observe(after.status_since - after.pending_since)
+            self._session_start[group,].observe(after.status_since - after.pending_since)
         elif after.status.is_final:
-            reason = after.reason if after.reason in _END_REASONS else table.OTHER
-            self._ended.labels(group, after.result.value, reason).inc()
+            reason = str(after.reason) if after.reason in _END_REASONS else table.OTHER
+            self._ended[group, after.result.value, reason].inc()
             if after.started_at is not None and after.ended_at is not None:
                 ran_s = after.ended_at - after.started_at
-                self._session_run.labels(group, after.result.value).observe(ran_s)
+                self._session_run[group, after.result.value].observe(ran_s)
 
     def waited(self, scaling_group: str, code: str, seconds: float) -> None:
         """Measure for how long a session has waited for a reason."""
-        self._reason_wait.labels(scaling_group, code).observe(seconds)
+        self._reason_wait[scaling_group, code].observe(seconds)
 
     # --- stages -----------------------------------------------------------------------------------
 
@@ -108,12 +121,12 @@ class Meters(Watcher, StageObserver):
         verdicts: Sequence[tuple[Move, Verdict]],
     ) -> None:
         """Measure a run of a stage, and count what became of its moves."""
-        self._stage_run.labels(scaling_group, stage.name).observe(seconds)
+        self._stage_run[scaling_group, stage.name].observe(seconds)
         for move, verdict in verdicts:
             if verdict is Verdict.APPLIED:
-                self._stage_outcomes.labels(scaling_group, stage.name, move.outcome.value).inc()
+                self._stage_outcomes[scaling_group, stage.name, move.outcome.value].inc()
             else:
-                self._moves_dropped.labels(scaling_group, stage.name, verdict.value).inc()
+                self._moves_dropped[scaling_group, stage.name, verdict.value].inc()
 
     # --- store and API ----------------------------------------------------------------------------
 
@@ -130,5 +143,5 @@ class Meters(Watcher, StageObserver):
     def answered(self, operation: str, status: int | None, seconds: float) -> None:
         """Count and measure an HTTP request; `None` is one that had no answer."""
         outcome = "none" if status is None else f"{status // 100}xx"
-        self._requests.labels(operation, outcome).inc()
-        self._request.labels(operation).observe(seconds)
+        self._requests[operation, outcome].inc()
+        self._request[operation,].observe(seconds)
