@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,17 @@ def main() -> None:
             home,
         ),
     ):
-        wrapper = wrapper_rate(folder, args.sessions, args.slots)
         before = cpu_seconds(home)
-        rates = [batch(client, args.sessions) for _ in range(args.rounds)]
+        wrappers = [wrapper_rate(Path(folder) / "0", args.sessions, args.slots)]
+        rates = []
+        for number in range(args.rounds):  # by turns: the machine's speed changes
+            rates.append(batch(client, args.sessions))
+            wrappers.append(wrapper_rate(Path(folder) / str(number + 1), args.sessions, args.slots))
         after = cpu_seconds(home)
+    parts = [
+        rate / statistics.mean(around)
+        for rate, around in zip(rates, pairwise(wrappers), strict=True)
+    ]
     done = args.sessions * args.rounds
     rate = statistics.median(rates)
     report(
@@ -55,8 +63,9 @@ def main() -> None:
                 role: round((after[role] - before[role]) / done * 1000, 2) for role in before
             },
             "bare_per_s": round(bare),
-            "wrapper_per_s": round(wrapper),
-            "of_wrapper": round(rate / wrapper, 3),
+            "wrapper_per_s": round(statistics.median(wrappers)),
+            "of_wrapper": round(statistics.median(parts), 3),
+            "of_wrapper_rounds": str([round(part, 3) for part in parts]),
             "finished_before": args.finished,
             "conditions": conditions(args.db),
         },
@@ -84,10 +93,10 @@ def _ended(view: dict[str, Any], ids: set[str]) -> float:
     return datetime.fromisoformat(view["ended_at"]).timestamp()
 
 
-def wrapper_rate(folder: str, count: int, at_once: int) -> float:
+def wrapper_rate(folder: Path, count: int, at_once: int) -> float:
     """Return how many wrapped processes a second run in `folder`, with an idle server beside."""
     for number in range(count):
-        (Path(folder) / str(number)).mkdir()
+        (folder / str(number)).mkdir(parents=True)
     words = ["/bin/sh", "-c", WRAPPER, "sokovan"]
     rest = ["0022", "/", "0", "0", "/bin/true"]
     return spawn_rate([[*words, f"{folder}/{n}", *rest] for n in range(count)], at_once)
