@@ -22,6 +22,7 @@ from fastapi import FastAPI
 
 from sokovan import __version__
 from sokovan.api.assembly import Core, assemble
+from sokovan.api.http import http_config
 from sokovan.api.notices import Notices
 from sokovan.api.tls import Tls
 from sokovan.clock import Clock, SystemClock
@@ -212,13 +213,9 @@ async def _let_go(home: LocalHome, peers: Peers) -> None:
 
 def _server(app: FastAPI, tls: Tls | None) -> "_Server":
     return _Server(
-        uvicorn.Config(
+        http_config(
             app,
             log_level="warning",
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            http="h11",  # what uvicorn takes instead, where it is there, has no limit on headers
             ssl_context_factory=None if tls is None else lambda *_: tls.context,
         )
     )

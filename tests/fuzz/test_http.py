@@ -19,6 +19,7 @@ from schemathesis import checks as general
 from schemathesis.core.transport import Response
 from schemathesis.specs.openapi import checks as openapi
 
+from sokovan.api.http import http_config
 from sokovan.api.models import SessionBody
 from sokovan.simulator.workload import ROOT
 from tests.build import A1, a_spec, stores_on
@@ -319,7 +320,7 @@ async def said_by_server(house: House, spoken: bytes) -> bytes:
     ours, its = socket.socketpair()
     ours.setblocking(False)
     loop = asyncio.get_running_loop()
-    config = uvicorn.Config(house.app, log_config=None, lifespan="off", ws="none")
+    config = http_config(house.app, log_config=None)
     config.load()
     state = uvicorn.server.ServerState()
     await loop.connect_accepted_socket(
@@ -328,12 +329,14 @@ async def said_by_server(house: House, spoken: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(sock=ours)
     writer.write(spoken)
     heard = [b""]
-    with contextlib.suppress(TimeoutError):  # it waits for the rest of what was begun
+    # It waits for the rest of what was begun, or has hung up and hears no more.
+    with contextlib.suppress(TimeoutError, ConnectionError):
         async with asyncio.timeout(60):
             while part := await reader.read(65536):
                 heard.append(part)
     writer.close()
-    await writer.wait_closed()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
     return b"".join(heard)
 
 
@@ -343,6 +346,46 @@ def test_any_bytes_on_a_connection_leave_the_server_standing(house, start, more)
 
     assert not re.match(rb"HTTP/1.1 5", heard), heard
     assert house.run(said_by_server(house, REQUEST)).startswith(b"HTTP/1.1 200 ")
+
+
+WITHOUT_END = {
+    "a header": (REQUEST[:-2] + b"x: ", 431),
+    "many headers": (REQUEST[:-2], 431),
+    "an address": (b"GET /v1/", 431),
+    "a trailer": (
+        REQUEST[:-2].replace(b"GET /v1/status", b"POST /v1/sessions")
+        + b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nx: ",
+        None,
+    ),
+    "a chunk's extension": (
+        REQUEST[:-2].replace(b"GET /v1/status", b"POST /v1/sessions")
+        + b"transfer-encoding: chunked\r\n\r\n1;x=",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WITHOUT_END)
+def test_what_is_sent_without_end_has_an_end(house, what):
+    start, status = WITHOUT_END[what]
+    part = b"x: y\r\n" * 1000 if what == "many headers" else b"x" * 10_000
+    sent = start + part * 100
+
+    heard = house.run(said_by_server(house, sent))
+
+    assert heard.startswith(b"HTTP/1.1 431 ") if status else b"HTTP/1.1 2" not in heard
+    assert house.run(said_by_server(house, REQUEST)).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_trailer_is_no_header(house):
+    chunked = b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n"
+    stranger = b"POST /v1/sessions HTTP/1.1\r\nhost: here\r\n" + chunked
+
+    heard = house.run(
+        said_by_server(house, stranger + b"authorization: Bearer %s\r\n\r\n" % TOKEN.encode())
+    )
+
+    assert heard.startswith(b"HTTP/1.1 401 "), heard
 
 
 @pytest.mark.parametrize("target", TAKE_BODIES)
