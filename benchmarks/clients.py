@@ -112,12 +112,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="the best counts: others disturb")
     parser.add_argument("--finished", type=int, default=0, help="finished sessions beforehand")
     parser.add_argument("--profile", type=Path, help="write down there where the manager is")
-    parser.add_argument("--drive", nargs=2, metavar=("URL", "TOKEN"), help=argparse.SUPPRESS)
+    parser.add_argument("--drive", help=argparse.SUPPRESS)
+    parser.add_argument("--token", help=argparse.SUPPRESS)
     add_database(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
     if args.drive:
-        print(json.dumps(asyncio.run(drive(*args.drive, args.clients, args.seconds))))
+        print(json.dumps(asyncio.run(drive(args.drive, args.token, args.clients, args.seconds))))
         return
 
     rounds = []
@@ -127,7 +128,7 @@ def main() -> None:
         token = (home / "token").read_text().strip()
         for _ in range(args.rounds):
             before = cpu_seconds(home)["manager"]
-            argv = [sys.executable, __file__, "--drive", url, token]
+            argv = [sys.executable, __file__, f"--drive={url}", f"--token={token}"]
             argv += ["--clients", str(args.clients), "--seconds", str(args.seconds)]
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
             if done.returncode:
