@@ -394,12 +394,12 @@ MUTATIONS = (
             Edit(
                 ChangeSet,
                 "_retry",
-                'entries.append((spec, follower, ""))',
-                'entries.append((spec, follower, ""))\n'
+                "entries.append(Entry(spec, follower))",
+                "entries.append(Entry(spec, follower))\n"
                 "        twin = new_session(\n"
                 "            spec, self._ids, self._now, again=session\n"
                 "        )\n"
-                '        entries.append((spec, twin, ""))',
+                "        entries.append(Entry(spec, twin))",
             ),
         ),
         ("and is retried 2 times",),
