@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_BYTES_MAX = 64 * 1024
@@ -22,6 +24,10 @@ class BoundedHttp(HttpToolsProtocol):
 
     httptools keeps all of these until they are complete, whoever sends them, and uvicorn sets no
     limit. Up to one more read than the limit may be taken.
+
+    Where a client offers to speak another protocol, as many do that would rather speak HTTP/2,
+    httptools takes what follows for that, not for the body of the request. As no other protocol is
+    spoken here, the connection is left to h11 then, which goes on with the request.
     """
 
     def __init__(self, *args: Any, **more: Any) -> None:
@@ -32,11 +38,40 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unheard_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as found:
+            self._leave_to_h11(data[found.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
         if self._unheard_bytes > HEAD_BYTES_MAX:
-            if not self._is_in_body and (self.cycle is None or self.cycle.response_complete):
+            if not self._is_in_body and not self._is_answering:
                 self.transport.write(_REFUSAL)
             self.transport.close()
+
+    def _leave_to_h11(self, rest: bytes) -> None:
+        if self._is_answering:
+            self.transport.close()
+            return
+        self.connections.discard(self)
+        other = H11Protocol(self.config, self.server_state, self.app_state, self.loop)
+        other.connection_made(self.transport)
+        self.transport.set_protocol(other)
+        method, version = self.scope["method"].encode(), self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s\r\n" % (method, self.url, version)]
+        lines += [b"%s: %s\r\n" % header for header in self.headers]
+        other.data_received(b"".join([*lines, b"\r\n", rest]))
+
+    def _should_upgrade(self) -> bool:
+        """Have the application not hear of a request that is left to h11."""
+        return True
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._is_in_body:  # a trailer is no header: nobody asks for any
@@ -45,6 +80,9 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._unheard_bytes = 0
         self._is_in_body = True
+        is_for_nobody = all(name != b"host" for name, _ in self.headers)
+        if is_for_nobody and self.parser.get_http_version() == "1.1":
+            raise ValueError("HTTP 1.1 asks for a Host")
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -60,14 +60,18 @@ ANYBODY = RootRule((), set)
 """Refuses nobody: there are no agents that it would speak for."""
 
 
-@lru_cache(1024)
 def is_root(user: str) -> bool:
-    """Say whether a name is root's: its number decides, and it may have several names.
-
-    Asked once for each name: looking through all users takes as long as much of a submission, and
-    only root makes names for root.
-    """
+    """Say whether a name is root's: its number decides, and it may have several names."""
     try:
-        return pwd.getpwnam(user).pw_uid == 0
-    except (KeyError, ValueError):  # no such user; a name with a NUL
+        return _uid_of(user) == 0
+    except (KeyError, ValueError):  # no such user, or not now; a name with a NUL
         return False
+
+
+@lru_cache(1024)
+def _uid_of(user: str) -> int:
+    """Return the number of a user, looked up until it is found.
+
+    To look through all users takes longer than much of a submission.
+    """
+    return pwd.getpwnam(user).pw_uid

@@ -171,8 +171,12 @@ class InProcessHome:
                 agent.acknowledge(reports)
         if beats:
             place.beat_at = self._clock.now() + place.config.heartbeat_s
-            await self._sink.heartbeat(agent_id, incarnation, agent.live_tokens())
-            agent.heard()
+            try:
+                await self._sink.heartbeat(agent_id, incarnation, agent.live_tokens())
+            except AgentError:
+                place.incarnation = None  # it is to introduce itself again
+            else:
+                agent.heard()
 
     # --- AgentGateway -----------------------------------------------------------------------------
 

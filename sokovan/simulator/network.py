@@ -7,7 +7,6 @@ manager asks of them, as calls that may fail before or after they took effect.
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, TypeVar
 
@@ -173,14 +172,17 @@ class Network(InProcessHome):
         sink, agent_id = self._world.sink(), place.hello.agent_id
         if sink is None:
             return
+        is_hung_up_on = False
         if letter.reports:
             await sink.reported(agent_id, letter.incarnation, letter.reports)
         if letter.tokens is not None:
-            with suppress(AgentError):  # it is not known any more
+            try:
                 await sink.heartbeat(agent_id, letter.incarnation, letter.tokens)
-        if self._world.incarnation_of(agent_id) != letter.incarnation:
+            except AgentError:
+                is_hung_up_on = True
+        if is_hung_up_on or self._world.incarnation_of(agent_id) != letter.incarnation:
             if place.incarnation == letter.incarnation:
-                place.incarnation = None  # hung up on: it must introduce itself again
+                place.incarnation = None  # it must introduce itself again
             return
 
         async def acknowledge() -> None:

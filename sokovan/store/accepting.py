@@ -5,8 +5,9 @@ rows than for one.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from sokovan.domain.access import Caller
 from sokovan.domain.errors import CreationConflictError, InvalidRequestError
@@ -43,6 +44,11 @@ class Submission:
     by: Caller | None = None
     again: Again | None = None
 
+    @property
+    def depends_on_others(self) -> bool:
+        """Whether any of its sessions waits for others."""
+        return any(spec.depends_on for spec in self.specs)
+
     def note(self, made: Sequence[SessionWithKernels]) -> Note:
         """Return what is to be written down of it, when these are its new sessions."""
         ids = " ".join(session.session_id for session in made)
@@ -66,10 +72,22 @@ class Accepted:
     made: list[SessionWithKernels] = field(default_factory=list)
 
 
+def in_turn(submissions: Iterable[Submission]) -> Iterator[list[Submission]]:
+    """Split submissions into what can be accepted at once: what depends on others is alone.
+
+    What is known of these by then may end it at once, and others because of it.
+    """
+    for depends, group in groupby(submissions, lambda one: one.depends_on_others):
+        if depends:
+            yield from ([one] for one in group)
+        else:
+            yield [*group]
+
+
 def accept(
     tx: Transaction, submissions: Sequence[Submission], ids: IdSource, now: float
 ) -> list[Accepted | Refusal]:
-    """Write submissions, one as if after the other.
+    """Write submissions, one as if after the other; one that depends on others is to be alone.
 
     Returns:
         For each what became of it, or why nothing of it was written: a creation id was used before
@@ -79,8 +97,6 @@ def accept(
     outcomes: list[Accepted | Refusal] = []
     unwritten: list[tuple[Accepted, list[Entry]]] = []
     for one in submissions:
-        if any(spec.depends_on for spec in one.specs):
-            _write(tx, unwritten)  # it may depend on one of these
         try:
             accepted, entries, named = _accept(tx, one, known, ids, now)
         except (CreationConflictError, InvalidRequestError) as refusal:
@@ -89,7 +105,9 @@ def accept(
         known |= named
         unwritten.append((accepted, entries))
         outcomes.append(accepted)
-    _write(tx, unwritten)
+    made = iter(insert_sessions(tx, [entry for _, entries in unwritten for entry in entries]))
+    for accepted, entries in unwritten:
+        accepted.made = [next(made) for _ in entries]
     return outcomes
 
 
@@ -124,13 +142,6 @@ def _accept(
         answer.append(before[0])
     entries, failed = with_dependencies(tx, submission.specs, answer, entries)
     return Accepted(answer, failed), entries, named
-
-
-def _write(tx: Transaction, unwritten: list[tuple[Accepted, list[Entry]]]) -> None:
-    made = iter(insert_sessions(tx, [entry for _, entries in unwritten for entry in entries]))
-    for accepted, entries in unwritten:
-        accepted.made = [next(made) for _ in entries]
-    unwritten.clear()
 
 
 def rehearse(

@@ -127,20 +127,20 @@ def committing(engine: Engine, kept: KeptConnection | None = None) -> Iterator[C
     was_undisturbed = False
     try:
         connection = lent.begun()
-        begun = connection.get_transaction()
-        assert begun is not None
+        transaction = connection.get_transaction()
+        assert transaction is not None
         try:
             yield connection
         except BaseException:
-            begun.rollback()
+            transaction.rollback()
             raise
         mark = connection.info.get(MARK)
         try:
-            begun.commit()
+            transaction.commit()
             was_undisturbed = True
         except DBAPIError as error:
             with suppress(DBAPIError):
-                begun.rollback()
+                transaction.rollback()
             if undoes_a_commit(error):
                 raise
             if mark is None or (was_made := read_back(engine, mark)) is None:

@@ -12,7 +12,7 @@ from sokovan.domain.sessions import AgentId, SessionId, SessionSpec, SessionWith
 from sokovan.domain.statuses import SessionStatus
 from sokovan.scheduler.messages import Answer, KernelReport
 from sokovan.scheduler.moves import Applied, Move
-from sokovan.store.accepting import Submission, accept
+from sokovan.store.accepting import Submission, accept, in_turn
 from sokovan.store.array_writes import ArrayWrites
 from sokovan.store.audit import note_all
 from sokovan.store.bulk import Update
@@ -163,16 +163,17 @@ class SqlRepository(ArrayWrites, GroupWrites, PruneWrites):
         now = self._clock.now()
         outcomes: list[tuple[list[SessionId], Applied] | Exception] = []
         notes = []
-        accepted = accept(tx, submissions, self._ids, now)
-        for asked, found in zip(submissions, accepted, strict=True):
-            if isinstance(found, Exception):
-                outcomes.append(found)
-                continue
-            if asked.again is not None:
-                asked.again.note(tx, found.made, asked.by)
-            outcomes.append((found.answer, self._take_in(tx, found.made, found.failed)))
-            if found.made:
-                notes.append(asked.note(found.made))
+        for part in in_turn(submissions):
+            accepted = accept(tx, part, self._ids, now)
+            for asked, found in zip(part, accepted, strict=True):
+                if isinstance(found, Exception):
+                    outcomes.append(found)
+                    continue
+                if asked.again is not None:
+                    asked.again.note(tx, found.made, asked.by)
+                outcomes.append((found.answer, self._take_in(tx, found.made, found.failed)))
+                if found.made:
+                    notes.append(asked.note(found.made))
         note_all(tx, now, notes)
         return outcomes
 

@@ -2,7 +2,8 @@
 
 All writing goes through one connection. The writer takes what has queued up while the last commit
 was on its way to the disk and commits it together, with one fsync for all. When one of them fails,
-they are done again, each in a savepoint of its own, and only that one is left out.
+they are done again, each in a savepoint of its own, and only that one is left out; joint jobs say
+of each what it has come to, and need not be done again.
 """
 
 import asyncio
@@ -192,7 +193,7 @@ class _Queued:
 
     def fail(self, error: BaseException) -> None:
         """Nothing of the job was committed, as far as is known."""
-        self._error = self._error or (as_unavailable(error) if is_trouble(error) else error)
+        self._error = as_unavailable(error) if is_trouble(error) else error
         self._hooks = []
 
     def deliver(self) -> None:

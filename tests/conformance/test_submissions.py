@@ -1,6 +1,7 @@
 """What every store must do with submissions: all or none, once, in order; and what follows."""
 
-import random
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -10,12 +11,12 @@ from sokovan.domain.resources import Request
 from sokovan.domain.sessions import Dependency, DependencyKind, SessionId
 from sokovan.domain.statuses import SessionStatus
 from sokovan.domain.where import ClusterMode, Where, parse_constraint
-from sokovan.identity import IdSource
 from sokovan.scheduler.messages import ReportState
 from sokovan.scheduler.stages import CHECK_PRECONDITION, START_SESSIONS
-from sokovan.store.accepting import Submission, accept
+from sokovan.store.accepting import Submission
 from sokovan.store.loading import load_sessions, load_specs
 from sokovan.store.queries import sessions_with_specs
+from sokovan.store.repository import SqlRepository
 from tests.build import (
     A1,
     NOW,
@@ -502,42 +503,64 @@ async def test_a_retry_is_not_bound_to_the_creation_id_of_its_original(repositor
 
 # --- in one commit with others --------------------------------------------------------------------
 
-
-async def accepted(store, *submissions):
-    ids = IdSource(random.Random(1))
-    many = [Submission(specs) for specs in submissions]
-    return await store.database.write(lambda tx: accept(tx, many, ids, NOW))
-
-
-async def test_submissions_that_are_written_together_are_as_if_one_after_the_other(store):
-    one, refused, same, two, other = await accepted(
-        store,
+TOGETHER = {
+    "known and refused ones": [
         [a_spec(creation_id="a"), a_spec()],
         [a_spec(creation_id="b"), a_spec(depends_on=after("nobody"))],
         [a_spec(creation_id="a"), a_spec(creation_id="c")],
         [a_spec(creation_id="b"), a_spec()],
         [a_spec(creation_id="a", name="another")],
-    )
-
-    assert isinstance(refused, InvalidRequestError)
-    assert isinstance(other, CreationConflictError)
-    assert same.answer[0] == one.answer[0]
-    assert [len(found.made) for found in (one, same, two)] == [2, 1, 2]
-    assert [s.session_id for found in (one, same, two) for s in found.made] == list(
-        dict.fromkeys([*one.answer, *same.answer, *two.answer])
-    )
-    made = [*one.made, *same.made, *two.made]
-    assert [session.number for session in made] == sorted(session.number for session in made)
-    assert await read(store, *(session.session_id for session in made)) == made
-
-
-async def test_a_submission_may_depend_on_one_that_is_written_with_it(store):
-    first, second = await accepted(
-        store,
-        [a_spec(creation_id="a")],
+    ],
+    "one that depends on another": [
+        [a_spec(creation_id="a"), a_spec()],
         [a_spec(creation_id="a"), a_spec(depends_on=after("#0"))],
-    )
+        [a_spec()],
+    ],
+    "one that another's end ends": [
+        [a_spec(creation_id="a", depends_on=after("failed"))],
+        [a_spec(creation_id="a", depends_on=after("failed")), a_spec(depends_on=after("#0"))],
+        [a_spec(creation_id="b")],
+    ],
+}
 
-    assert second.answer[0] == first.answer[0]
-    assert second.made[0].unmet == after(first.answer[0])
-    assert await read(store, second.answer[1]) == second.made
+
+@pytest.mark.parametrize("what", TOGETHER)
+async def test_submissions_that_meet_are_as_if_one_after_the_other(store, what):
+    together = await left_behind(store, "together", TOGETHER[what], at_once=5)
+    in_turn = await left_behind(store, "in turn", TOGETHER[what], at_once=1)
+
+    assert together == in_turn
+
+
+async def left_behind(store, owner, submissions, *, at_once):
+    """Submit, some at once, and tell with names of our own what has become of it."""
+    repository = await store.opened("default", kind=SqlRepository)
+    await repository.register_agent(an_agent_hello(A1, capacity=a_capacity()))
+    (failed,) = await brought_to(repository, S.RUNNING, a_spec(owner=owner))
+    await ended(repository, failed, exit_code=1)
+    names = {failed: "failed"}
+
+    def named(session_id):
+        return names.setdefault(session_id, f"session {len(names)}")
+
+    def own(spec):
+        fails = spec.depends_on == after("failed")
+        depends_on = after(failed) if fails else spec.depends_on
+        return replace(spec, owner=owner, depends_on=depends_on)
+
+    asked_for = [Submission([own(spec) for spec in specs]) for specs in submissions]
+    told = []
+    for first in range(0, len(asked_for), at_once):
+        part = asked_for[first : first + at_once]
+        for found in await store.database.write(partial(repository._submit, submissions=part)):
+            if isinstance(found, Exception):
+                told.append(type(found))
+            else:
+                answer, applied = found
+                moved = [(named(m.session_id), m.to_status) for m in applied.moved]
+                told.append(([*map(named, answer)], moved))
+    made = await read(store, *names)
+    live = [s for s in repository.live.sessions.values() if s.owner == owner]
+    assert sorted(live, key=lambda s: s.number) == [s for s in made if not s.status.is_final]
+    unmet = [[named(dependency.session_id) for dependency in s.unmet] for s in made]
+    return told, [(named(s.session_id), s.name, s.status, s.reason) for s in made], unmet

@@ -315,7 +315,7 @@ STARTS = st.sampled_from(
 )
 
 
-async def said_by_server(house: House, spoken: bytes) -> bytes:
+async def said_by_server(house: House, spoken: bytes, *later: bytes) -> bytes:
     """Connect as uvicorn's listener would, speak, and hear everything until it says no more."""
     ours, its = socket.socketpair()
     ours.setblocking(False)
@@ -328,6 +328,10 @@ async def said_by_server(house: House, spoken: bytes) -> bytes:
     )
     reader, writer = await asyncio.open_connection(sock=ours)
     writer.write(spoken)
+    for more in later:
+        for _ in range(20):
+            await asyncio.sleep(0)  # what came before is heard
+        writer.write(more)
     heard = [b""]
     # It waits for the rest of what was begun, or has hung up and hears no more.
     with contextlib.suppress(TimeoutError, ConnectionError):
@@ -375,6 +379,37 @@ def test_what_is_sent_without_end_has_an_end(house, what):
 
     assert heard.startswith(b"HTTP/1.1 431 ") if status else b"HTTP/1.1 2" not in heard
     assert house.run(said_by_server(house, REQUEST)).startswith(b"HTTP/1.1 200 ")
+
+
+BODY = b'{"command": ["true"], "name": "GET /v1/status HTTP/1.1"}'
+UPGRADE = REQUEST[:-2].replace(b"GET /v1/status", b"POST /v1/sessions") + (
+    b"connection: close, upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAQ\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"content-length: %d\r\n\r\n" % len(BODY), BODY),
+        (b"transfer-encoding: chunked\r\n\r\n", b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)),
+    ],
+    ids=["length", "chunked"],
+)
+@pytest.mark.parametrize("cut", [None, 0, 10])
+def test_a_body_stays_one_where_another_protocol_is_offered(house, framing, body, cut):
+    head = UPGRADE + framing
+    parts = [head + body] if cut is None else [head + body[:cut], body[cut:]]
+
+    heard = house.run(said_by_server(house, *parts))
+
+    assert heard.startswith(b"HTTP/1.1 201 "), heard
+    assert heard.count(b"HTTP/1.1 ") == 1, "the body is no request"
+
+
+def test_a_request_says_for_which_host_it_is(house):
+    heard = house.run(said_by_server(house, REQUEST.replace(b"host: here\r\n", b"")))
+
+    assert heard.startswith(b"HTTP/1.1 400 "), heard
 
 
 def test_a_trailer_is_no_header(house):

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from sokovan.domain.resources import Hold, Request
-from sokovan.domain.sessions import Kernel, KernelId, SessionId, SessionSpec, SessionWithKernels
+from sokovan.domain.sessions import (
+    Dependency,
+    DependencyKind,
+    Kernel,
+    KernelId,
+    SessionId,
+    SessionSpec,
+    SessionWithKernels,
+)
 from sokovan.domain.values import quickly_made, replace
 
 VALUES = [
@@ -18,6 +26,7 @@ VALUES = [
     Kernel(KernelId("k"), index=2),
     Request(cpu_milli=1000),
     Hold("t", "s", "k", "a", 1, 2, ()),
+    Dependency(SessionId("s"), DependencyKind.AFTER_ANY),
 ]
 EACH_VALUE = pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 
@@ -87,6 +96,21 @@ def test_a_copy_is_equal_and_of_the_same_class(value):
         assert type(other) is type(value)
         assert other == value
         assert repr(other) == repr(value)
+
+
+@EACH_VALUE
+def test_every_part_is_what_it_was_given(value):
+    parts_before = {field.name: object() for field in dataclasses.fields(value)}
+
+    assert parts(type(value)(**parts_before)) == parts_before
+
+
+def test_a_value_of_a_subclass_is_of_the_subclass():
+    class Child(Quick):
+        __slots__ = ()
+
+    assert type(Child(1)) is Child
+    assert Child(1).one == 1
 
 
 def test_replaced_parts_are_the_only_ones_that_change():
