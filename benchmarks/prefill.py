@@ -21,7 +21,7 @@ from sokovan.identity import IdSource
 from sokovan.store.engine import InlineDatabase, Transaction
 from sokovan.store.opening import open_store
 from sokovan.store.schema import prepare
-from sokovan.store.submissions import insert_sessions, new_session
+from sokovan.store.submissions import Entry, insert_sessions, new_session
 from sokovan.store.tables import history, kernels, sessions, specs
 
 CHUNK = 10_000
@@ -77,12 +77,12 @@ def _let_wait(tx: Transaction, ids: IdSource, count: int) -> None:
         for n in range(SHAPES)
     ]
     asked = [shapes[n % SHAPES] for n in range(count)]
-    insert_sessions(tx, [(spec, new_session(spec, ids, BEGAN_AT), "") for spec in asked])
+    insert_sessions(tx, [Entry(spec, new_session(spec, ids, BEGAN_AT)) for spec in asked])
 
 
 def _end_one(tx: Transaction, ids: IdSource) -> None:
     spec = SessionSpec(command=("/bin/true",), owner="prefill", name="before")
-    insert_sessions(tx, [(spec, new_session(spec, ids, BEGAN_AT), "")])
+    insert_sessions(tx, [Entry(spec, new_session(spec, ids, BEGAN_AT))])
     tx.execute(
         text(
             "UPDATE sessions SET status='TERMINATED', status_seq=7, result='SUCCESS',"

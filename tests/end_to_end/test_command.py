@@ -486,7 +486,7 @@ def test_a_header_without_an_end_is_not_waited_for(shared):
         talk.sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\nX-Long: " + b"a" * 200_000)
         answer = talk.recv(1000)
 
-    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.startswith(b"HTTP/1.1 431 ")
 
 
 def test_a_session_has_its_stable_fields(shared):
