@@ -5,6 +5,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -42,13 +43,13 @@ def main() -> None:
             home,
         ),
     ):
-        before = cpu_seconds(home)
         wrappers = [wrapper_rate(Path(folder) / "0", args.sessions, args.slots)]
-        rates = []
+        rates, used = [], Counter[str]()
         for number in range(args.rounds):  # by turns: the machine's speed changes
+            used.subtract(cpu_seconds(home))
             rates.append(batch(client, args.sessions))
+            used.update(cpu_seconds(home))
             wrappers.append(wrapper_rate(Path(folder) / str(number + 1), args.sessions, args.slots))
-        after = cpu_seconds(home)
     parts = [
         rate / statistics.mean(around)
         for rate, around in zip(rates, pairwise(wrappers), strict=True)
@@ -60,7 +61,7 @@ def main() -> None:
             "sessions_per_s": round(rate, 1),
             "rounds": str([round(r, 1) for r in rates]),
             "cpu_ms_per_session": {
-                role: round((after[role] - before[role]) / done * 1000, 2) for role in before
+                role: round(seconds / done * 1000, 2) for role, seconds in used.items()
             },
             "bare_per_s": round(bare),
             "wrapper_per_s": round(statistics.median(wrappers)),

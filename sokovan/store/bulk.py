@@ -191,7 +191,7 @@ class Insert(Bulk):
         Row after row takes a third longer, and between two of them this thread gives way to the
         others, and waits until it has its turn again.
         """
-        most = cursor.connection.getlimit(SQLITE_LIMIT_VARIABLE_NUMBER) // len(self._columns)
+        most = cursor.connection.getlimit(SQLITE_LIMIT_VARIABLE_NUMBER) // len(self._columns) or 1
         size, at = ROWS_AT_ONCE, 0
         place = "(" + ", ".join("?" * len(self._columns)) + ")"
         while at < len(rows):

@@ -160,7 +160,7 @@ class _Queued:
 
     @property
     def kind(self) -> object:
-        """What is the same for jobs that can be done in one go."""
+        """What is the same for jobs that can be done in one go; itself, if it is no such job."""
         return self.job.do if isinstance(self.job, JointJob) else self
 
     def run(self, connection: Connection, *, apart: bool = False) -> News:
@@ -211,12 +211,11 @@ class _Queued:
 
 def _run_all(batch: Sequence[_Queued], connection: Connection, *, apart: bool) -> Iterator[News]:
     """Run jobs in their order; neighbours that can be done in one go are, unless kept `apart`."""
-    for _, group in groupby(batch, lambda queued: queued if apart else queued.kind):
-        queued = [*group]
-        if len(queued) == 1:
-            yield queued[0].run(connection, apart=apart)
+    for kind, group in groupby(batch, lambda queued: queued if apart else queued.kind):
+        if isinstance(kind, _Queued):
+            yield kind.run(connection, apart=apart)
         else:
-            yield _run_together(queued, connection)
+            yield _run_together([*group], connection)
 
 
 def _run_together(batch: Sequence[_Queued], connection: Connection) -> News:
