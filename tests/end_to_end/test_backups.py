@@ -30,7 +30,7 @@ def test_a_backup_under_writers_is_one_moment_of_the_store(place):
     over = threading.Event()
 
     def submit_on_and_on():
-        while not over.is_set():
+        while not over.wait(0.3):
             place.submit("--array", "0-9", "--", "true")
 
     writer = threading.Thread(target=submit_on_and_on)

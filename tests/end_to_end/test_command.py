@@ -22,6 +22,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import warm
+
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 DEADLINE_S = 60.0
@@ -79,15 +81,8 @@ class Place:
 
     def __call__(self, *args, code=0, env=None, stdin=""):
         """Run a command to its end."""
-        done = subprocess.run(
-            self.argv(*args),
-            env=self.env | (env or {}),
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-            input=stdin,
-        )
+        env = self.env | (env or {})
+        done = warm.run(args, env, stdin=stdin, timeout_s=DEADLINE_S)
         assert done.returncode == code, (args, done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
         return done
