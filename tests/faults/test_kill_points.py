@@ -1,4 +1,4 @@
-"""A hundred kill points, chosen by seed: nothing accepted is lost, nothing runs twice."""
+"""Fifty kill points, chosen by seed: nothing accepted is lost, nothing runs twice."""
 
 import random
 import time

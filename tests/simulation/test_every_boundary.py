@@ -74,7 +74,7 @@ def test_whenever_the_manager_dies_all_goes_on_as_if_it_had_not():
     statements = [at for at, what in boundaries if what == "manager_dies_at_statement"]
     others = [at for at, what in boundaries if what != "manager_dies_at_statement"]
     assert len(others) > 150
-    moments = sorted(others + statements[::5])
+    moments = sorted(others + statements[::10])
 
     with ProcessPoolExecutor(processors(), mp_context=get_context("fork")) as pool:
         found = list(pool.map(deaths_and_starts, moments, chunksize=20))

@@ -27,7 +27,7 @@ def test_a_planted_bug_is_found(mutation: Mutation):
 def first_violation(mutation: Mutation) -> tuple[int, str]:
     """Return the first seed whose trial goes wrong because of a bug, and the story of it."""
     with planted(mutation):
-        for seed in range(SEEDS_MAX):
+        for seed in range(mutation.seed, mutation.seed + SEEDS_MAX):
             if violation := mutation.recipe.trial(seed).run().violation:
                 return seed, violation
     pytest.fail(f"{mutation.number}, {mutation.name}: not found within {SEEDS_MAX} seeds")

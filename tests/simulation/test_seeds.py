@@ -9,12 +9,12 @@ from sokovan.simulator.faults import MANAGERS, NO_FAULTS, ROUGH, STORM
 from sokovan.simulator.shape import Shape
 from sokovan.simulator.trial import Trial
 
-LONG = Shape(0, hours=2.0, sessions=200)
-STORMS = Shape(hours=0.3, sessions=20, faults="storm")
+LONG = Shape(0, hours=1.0, sessions=100)
+STORMS = Shape(hours=0.2, sessions=15, faults="storm")
 FIFTY = [LONG, *(replace(STORMS, seed=seed) for seed in range(49))]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_nothing_is_lost_repeated_or_stuck_while_everything_fails(seed):
     faults = STORM if seed % 2 else ROUGH
 
@@ -26,7 +26,7 @@ def test_nothing_is_lost_repeated_or_stuck_while_everything_fails(seed):
     assert outcome.faults.total() > 20
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_nothing_is_lost_repeated_or_stuck_while_managers_replace_each_other(seed):
     faults = replace(MANAGERS, manager_stands_still=0.02)
 
@@ -51,6 +51,6 @@ def test_fifty_seeds():
 
     failed = [f"{result.shape.command()}\n{result.story}" for result in results if result.story]
     assert not failed, "\n\n".join(failed)
-    assert sorted(result.shape.sessions for result in results) == [20] * 49 + [200]
+    assert sorted(result.shape.sessions for result in results) == [15] * 49 + [100]
     assert all(r.sessions >= r.shape.sessions for r in results)  # an array has several
     assert all(r.faults >= 100 for r in results)
