@@ -80,9 +80,9 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._unheard_bytes = 0
         self._is_in_body = True
-        is_for_nobody = all(name != b"host" for name, _ in self.headers)
-        if is_for_nobody and self.parser.get_http_version() == "1.1":
-            raise ValueError("HTTP 1.1 asks for a Host")
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            raise ValueError("HTTP 1.1 asks for a Host, and for one only")
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

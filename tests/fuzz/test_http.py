@@ -406,8 +406,9 @@ def test_a_body_stays_one_where_another_protocol_is_offered(house, framing, body
     assert heard.count(b"HTTP/1.1 ") == 1, "the body is no request"
 
 
-def test_a_request_says_for_which_host_it_is(house):
-    heard = house.run(said_by_server(house, REQUEST.replace(b"host: here\r\n", b"")))
+@pytest.mark.parametrize("hosts", [b"", b"host: here\r\nhost: there\r\n"])
+def test_a_request_says_for_which_host_it_is(house, hosts):
+    heard = house.run(said_by_server(house, REQUEST.replace(b"host: here\r\n", hosts)))
 
     assert heard.startswith(b"HTTP/1.1 400 "), heard
 
