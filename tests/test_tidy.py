@@ -5,6 +5,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -50,7 +51,11 @@ def python_files(*folders: str) -> list[Path]:
 
 PRODUCT = python_files("sokovan")
 EVERYTHING = python_files("sokovan", "tests", "benchmarks", "demo", "scripts")
-TREES = {path: ast.parse(path.read_text(), str(path)) for path in EVERYTHING}
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
 
 
 def name_of(path: Path) -> str:
@@ -74,7 +79,7 @@ def imports(path: Path) -> Iterator[tuple[ast.AST, str]]:
     package = dotted(path).split(".")
     if path.name != "__init__.py":
         package.pop()
-    for node in ast.walk(TREES[path]):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from ((node, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -105,7 +110,7 @@ def test_pure_modules_never_wait():
         at(path, node)
         for path in PRODUCT
         if matches(path, PURE)
-        for node in ast.walk(TREES[path])
+        for node in ast.walk(tree_of(path))
         if isinstance(node, waits) or (isinstance(node, ast.comprehension) and node.is_async)
     ]
 
@@ -116,7 +121,7 @@ def test_pure_modules_never_wait():
 
 
 def test_every_module_opens_with_a_docstring():
-    found = [name_of(path) for path, tree in TREES.items() if not ast.get_docstring(tree)]
+    found = [name_of(path) for path in EVERYTHING if not ast.get_docstring(tree_of(path))]
 
     assert not found, (
         f"{found}: a reader decides by the first line whether this is the right file; "
@@ -147,7 +152,7 @@ def test_every_module_is_used():
 
 def names_in_text(path: Path) -> Iterator[str]:
     """Every string: lazy exports, `python -m` and "module:app" name a module that way."""
-    for node in ast.walk(TREES[path]):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value.split(":")[0]
 
@@ -206,7 +211,7 @@ def test_only_the_clock_reads_the_time():
 
 def time_readings(path: Path) -> Iterator[tuple[ast.AST, str]]:
     yield from ((node, name) for node, name in imports(path) if name in TIME_CALLS)
-    for node in ast.walk(TREES[path]):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Attribute) and ast.unparse(node) in TIME_CALLS:
             yield node, ast.unparse(node)
 

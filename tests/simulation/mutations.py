@@ -450,8 +450,8 @@ MUTATIONS = (
         "--force is ignored by agents",
         (Edit(Agent, "stop", "force=kernel.force", "force=False"),),
         ("after it was to be killed",),
-        CROWD,
-        seed=1,
+        replace(CROWD, sessions=200),
+        seed=4,
     ),
     Mutation(
         "22",
