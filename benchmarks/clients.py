@@ -87,8 +87,9 @@ async def drive(url: str, token: str, clients: int, seconds: float) -> dict[str,
     at, loop = urlsplit(url), asyncio.get_running_loop()
     took: list[float] = []
     begun, cpu = time.perf_counter(), time.process_time()
+    host, port = at.hostname or "", at.port or 80
     made = [
-        loop.create_connection(lambda: OneByOne(token, begun + seconds, took), at.hostname, at.port)
+        loop.create_connection(lambda: OneByOne(token, begun + seconds, took), host, port)
         for _ in range(clients)
     ]
     await asyncio.gather(*(client.over for _, client in await asyncio.gather(*made)))

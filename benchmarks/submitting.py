@@ -10,6 +10,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.ground import add_database, conditions, cpu_seconds, occupy, report, server
+from sokovan.client.fields import SessionFields
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
 
-    asked = {"command": ["/bin/true"], "cpu_milli": 1000, "cwd": "/"}
+    asked: SessionFields = {"command": ["/bin/true"], "cpu_milli": 1000, "cwd": "/"}
     took, used = [], []
     with server(1, db=args.db, prefill=args.finished, profile=args.profile) as (client, home):
         occupy(client, 1000)

@@ -89,7 +89,13 @@ class _Starter:
                 end.close()
             to_it, out, err, ends = ours
             pid = int(ends.readline())
-            killer = threading.Timer(timeout_s, os.kill, (pid, signal.SIGKILL))
+            too_long = threading.Event()
+
+            def kill() -> None:
+                too_long.set()
+                os.kill(pid, signal.SIGKILL)
+
+            killer = threading.Timer(timeout_s, kill)
             killer.start()
             try:
                 said = _all_of(out), _all_of(err)
@@ -100,7 +106,7 @@ class _Starter:
                 output = [read() for read in said]
             finally:
                 killer.cancel()
-        if code == -signal.SIGKILL and killer.finished.is_set() and not killer.is_alive():
+        if too_long.is_set():
             raise subprocess.TimeoutExpired(["sokovan", *argv], timeout_s)
         return subprocess.CompletedProcess(["sokovan", *argv], code, *output)
 

@@ -83,7 +83,7 @@ class SimulatedDatabase(InlineDatabase):
         await self._come_to_it()
         return self.write_now(job)
 
-    def begun(self, connection: Connection) -> Transaction:
+    def transaction_on(self, connection: Connection) -> Transaction:
         """Return a transaction that may fail, or end the manager, at each of its statements."""
         begun = _Perilous(connection, self._before_statement)
         self._news = begun.news

@@ -91,7 +91,7 @@ class KeptConnection:
         self._engine = engine
         self._connection: Connection | None = None
 
-    def begun(self) -> Connection:
+    def begin(self) -> Connection:
         """Return the connection with a transaction; one that was lost meanwhile is made anew."""
         if self._connection is not None:
             try:
@@ -126,7 +126,7 @@ def committing(engine: Engine, kept: KeptConnection | None = None) -> Iterator[C
     lent = kept or KeptConnection(engine)
     was_undisturbed = False
     try:
-        connection = lent.begun()
+        connection = lent.begin()
         transaction = connection.get_transaction()
         assert transaction is not None
         try:
@@ -190,7 +190,7 @@ class InlineDatabase:
         """Run and commit `job` outside any event loop; `tells` whoever waits for the commit."""
         try:
             with committing(self.engine) as connection:
-                transaction = self.begun(connection)
+                transaction = self.transaction_on(connection)
                 result = job(transaction)
         except DBAPIError as error:
             if not is_trouble(error):
@@ -200,7 +200,7 @@ class InlineDatabase:
             hook()
         return result
 
-    def begun(self, connection: Connection) -> Transaction:
+    def transaction_on(self, connection: Connection) -> Transaction:
         """Return what a job is given."""
         return Transaction(connection)
 
