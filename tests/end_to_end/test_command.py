@@ -23,6 +23,7 @@ import httpx
 import pytest
 
 from tests import warm
+from tests.control_groups import clear_control_groups
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -138,6 +139,7 @@ class Place:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            clear_control_groups(self.path)
             return not left
 
         until(killed, f"the end of everything in {self.path}")

@@ -14,9 +14,9 @@ from typing import Any
 
 import psutil
 
-from sokovan.agent.cgroups import detect
 from sokovan.client import Client
 from sokovan.domain.errors import OutputUnavailableError, SokovanError
+from tests.control_groups import clear_control_groups
 
 DEADLINE_S = 120.0
 CRASHING = Path(__file__).with_name("crashing_manager.py")
@@ -141,14 +141,6 @@ class RealHome:
 
         return bytes(self.wait_for(told, "output")[0])
 
-    def _remove_control_groups(self) -> None:
-        """Remove what agents that were killed could not: the directories of their groups."""
-        for directory in (self.home / "agents").glob("*"):
-            groups = detect(directory)
-            if groups is not None:
-                groups.sweep(set())
-                groups.close()
-
     def clear_away(self, *, keep_home: bool = False) -> list[str]:
         """Kill whatever is left and remove the directory; return what kernels were left."""
         self._hang_up()
@@ -159,7 +151,7 @@ class RealHome:
                 if process.environ().get("SOKOVAN_TEST_HOME") == str(self.home):
                     left.append(" ".join(process.cmdline()))
                     process.kill()
-        self._remove_control_groups()
+        clear_control_groups(self.home)
         if not keep_home:
             shutil.rmtree(self.home, ignore_errors=True)
         return left
