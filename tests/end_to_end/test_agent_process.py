@@ -172,6 +172,26 @@ async def test_a_wrapper_that_died_without_an_agent_has_lost_its_status(ground):
     assert kernels_of(ground) == []
 
 
+async def test_what_an_agent_had_frozen_when_it_was_killed_is_ended_by_the_next(ground):
+    groups = detect(ground.directory)
+    if groups is None or ground.config.cgroups == "off":
+        pytest.skip("no control group can be made here")
+    await start(ground, "t1", "sh", "-c", "echo $PPID; exec sleep 10000")
+    await ground.until_written("t1", b"\n")
+    wrapper = int(await ground.read("t1"))
+    (group, *_) = groups.group_of("t1", Request()).paths
+    file, word = ("cgroup.freeze", "1") if groups.version == 2 else ("freezer.state", "FROZEN")
+    await ground.disconnect()
+    ground.kill_agent()
+    await ground.until(lambda: ground.agent_pid() == 0)
+    Path(group, file).write_text(word)
+    os.kill(wrapper, signal.SIGKILL)
+    await ground.connect()
+
+    assert (await ground.end_of("t1")).reason == EndReason.EXIT_STATUS_LOST
+    assert kernels_of(ground) == []
+
+
 async def test_nothing_survives_a_restart_of_the_machine_but_what_was_written_down(ground):
     await ground.disconnect()
     ground.kill_agent()
