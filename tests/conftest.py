@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # No deadline anywhere: how fast the machine is today must not decide what is correct.
 ALWAYS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("dev", ALWAYS, max_examples=30)
-settings.register_profile("ci", ALWAYS, max_examples=100, print_blob=True)
+settings.register_profile("ci", ALWAYS, max_examples=60, print_blob=True)
 settings.register_profile("nightly", ALWAYS, max_examples=5_000, derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 

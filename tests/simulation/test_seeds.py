@@ -10,7 +10,7 @@ from sokovan.simulator.shape import Shape
 from sokovan.simulator.trial import Trial
 
 LONG = Shape(0, hours=1.0, sessions=100)
-STORMS = Shape(hours=0.2, sessions=15, faults="storm")
+STORMS = Shape(hours=0.15, sessions=12, faults="storm")
 FIFTY = [LONG, *(replace(STORMS, seed=seed) for seed in range(49))]
 
 
@@ -51,6 +51,6 @@ def test_fifty_seeds():
 
     failed = [f"{result.shape.command()}\n{result.story}" for result in results if result.story]
     assert not failed, "\n\n".join(failed)
-    assert sorted(result.shape.sessions for result in results) == [15] * 49 + [100]
+    assert sorted(result.shape.sessions for result in results) == [12] * 49 + [100]
     assert all(r.sessions >= r.shape.sessions for r in results)  # an array has several
-    assert all(r.faults >= 100 for r in results)
+    assert all(r.faults >= 50 for r in results)
