@@ -16,10 +16,11 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 REQUEST_BYTES_MAX = 150_000
 """More does not fit into one packet; such a command runs as usual."""
@@ -77,17 +78,16 @@ class _Starter:
         self, request: bytes, argv: Sequence[str], stdin: str, timeout_s: float
     ) -> "subprocess.CompletedProcess[str]":
         with contextlib.ExitStack() as stack:
-            ours, theirs = [], []
-            for is_input in (True, False, False, False):  # its streams, and how it ends
-                read_end, write_end = os.pipe()
-                theirs.append(stack.enter_context(os.fdopen(read_end if is_input else write_end)))
-                mode, our_end = ("w", write_end) if is_input else ("r", read_end)
-                ours.append(stack.enter_context(os.fdopen(our_end, mode)))
+            its_in, in_end = os.pipe()
+            to_it = stack.enter_context(os.fdopen(in_end, "w"))
+            pipes = [os.pipe() for _ in ("stdout", "stderr", "how it ends")]
+            out, err, ends = (stack.enter_context(os.fdopen(end)) for end, _ in pipes)
+            theirs = [its_in, *(end for _, end in pipes)]
             with self._lock:
-                socket.send_fds(self._socket, [request], [end.fileno() for end in theirs])
+                socket.send_fds(self._socket, [request], theirs)
             for end in theirs:
-                end.close()
-            to_it, out, err, ends = ours
+                os.close(end)
+            readers = stack.enter_context(ThreadPoolExecutor(2))
             pid = int(ends.readline())
             too_long = threading.Event()
 
@@ -98,12 +98,12 @@ class _Starter:
             killer = threading.Timer(timeout_s, kill)
             killer.start()
             try:
-                said = _all_of(out), _all_of(err)
+                said = [readers.submit(stream.read) for stream in (out, err)]
                 with contextlib.suppress(BrokenPipeError):
                     to_it.write(stdin)
                     to_it.close()
                 code = int(ends.readline())
-                output = [read() for read in said]
+                output = [text.result() for text in said]
             finally:
                 killer.cancel()
         if too_long.is_set():
@@ -113,19 +113,6 @@ class _Starter:
     def _close(self) -> None:
         self._socket.close()
         self._process.wait()
-
-
-def _all_of(stream: IO[str]) -> Callable[[], str]:
-    """Read a stream to its end meanwhile; return what gives it."""
-    parts: list[str] = []
-    thread = threading.Thread(target=lambda: parts.append(stream.read()))
-    thread.start()
-
-    def read() -> str:
-        thread.join()
-        return parts[0]
-
-    return read
 
 
 # --- in the process that commands are forked from ------------------------------------------------
